@@ -1,0 +1,92 @@
+//! Condition types and reasons. `docs/operations.md` says what each means and what to do.
+
+/// DataShareProcessor, AggregationWindow, Batch: does it work, is it done.
+pub const READY: &str = "Ready";
+/// A terminal error: nothing happens until somebody changes something.
+pub const STALLED: &str = "Stalled";
+/// DataShareProcessor: the last listing of its mailboxes worked.
+pub const MAILBOXES_LISTED: &str = "MailboxesListed";
+/// DataShareProcessor: worker pods start.
+pub const WORKERS_READY: &str = "WorkersReady";
+/// DataShareProcessor: the two admission policies stand.
+pub const ADMISSION_GUARDED: &str = "AdmissionGuarded";
+/// DataShareProcessor: no window is overdue.
+pub const WINDOWS_ON_TIME: &str = "WindowsOnTime";
+/// Batch: intake has taken it.
+pub const VALIDATED: &str = "Validated";
+/// AggregationWindow: its sum part is in the portal.
+pub const AGGREGATED: &str = "Aggregated";
+/// AggregationWindow: the peer has named the same set.
+pub const PEER_SET_KNOWN: &str = "PeerSetKnown";
+
+/// Reasons, by condition; a reason is also the label of metrics, so the set is closed.
+pub mod reasons {
+    /// All is well.
+    pub const OK: &str = "AsExpected";
+    /// `spec.suspend` is set.
+    pub const SUSPENDED: &str = "Suspended";
+    /// Nothing is known yet.
+    pub const PENDING: &str = "Pending";
+    /// A mailbox can't be listed.
+    pub const LISTING_FAILED: &str = "ListingFailed";
+    /// `ledger.json` is gone although the status remembers it.
+    pub const LEDGER_GONE: &str = "LedgerGone";
+    /// `ledger.json` holds another id, instance or share.
+    pub const LEDGER_MISMATCH: &str = "LedgerMismatch";
+    /// A worker refused its configuration (exit code 78).
+    pub const CONFIGURATION_REFUSED: &str = "ConfigurationRefused";
+    /// The spec is refused by the operator; the message says which field.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// A worker's image can't be pulled.
+    pub const IMAGE_NOT_PULLED: &str = "ImageNotPulled";
+    /// A quota or limit refuses the pod.
+    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+    /// Admission refuses the Job or its pod.
+    pub const ADMISSION_REFUSED: &str = "AdmissionRefused";
+    /// A Secret, ConfigMap or volume that the pod mounts is missing.
+    pub const MOUNT_MISSING: &str = "MountMissing";
+    /// The service account is missing.
+    pub const SERVICE_ACCOUNT_MISSING: &str = "ServiceAccountMissing";
+    /// No node takes the pod.
+    pub const UNSCHEDULABLE: &str = "Unschedulable";
+    /// The pod didn't start in time and no cause was found.
+    pub const NOT_STARTED: &str = "NotStarted";
+    /// A window is past its time and not summed.
+    pub const WINDOW_OVERDUE: &str = "WindowOverdue";
+    /// An admission policy is missing or doesn't refuse.
+    pub const POLICY_MISSING: &str = "PolicyMissing";
+
+    /// Batch: waiting for a worker.
+    pub const WAITING: &str = "Waiting";
+    /// Batch: taken in.
+    pub const VALIDATED: &str = "Validated";
+    /// Batch: refused for good.
+    pub const REJECTED: &str = "Rejected";
+    /// Batch: tried again later.
+    pub const BLOCKED: &str = "Blocked";
+    /// Batch: its window was planned before it came.
+    pub const LATE: &str = "Late";
+    /// Batch: alone in a pod, it failed three times.
+    pub const CRASHES_WORKER: &str = "CrashesWorker";
+
+    /// Window: its cutoff is still to come.
+    pub const COLLECTING: &str = "Collecting";
+    /// Window: a Job sums it.
+    pub const SUMMING: &str = "Summing";
+    /// Window: no batch was in time; the cutoff moved by one period.
+    pub const DEFERRED: &str = "Deferred";
+    /// Window: all cutoffs passed before it was first seen; set one in `windows.cutoffs`.
+    pub const CUTOFF_PASSED: &str = "CutoffPassed";
+    /// Window: no batch was in time at its last cutoff.
+    pub const MISSED: &str = "Missed";
+    /// Window: all its batches were empty.
+    pub const EMPTY: &str = "Empty";
+    /// Window: summed.
+    pub const SUMMED: &str = "Summed";
+    /// Window: fewer valid clients than the floor.
+    pub const BELOW_FLOOR: &str = "BelowFloor";
+    /// Window: failed for good.
+    pub const FAILED: &str = "Failed";
+    /// Window: the exchange of plan digests comes with a later version.
+    pub const NOT_EXCHANGED: &str = "NotExchanged";
+}

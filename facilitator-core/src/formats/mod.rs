@@ -1,0 +1,3 @@
+//! One file a format; the table of names, encodings and bounds is `docs/formats.md`.
+
+pub mod work;

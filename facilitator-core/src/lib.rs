@@ -1,0 +1,3 @@
+//! The Prio v2 batch protocol: formats, cryptography, proofs, intake and aggregation. No Kubernetes, no cloud.
+
+pub mod formats;

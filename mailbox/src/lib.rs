@@ -1,0 +1,143 @@
+//! One trait over the places where organisations leave objects for each other: folders and memory now, S3 and GCS later.
+//!
+//! A mailbox is a bucket, or a prefix of one. Objects are put once and never changed: [`Mailbox::put_if_absent`] is the
+//! only way to write. Names are listed in ascending byte order.
+
+mod error;
+mod file;
+mod key;
+mod memory;
+mod url;
+
+pub use error::{MailboxError, MailboxErrorKind};
+pub use file::FileMailbox;
+pub use key::ObjectKey;
+pub use memory::MemoryMailbox;
+pub use url::MailboxUrl;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+
+/// What a store tells of an object without opening it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// The object's name inside the mailbox.
+    pub key: ObjectKey,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When the store made the object visible, by the store's own clock.
+    pub modified: Timestamp,
+    /// SHA-256 of the content, lower-case hex, where the store keeps it.
+    pub sha256: Option<String>,
+}
+
+/// An object's content as it streams in.
+pub type ByteStream = BoxStream<'static, Result<Bytes, MailboxError>>;
+
+/// An opened object.
+pub struct ObjectBody {
+    /// Its metadata as of this read.
+    pub meta: ObjectMeta,
+    /// Its content.
+    pub stream: ByteStream,
+}
+
+/// How a conditional put ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The object is there now, with our bytes.
+    Created,
+    /// An object of that name was there before; nothing was changed.
+    Exists,
+}
+
+/// What to list: names `n` with `prefix` ≤ n, `start_after` < n and n < `end_before`.
+#[derive(Clone, Debug, Default)]
+pub struct ListRequest {
+    /// Names must begin with it; may end in the middle of a segment.
+    pub prefix: String,
+    /// Names at or before it are left out.
+    pub start_after: Option<String>,
+    /// Names at or after it are left out.
+    pub end_before: Option<String>,
+    /// Names with a `/` after the prefix are folded into one entry of [`ListPage::folders`].
+    pub folders: bool,
+    /// At most so many entries a page; `None`: the store's own page.
+    pub limit: Option<usize>,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, Default)]
+pub struct ListPage {
+    /// Objects, by name.
+    pub objects: Vec<ObjectMeta>,
+    /// Common prefixes up to and with the next `/`, when [`ListRequest::folders`] asked for them.
+    pub folders: Vec<String>,
+    /// Pass as `start_after` for the next page; `None`: this was the last.
+    pub next: Option<String>,
+}
+
+/// An object on its way: nothing is visible before [`Upload::commit_if_absent`], and nothing is left where it is dropped.
+#[async_trait]
+pub trait Upload: Send {
+    /// Appends to the content.
+    async fn write(&mut self, chunk: Bytes) -> Result<(), MailboxError>;
+    /// Makes the object visible, whole, if none of that name is there.
+    async fn commit_if_absent(self: Box<Self>) -> Result<PutOutcome, MailboxError>;
+    /// Gives up and removes what was stored.
+    async fn abort(self: Box<Self>) -> Result<(), MailboxError>;
+}
+
+/// A place where objects are put once and read often.
+#[async_trait]
+pub trait Mailbox: Send + Sync + std::fmt::Debug {
+    /// Where it is, without credentials; for messages.
+    fn url(&self) -> &MailboxUrl;
+
+    /// Opens an object. [`MailboxErrorKind::NotFound`] where there is none.
+    async fn open(&self, key: &ObjectKey) -> Result<ObjectBody, MailboxError>;
+
+    /// The object's metadata, or `None` where there is none.
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, MailboxError>;
+
+    /// Starts an upload of any size in flat memory.
+    async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError>;
+
+    /// Puts a small object by a single call, if none of that name is there.
+    async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError>;
+
+    /// One page of names.
+    async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError>;
+
+    /// Reads an object of at most `limit` bytes; [`MailboxErrorKind::TooLarge`] beyond.
+    async fn read(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, MailboxError> {
+        file::collect(self.open(key).await?, limit).await
+    }
+
+    /// All pages of a listing.
+    async fn list_all(&self, request: &ListRequest) -> Result<ListPage, MailboxError> {
+        let mut request = request.clone();
+        let mut all = ListPage::default();
+        loop {
+            let page = self.list(&request).await?;
+            all.objects.extend(page.objects);
+            all.folders.extend(page.folders);
+            match page.next {
+                Some(next) => request.start_after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+}
+
+/// Opens the mailbox that a URL names. Today `file:///absolute/folder`.
+///
+/// # Errors
+/// [`MailboxErrorKind::Unsupported`] for schemes that this build has no backend for.
+pub fn open_mailbox(url: &MailboxUrl) -> Result<Arc<dyn Mailbox>, MailboxError> {
+    url.open()
+}
