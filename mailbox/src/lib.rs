@@ -8,6 +8,7 @@ mod file;
 mod key;
 mod memory;
 mod url;
+mod walk;
 
 pub use error::{MailboxError, MailboxErrorKind};
 pub use file::FileMailbox;
@@ -18,7 +19,8 @@ pub use url::MailboxUrl;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
@@ -70,6 +72,22 @@ pub struct ListRequest {
     pub limit: Option<usize>,
 }
 
+impl ListRequest {
+    /// The entry of [`ListPage::folders`] that `name` (which begins with the prefix) is folded into, if it is.
+    fn folder_of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let slash = name
+            .get(self.prefix.len()..)?
+            .find('/')
+            .filter(|_| self.folders)?;
+        name.get(..=self.prefix.len() + slash)
+    }
+
+    /// A `start_after` that passes over every name in `folder`, which ends in `/`: no name holds U+10FFFF.
+    fn after_folder(folder: &str) -> String {
+        format!("{folder}{}", char::MAX)
+    }
+}
+
 /// One page of a listing.
 #[derive(Clone, Debug, Default)]
 pub struct ListPage {
@@ -108,14 +126,18 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError>;
 
     /// Puts a small object by a single call, if none of that name is there.
-    async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError>;
+    async fn put_if_absent(
+        &self,
+        key: &ObjectKey,
+        content: Bytes,
+    ) -> Result<PutOutcome, MailboxError>;
 
     /// One page of names.
     async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError>;
 
     /// Reads an object of at most `limit` bytes; [`MailboxErrorKind::TooLarge`] beyond.
     async fn read(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, MailboxError> {
-        file::collect(self.open(key).await?, limit).await
+        collect(self.url(), self.open(key).await?, limit).await
     }
 
     /// All pages of a listing.
@@ -140,4 +162,24 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
 /// [`MailboxErrorKind::Unsupported`] for schemes that this build has no backend for.
 pub fn open_mailbox(url: &MailboxUrl) -> Result<Arc<dyn Mailbox>, MailboxError> {
     url.open()
+}
+
+/// Reads a body of at most `limit` bytes to its end.
+async fn collect(url: &MailboxUrl, body: ObjectBody, limit: u64) -> Result<Bytes, MailboxError> {
+    let ObjectBody { meta, mut stream } = body;
+    let too_large = |size: u64| {
+        let detail = format!("{size} bytes or more, where at most {limit} are expected");
+        MailboxError::of_object(MailboxErrorKind::TooLarge, url, &meta.key, detail)
+    };
+    if meta.size > limit {
+        return Err(too_large(meta.size));
+    }
+    let mut content = BytesMut::with_capacity(usize::try_from(meta.size).unwrap_or(0));
+    while let Some(chunk) = stream.try_next().await? {
+        content.extend_from_slice(&chunk);
+        if content.len() as u64 > limit {
+            return Err(too_large(content.len() as u64));
+        }
+    }
+    Ok(content.freeze())
 }
