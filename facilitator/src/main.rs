@@ -1,2 +1,43 @@
-//! skeleton
-fn main() {}
+//! `facilitator`: what runs in a worker pod, and the same by hand on local folders.
+
+mod cli;
+mod commands;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::exit::ExitClass;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // `--help` and `--version` come this way too.
+        Err(error) if !error.use_stderr() => {
+            output::text(error.render());
+            return ExitClass::Done.into();
+        }
+        Err(error) => {
+            output::usage(&error.render());
+            return ExitClass::Usage.into();
+        }
+    };
+    output::start_log(cli.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::failure(&format!("can't start threads: {error}"), "raise the limit of processes and threads");
+            return ExitClass::Internal.into();
+        }
+    };
+    match runtime.block_on(cli.command.run()) {
+        Ok(()) => ExitClass::Done.into(),
+        Err(failure) => {
+            output::failure(&failure.message, &failure.advice);
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+use crate::exit::Failure;
+use crate::output::LogFormat;
+
+/// Prio v2 share processing: what one of two organisations does so that both together learn sums, and neither learns a
+/// single contribution.
+///
+/// A device splits its answer into two encrypted shares, one for each of two share processors, First and Second. Each
+/// processor takes in its ingestion batches and sends the other a validation batch; then each sums a window of batches
+/// and puts a sum part into the portal's mailbox. The two sum parts together are the totals.
+///
+/// In a cluster, prio-operator runs `facilitator work` in pods. The other commands do the same by hand, on local folders.
+#[derive(Debug, Parser)]
+#[command(name = "facilitator", version, propagate_version = true, after_long_help = AFTER, after_help = AFTER)]
+pub struct Cli {
+    /// How log lines on standard error look; RUST_LOG sets their level.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "LOG_FORMAT", hide_env = true)]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER: &str = "\
+Both parties on one machine, from nothing to totals:
+  facilitator sample --into demo
+  facilitator intake --parameters demo/first.json
+  facilitator intake --parameters demo/second.json
+  facilitator aggregate --parameters demo/first.json
+  facilitator aggregate --parameters demo/second.json
+  facilitator reassemble demo/portal-first demo/portal-second --parameters demo/first.json --truth demo/truth.json
+
+Exit codes:
+   0  done                        70  a fault of this program
+  64  wrong flag or argument      73  an object of another content is in the way
+  65  the input is bad, for good  75  asked to stop
+  66  a file or object is missing 77  storage refuses access
+  69  storage doesn't answer      78  keys, parameters or the ledger are wrong";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    // Commands of the flow, in its order, then checks, then what pods run.
+    #[command(after_help = commands::lint_manifest::AFTER)]
+    LintManifest(commands::lint_manifest::Args),
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What to tell the caller, with the exit code.
+    pub async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::LintManifest(args) => commands::lint_manifest::run(args).await,
+        }
+    }
+}
