@@ -212,7 +212,7 @@ async fn a_read_only_mailbox_is_read_and_refuses_puts() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), MailboxErrorKind::Denied);
-        fs::set_permissions(folder.path().join("a/b"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(folder.path().join("a/b"), fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(
             mailbox.open(&key("a/b")).await.err().unwrap().kind(),
             MailboxErrorKind::Denied
