@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` says what there is. Everything runs on one machine; see tests/cluster/README.md for the clusters.
+
+CLUSTER := tests/cluster/cluster
+
+.PHONY: help setup build images test demo demo-down fmt lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+
+setup: ## get and build what tests and demo need (some 12 minutes the first time; as root)
+	$(CLUSTER) setup
+
+build: ## all binaries, static
+	cargo build --workspace --bins
+
+images: build ## image archives of the binaries, in target/images
+	tests/images.sh
+
+test: ## all tests, with a real cluster of their own
+	tests/run
+
+demo: ## both parties on one node, from an ingested batch to a sum
+	tests/demo
+
+demo-down: ## end the demo's cluster and remove what it made
+	tests/demo down
+
+fmt: ## format the sources
+	cargo fmt --all
+
+lint: ## what CI wants of the sources
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	@for script in tests/cluster/cluster tests/cluster/self-test tests/cluster/lib/* tests/*.sh; do bash -n $$script || exit 1; done
+
+clean: ## remove built files and the default cluster (not the cache in ~/.cache/prio-operator)
+	$(CLUSTER) down
+	cargo clean
