@@ -1,0 +1,191 @@
+//! Plans: the frozen set of a window. `docs/formats.md` §3.5, ledger rules 3 and 4.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::ledger::{LedgerObject, ledger_object};
+use super::record::{Message, RecordPlain};
+use super::work::Share;
+
+/// The field's prime.
+const PRIME: u32 = 4_293_918_721;
+
+/// What all members of a plan have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Shape {
+    /// `name` of the ingestion headers.
+    pub name: String,
+    /// Bins, 1 to 2^19 − 1.
+    pub bins: u32,
+    /// Epsilon.
+    pub epsilon: f64,
+    /// The prime.
+    pub prime: u64,
+    /// Number of servers.
+    pub number_of_servers: u32,
+    /// Hamming weight.
+    pub hamming_weight: Option<i32>,
+}
+
+impl Shape {
+    /// The shape of a record's batch.
+    #[must_use]
+    pub fn of(record: &RecordPlain) -> Self {
+        Self {
+            name: record.name.clone(),
+            bins: record.bins,
+            epsilon: record.epsilon,
+            prime: record.prime,
+            number_of_servers: record.number_of_servers,
+            hamming_weight: record.hamming_weight,
+        }
+    }
+
+    /// Whether the two are the same; epsilon by its bits, so that NaN equals itself.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        self.epsilon.to_bits() == other.epsilon.to_bits()
+            && Self { epsilon: 0.0, ..self.clone() } == Self { epsilon: 0.0, ..other.clone() }
+    }
+}
+
+/// A batch of the set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Member {
+    /// The path's time, `YYYY/MM/DD/HH/mm`.
+    pub time: String,
+    /// The batch's UUID.
+    pub uuid: Uuid,
+    /// SHA-256 of the record's bytes.
+    pub record_digest: String,
+    /// [`messages_digest`] of the peer's messages.
+    pub messages_digest: String,
+}
+
+/// Why a batch of the window's time is not in the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ExclusionReason {
+    /// Intake has no record of it.
+    NoRecord,
+    /// The ingestion header isn't the record's any more: our messages belong to the old bytes.
+    Overwritten,
+    /// Another shape than the first member's.
+    ShapeDiffers,
+    /// The peer doesn't have our messages.
+    NotDelivered,
+    /// We don't have the peer's messages.
+    NoPeerMessages,
+    /// Ours came to the peer after the cutoff.
+    Late,
+    /// The peer's came to us after the cutoff.
+    PeerLate,
+    /// The peer's validation batch can't be read, isn't the peer's or is of another batch.
+    PeerBad,
+    /// Intake refused it.
+    Rejected,
+}
+
+/// A batch that is not in the set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Exclusion {
+    /// The path's time, `YYYY/MM/DD/HH/mm`.
+    pub time: String,
+    /// The batch's UUID.
+    pub uuid: Uuid,
+    /// Why.
+    pub reason: ExclusionReason,
+}
+
+/// `plans/…`: the frozen set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// The revision, 1.
+    pub revision: u32,
+    /// The aggregation id.
+    pub aggregation: String,
+    /// `YYYYMMDDHHmm`, inclusive.
+    pub start: String,
+    /// `YYYYMMDDHHmm`, exclusive.
+    pub end: String,
+    /// The cutoff that the set was made at, milliseconds since 1970.
+    pub cutoff_millis: i64,
+    /// Our share.
+    pub share: Share,
+    /// The processor's name in sum-part paths.
+    pub instance: String,
+    /// Id of the key that signs the sum part.
+    pub signer: String,
+    /// What all members have in common.
+    pub shape: Shape,
+    /// The set, sorted by object name.
+    pub members: Vec<Member>,
+    /// The rest, sorted by object name.
+    pub exclusions: Vec<Exclusion>,
+}
+ledger_object!(Plan, 256 << 20);
+
+/// SHA-256 over the peer's messages: the first of each UUID, sorted by UUID, each uuid ‖ f ‖ g ‖ h as u32 little-endian,
+/// reduced mod p. Pins what they say, not their bytes (ledger rule 12). `messages` come in file order.
+#[must_use]
+pub fn messages_digest(messages: impl IntoIterator<Item = (Uuid, Message)>) -> [u8; 32] {
+    let mut sorted: Vec<_> = messages.into_iter().collect();
+    // Stable: of several under one UUID the first stays first.
+    sorted.sort_by_key(|(uuid, _)| *uuid);
+    sorted.dedup_by_key(|(uuid, _)| *uuid);
+    let mut digest = Sha256::new();
+    for (uuid, message) in sorted {
+        digest.update(uuid.as_bytes());
+        for element in [message.f, message.g, message.h] {
+            digest.update((element % PRIME).to_le_bytes());
+        }
+    }
+    digest.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn message(uuid: u128, f: u32) -> (Uuid, Message) {
+        (Uuid::from_u128(uuid), Message { f, g: 2, h: 3 })
+    }
+
+    #[test]
+    fn the_digest_pins_meaning_not_order() {
+        let digest = messages_digest([message(1, 7), message(2, 8)]);
+        assert_eq!(digest, messages_digest([message(2, 8), message(1, 7)]), "order doesn't matter");
+        assert_eq!(digest, messages_digest([message(1, 7), message(2, 8), message(1, 9)]), "the first counts");
+        assert_ne!(digest, messages_digest([message(1, 9), message(2, 8), message(1, 7)]));
+        assert_ne!(digest, messages_digest([message(1, 7)]));
+        assert_eq!(messages_digest([message(1, PRIME)]), messages_digest([message(1, 0)]), "reduced mod p");
+    }
+
+    #[test]
+    fn shapes_differ_by_any_field() {
+        let shape = Shape {
+            name: "a".into(),
+            bins: 1,
+            epsilon: f64::NAN,
+            prime: 5,
+            number_of_servers: 2,
+            hamming_weight: None,
+        };
+        assert!(shape.same(&shape.clone()));
+        for other in [
+            Shape { name: "b".into(), ..shape.clone() },
+            Shape { bins: 2, ..shape.clone() },
+            Shape { epsilon: 1.0, ..shape.clone() },
+            Shape { prime: 6, ..shape.clone() },
+            Shape { number_of_servers: 3, ..shape.clone() },
+            Shape { hamming_weight: Some(0), ..shape.clone() },
+        ] {
+            assert!(!shape.same(&other), "{other:?}");
+        }
+    }
+}
