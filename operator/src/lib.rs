@@ -1,0 +1,10 @@
+//! The operator: looks at each DataShareProcessor's mailboxes, decides what to do, starts worker Jobs, and says what happens.
+//!
+//! One controller. Each reconcile of a processor observes (I/O), decides (pure, the clock an argument), acts and reports
+//! (I/O). It holds no Secret rights and writes no mailbox.
+
+pub mod health;
+pub mod lease;
+pub mod metrics;
+pub mod settings;
+pub mod status;
