@@ -1,1 +1,12 @@
-//! skeleton
+//! What the demo and the end-to-end tests share: a handle on the node, two parties on it, batches with known totals,
+//! and the way from two sum parts to the totals.
+
+pub mod cluster;
+pub mod command;
+pub mod fixtures;
+pub mod images;
+pub mod keys;
+pub mod leaks;
+pub mod output;
+pub mod party;
+pub mod wait;

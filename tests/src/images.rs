@@ -1,0 +1,95 @@
+//! Images of the static binaries, packed and imported without a registry.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::command;
+
+/// Where cargo puts the binaries of this workspace.
+const BINARIES: &str = "target/x86_64-unknown-linux-gnu/debug";
+
+/// The two images of an installation.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// The operator.
+    pub operator: Image,
+    /// What worker pods run.
+    pub facilitator: Image,
+}
+
+/// A name and a tag; the tag follows from the binary, so that a changed binary is never mistaken for an old one.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// `localhost/<name>`.
+    pub repository: String,
+    /// The first half of the binary's SHA-256.
+    pub tag: String,
+}
+
+impl Image {
+    /// As in a chart's values.
+    pub fn values(&self) -> Value {
+        json!({"repository": self.repository, "tag": self.tag, "pullPolicy": "IfNotPresent"})
+    }
+}
+
+/// Packs both images (kept in `target/images` by tag) and imports them into the node.
+///
+/// # Errors
+/// When a binary isn't built: `cargo build` makes them.
+pub async fn import(cluster: &Cluster) -> Result<Images> {
+    let (operator, first) = pack(&cluster.repository, "prio-operator", "operator").await?;
+    let (facilitator, second) = pack(&cluster.repository, "facilitator", "facilitator").await?;
+    cluster.load(&[first, second]).await?;
+    Ok(Images {
+        operator,
+        facilitator,
+    })
+}
+
+async fn pack(repository: &Path, name: &str, binary: &str) -> Result<(Image, PathBuf)> {
+    let file = repository.join(BINARIES).join(binary);
+    let digest = command::run("sha256sum", &[&file]).await.with_context(|| {
+        format!(
+            "{} isn't there: run cargo build --package operator --package facilitator",
+            file.display()
+        )
+    })?;
+    let tag: String = digest.chars().take(16).collect();
+    let folder = repository.join("target/images");
+    std::fs::create_dir_all(&folder)?;
+    let archive = folder.join(format!("{name}-{tag}.tar"));
+    let image = Image {
+        repository: format!("localhost/{name}"),
+        tag,
+    };
+    if archive.exists() {
+        return Ok((image, archive));
+    }
+    let stripped = folder.join(format!("{name}-{}", image.tag));
+    command::run(
+        "strip",
+        &[
+            "--strip-debug",
+            "-o",
+            &stripped.display().to_string(),
+            &file.display().to_string(),
+        ],
+    )
+    .await?;
+    let part = archive.with_extension("part");
+    let arguments = [
+        "image".to_owned(),
+        part.display().to_string(),
+        format!("{}:{}", image.repository, image.tag),
+        format!("/{binary}"),
+        format!("{}=/{binary}", stripped.display()),
+    ];
+    command::run(repository.join("tests/cluster/cluster"), &arguments).await?;
+    std::fs::rename(&part, &archive)?;
+    std::fs::remove_file(&stripped)?;
+    Ok((image, archive))
+}
