@@ -18,7 +18,14 @@ use crate::output::LogFormat;
 #[command(name = "facilitator", version, propagate_version = true, after_long_help = AFTER, after_help = AFTER)]
 pub struct Cli {
     /// How log lines on standard error look; RUST_LOG sets their level.
-    #[arg(long, global = true, value_enum, default_value = "text", env = "LOG_FORMAT", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        env = "LOG_FORMAT",
+        hide_env = true
+    )]
     pub log_format: LogFormat,
     /// What to do.
     #[command(subcommand)]
@@ -32,7 +39,7 @@ Both parties on one machine, from nothing to totals:
   facilitator intake --parameters demo/second.json
   facilitator aggregate --parameters demo/first.json
   facilitator aggregate --parameters demo/second.json
-  facilitator reassemble demo/portal-first demo/portal-second --parameters demo/first.json --truth demo/truth.json
+  facilitator reassemble demo/portal-first demo/portal-second --keys demo --truth demo/truth.json
 
 Exit codes:
    0  done                        70  a fault of this program

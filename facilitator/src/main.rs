@@ -4,6 +4,9 @@ mod cli;
 mod commands;
 mod exit;
 mod output;
+mod places;
+mod reassembly;
+mod truth;
 
 use std::process::ExitCode;
 
@@ -26,10 +29,16 @@ fn main() -> ExitCode {
         }
     };
     output::start_log(cli.log_format);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
-            output::failure(&format!("can't start threads: {error}"), "raise the limit of processes and threads");
+            output::failure(
+                &format!("can't start threads: {error}"),
+                "raise the limit of processes and threads",
+            );
             return ExitClass::Internal.into();
         }
     };

@@ -22,10 +22,16 @@ pub fn start_log(format: LogFormat) {
         LogFormat::Json => "info",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => log.without_time().with_target(false).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init(),
     };
     // A second start in one process keeps the first log.
     drop(started);
@@ -63,7 +69,10 @@ pub fn usage(rendered: &impl Display) {
     // Several lines belong to the message itself, such as the names of missing arguments; it ends at a blank line.
     let message = rendered.split("\n\n").next().unwrap_or_default();
     let message = message.trim_start_matches("error:").trim();
-    failure(message, "see `facilitator --help`, or `facilitator COMMAND --help`");
+    failure(
+        message,
+        "see `facilitator --help`, or `facilitator COMMAND --help`",
+    );
 }
 
 fn one_line(text: &str) -> String {
