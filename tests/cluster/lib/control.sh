@@ -11,14 +11,27 @@ background() {
 	echo $! >"$RUN/inner-pids/$name"
 }
 
-# wait_for SECONDS WHAT LOG COMMAND...: until COMMAND succeeds.
+# dead_part: prints the name of a part that has ended, if there is one.
+dead_part() {
+	local file
+	for file in "$RUN"/inner-pids/*; do
+		kill -0 "$(<"$file")" 2>/dev/null || { basename "$file" && return; }
+	done
+	return 1
+}
+
+# wait_for SECONDS WHAT LOG COMMAND...: until COMMAND succeeds. Fails at once when any part ends.
 wait_for() {
-	local end=$((SECONDS + $1)) what=$2 log=$3
+	local end=$((SECONDS + $1)) what=$2 log=$3 dead
 	shift 3
 	until "$@" >/dev/null 2>&1; do
-		if [ $SECONDS -ge $end ] || ! kill -0 "$(<"$RUN/inner-pids/$log")" 2>/dev/null; then
-			say "$what: not there in time, or $log has ended. The end of its log:"
-			tail -n 15 "$RUN/log/$log.log" >&2
+		if dead=$(dead_part); then
+			say "$what isn't there, because $dead has ended. The end of its log:"
+			tail -n 10 "$RUN/log/$dead.log" | cut -c1-400 >&2
+			return 1
+		elif [ $SECONDS -ge $end ]; then
+			say "$what isn't there in time. The end of $log's log:"
+			tail -n 10 "$RUN/log/$log.log" | cut -c1-400 >&2
 			return 1
 		fi
 		sleep 0.1

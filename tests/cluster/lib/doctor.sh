@@ -29,10 +29,10 @@ has_disk() {
 
 has_memory() { [ "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -gt $((2 * 1024 * 1024)) ]; }
 
-# check_kernel: before a node starts.
+# check_kernel MODE: before anything starts.
 check_kernel() {
-	has_bridge_filter || die "the kernel has no bridge filter (module br_netfilter): network policies couldn't work."
 	[ "$(cgroup_version)" != 0 ] || die "no cgroups are mounted in /sys/fs/cgroup."
+	[ "$1" = control ] || has_bridge_filter || die "the kernel has no bridge filter (module br_netfilter): network policies couldn't work."
 }
 
 doctor() {

@@ -16,8 +16,10 @@ tear_down() {
 	end_processes
 	cd /
 	rm -rf --one-file-system "$RUN"
-	rmdir --ignore-fail-on-non-empty "$(dirname "$RUN")" 2>/dev/null || true
-	[ "$(dirname "$RUN")" != "$REPO/.run/clusters" ] || rmdir --ignore-fail-on-non-empty "$REPO/.run" 2>/dev/null || true
+	# The folders above the default place, when this was the last.
+	if [ "$(dirname "$RUN")" = "$REPO/.run/clusters" ]; then
+		rmdir "$REPO/.run/clusters" "$REPO/.run" 2>/dev/null || true
+	fi
 }
 
 # clear_leftovers: the same before an `up`, which goes on to use the folder and its lock.

@@ -147,7 +147,7 @@ up_cluster() {
 	fi
 	MODE=$1
 	if [ -n "$(missing "$MODE")" ]; then set_up "$MODE"; fi
-	[ "$MODE" = control ] || check_kernel
+	check_kernel "$MODE"
 	trap give_up EXIT
 	trap 'exit 130' INT TERM HUP
 	choose_programs
