@@ -24,7 +24,7 @@ demo: ## both parties on one node, from an ingested batch to a sum
 	tests/demo
 
 demo-down: ## end the demo's cluster and remove what it made
-	tests/demo down
+	tests/demo-down
 
 fmt: ## format the sources
 	cargo fmt --all

@@ -143,6 +143,8 @@ set_up() {
 	mkdir -p "$CACHE"
 	exec 8<"$CACHE"
 	flock --nonblock 8 || { say "waiting for another set-up to end" && flock 8; }
+	# What an interrupted set-up left.
+	rm -rf "$CACHE"/{log,unpack,kubectl}.??????
 	lacking=$(missing "$1")
 	for kind in tool daemon kubectl kubernetes images; do
 		mapfile -t names < <(sed -n "s/^$kind //p" <<<"$lacking")
