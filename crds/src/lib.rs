@@ -4,8 +4,11 @@
 
 pub mod batch;
 pub mod conditions;
+pub mod definitions;
 pub mod names;
 pub mod processor;
+pub mod reference;
+pub mod schema;
 pub mod window;
 
 pub use batch::{Batch, BatchSpec, BatchStatus};

@@ -1,0 +1,105 @@
+//! Who takes part, and the keys.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// The most packet-decryption keys. The admission policies of the cluster chart look at as many Secrets.
+pub const MAX_PACKET_KEYS: usize = 12;
+
+/// Who writes ingestion batches.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ingestor {
+    /// Its keys, written here.
+    pub inline: InlineParty,
+}
+
+/// The other share processor.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerProcessor {
+    /// Its keys, written here.
+    pub inline: InlineParty,
+    /// It runs the original prio-server: windows wait for its answers instead of comparing store times, and as
+    /// `Second` no batch is taken in before its validation is there.
+    #[serde(default)]
+    pub legacy: bool,
+}
+
+/// Who reads sum parts. Its mailbox is under `mailboxes.outgoing.portal`.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Portal {
+    /// Nothing more is needed of it here.
+    #[serde(default)]
+    pub inline: InlinePortal,
+}
+
+/// A portal written inline.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InlinePortal {}
+
+/// A party whose keys are written inline.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InlineParty {
+    /// Keys that may sign its batches, one of each id.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub batch_signing_keys: Vec<PublicKey>,
+}
+
+/// A batch-signing public key.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("!self.publicKey.contains('PRIVATE')")
+        .message("publicKey holds a private key: replace that key, it is not secret any more"),
+    validation = Rule::new(r"self.publicKey.contains('PRIVATE') || self.publicKey.startsWith('-----BEGIN PUBLIC KEY-----') || self.publicKey.matches('^[A-Za-z0-9+/]+=*$')")
+        .message("publicKey must be PEM that begins with -----BEGIN PUBLIC KEY-----, or base64 of the uncompressed P-256 point"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PublicKey {
+    /// The `key_identifier` in its signatures.
+    #[schemars(length(min = 1, max = 253))]
+    pub id: String,
+    /// PEM `PUBLIC KEY` or base64 of the uncompressed P-256 point.
+    #[schemars(length(min = 80, max = 1024))]
+    pub public_key: String,
+}
+
+/// This party's private keys.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("self.packetDecryption.all(key, self.packetDecryption.exists_one(other, other.secretRef.name == key.secretRef.name))")
+        .message("packetDecryption names a Secret twice"),
+    validation = Rule::new("self.packetDecryption.all(key, key.secretRef.name != self.batchSigning.secretRef.name)")
+        .message("batchSigning and packetDecryption name the same Secret: a key for signing is no key for packets"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Keys {
+    /// The batch-signing key.
+    pub batch_signing: KeyReference,
+    /// The packet-decryption keys, newest first; old ones stay mounted.
+    #[schemars(length(min = 1, max = MAX_PACKET_KEYS))]
+    pub packet_decryption: Vec<KeyReference>,
+}
+
+/// One Secret with `key` and `id` (or the original's `secret_key` and `primary_kid`).
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyReference {
+    /// The Secret.
+    pub secret_ref: SecretReference,
+}
+
+/// A Secret in the same namespace.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretReference {
+    /// Its name.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    )]
+    pub name: String,
+}

@@ -1,0 +1,464 @@
+//! Objects that the API takes or refuses, for the validator in the library and for a real API server.
+#![allow(clippy::unwrap_used, dead_code)]
+
+use serde_json::{Value, json};
+
+/// One attempt: a base object, changed at a JSON pointer, created or as an update of the base.
+pub struct Case {
+    /// What it is about.
+    pub name: &'static str,
+    /// What the refusal says; empty where it is taken.
+    pub message: &'static str,
+    base: Value,
+    changes: Vec<(&'static str, Value)>,
+    update: bool,
+}
+
+impl Case {
+    /// The object as it is sent.
+    pub fn object(&self) -> Value {
+        let mut object = self.base.clone();
+        for (pointer, value) in &self.changes {
+            set(&mut object, pointer, value.clone());
+        }
+        object
+    }
+
+    /// The object before it, for an update.
+    pub fn old(&self) -> Option<Value> {
+        self.update.then(|| self.base.clone())
+    }
+}
+
+/// Sets what `pointer` names; null removes it.
+fn set(object: &mut Value, pointer: &str, value: Value) {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    let parent = object.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+    if value.is_null() {
+        parent.remove(key);
+    } else {
+        parent.insert(key.to_owned(), value);
+    }
+}
+
+/// A point's length in base64.
+pub fn public_key() -> String {
+    "B".repeat(87) + "="
+}
+
+fn mailbox(name: &str) -> Value {
+    json!({"url": format!("file:///mailboxes/{name}"), "volume": {"claimName": name}})
+}
+
+/// A processor that has all that is needed.
+pub fn processor() -> Value {
+    let party = json!({"batchSigningKeys": [{"id": "key-1", "publicKey": public_key()}]});
+    json!({
+        "apiVersion": "prio-operator.io/v1alpha1",
+        "kind": "DataShareProcessor",
+        "metadata": {"name": "us-ct", "namespace": "default"},
+        "spec": {
+            "share": "First",
+            "instance": "us-ct",
+            "ingestor": {"inline": party},
+            "peer": {"inline": party},
+            "portal": {"inline": {}},
+            "mailboxes": {
+                "ingestion": mailbox("ingestion"),
+                "peerValidation": mailbox("peer-validation"),
+                "ledger": mailbox("ledger"),
+                "outgoing": {"peer": mailbox("outgoing-peer"), "portal": mailbox("portal")},
+            },
+            "keys": {
+                "batchSigning": {"secretRef": {"name": "batch-signing"}},
+                "packetDecryption": [{"secretRef": {"name": "packet-decryption"}}],
+            },
+            "windows": {
+                "periodSeconds": 28800, "gracePeriodSeconds": 14400, "settleSeconds": 600, "maxDefers": 3,
+                "minClients": 100, "historyDays": 90,
+            },
+            "workers": {
+                "intake": {"serviceAccountName": "intake"},
+                "aggregate": {"serviceAccountName": "aggregate"},
+            },
+        },
+    })
+}
+
+/// A batch.
+pub fn batch() -> Value {
+    json!({
+        "apiVersion": "prio-operator.io/v1alpha1",
+        "kind": "Batch",
+        "metadata": {"name": "batch-1", "namespace": "default"},
+        "spec": {
+            "processor": "us-ct", "aggregation": "com.example.Exposure", "time": "2021/10/21/08/15",
+            "uuid": "b8a5579a-f984-460a-a42d-2813cbf57771",
+        },
+    })
+}
+
+/// A window.
+pub fn window() -> Value {
+    json!({
+        "apiVersion": "prio-operator.io/v1alpha1",
+        "kind": "AggregationWindow",
+        "metadata": {"name": "window-1", "namespace": "default"},
+        "spec": {
+            "processor": "us-ct", "aggregation": "com.example.Exposure", "start": "202110210800", "end": "202110211600",
+        },
+    })
+}
+
+fn create(
+    name: &'static str,
+    base: Value,
+    changes: Vec<(&'static str, Value)>,
+    message: &'static str,
+) -> Case {
+    Case {
+        name,
+        message,
+        base,
+        changes,
+        update: false,
+    }
+}
+
+fn update(
+    name: &'static str,
+    base: Value,
+    changes: Vec<(&'static str, Value)>,
+    message: &'static str,
+) -> Case {
+    Case {
+        name,
+        message,
+        base,
+        changes,
+        update: true,
+    }
+}
+
+/// Objects that are taken.
+pub fn good() -> Vec<Case> {
+    let pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n".repeat(2);
+    let cutoffs = json!([
+        {"aggregation": "a", "start": "202110210800", "cutoff": "2026-01-01T00:00:15Z"},
+        {"aggregation": "a", "start": "202110211600", "cutoff": "2026-01-01T00:00:15Z"},
+        {"aggregation": "b", "start": "202110210800", "cutoff": "2026-01-01T00:00:15Z"},
+    ]);
+    vec![
+        create("plain", processor(), vec![], ""),
+        create(
+            "windows by default",
+            processor(),
+            vec![("/spec/windows", Value::Null)],
+            "",
+        ),
+        create(
+            "PEM",
+            processor(),
+            vec![("/spec/peer/inline/batchSigningKeys/0/publicKey", json!(pem))],
+            "",
+        ),
+        create(
+            "old windows",
+            processor(),
+            vec![("/spec/windows/cutoffs", cutoffs)],
+            "",
+        ),
+        create(
+            "a start",
+            processor(),
+            vec![("/spec/windows/startAt", json!("2021-10-21T08:00:00Z"))],
+            "",
+        ),
+        create(
+            "pod labels",
+            processor(),
+            vec![("/spec/workers/podLabels", json!({"team": "prio"}))],
+            "",
+        ),
+        update(
+            "suspend",
+            processor(),
+            vec![("/spec/suspend", json!(true))],
+            "",
+        ),
+        update(
+            "another peer",
+            processor(),
+            vec![("/spec/peer/legacy", json!(true))],
+            "",
+        ),
+        create("batch", batch(), vec![], ""),
+        update(
+            "a batch's annotation",
+            batch(),
+            vec![(
+                "/metadata/annotations",
+                json!({"prio-operator.io/retry": "1"}),
+            )],
+            "",
+        ),
+        create("window", window(), vec![], ""),
+    ]
+}
+
+/// Objects that a CEL rule refuses, with a part of the rule's message.
+pub fn refused_by_rule() -> Vec<Case> {
+    let p = processor;
+    let ingestion = "/spec/mailboxes/ingestion/url";
+    vec![
+        create(
+            "long name",
+            p(),
+            vec![("/metadata/name", json!("n".repeat(41)))],
+            "at most 40 lower-case letters",
+        ),
+        create(
+            "dots in the name",
+            p(),
+            vec![("/metadata/name", json!("us.ct"))],
+            "at most 40 lower-case letters",
+        ),
+        update(
+            "share",
+            p(),
+            vec![("/spec/share", json!("Second"))],
+            "spec.share is immutable",
+        ),
+        update(
+            "instance",
+            p(),
+            vec![("/spec/instance", json!("other"))],
+            "spec.instance is immutable",
+        ),
+        update(
+            "ledger",
+            p(),
+            vec![(
+                "/spec/mailboxes/ledger/url",
+                json!("file:///mailboxes/other"),
+            )],
+            "spec.mailboxes.ledger.url is immutable",
+        ),
+        create(
+            "reserved aggregation",
+            p(),
+            vec![(
+                "/spec/aggregations",
+                json!({"names": ["a", "task-markers"]}),
+            )],
+            "are reserved names",
+        ),
+        create(
+            "private key",
+            p(),
+            vec![(
+                "/spec/peer/inline/batchSigningKeys/0/publicKey",
+                json!(format!("-----BEGIN PRIVATE KEY-----\n{}", public_key())),
+            )],
+            "publicKey holds a private key",
+        ),
+        create(
+            "no key",
+            p(),
+            vec![(
+                "/spec/peer/inline/batchSigningKeys/0/publicKey",
+                json!("?".repeat(88)),
+            )],
+            "publicKey must be PEM",
+        ),
+        create(
+            "a Secret twice",
+            p(),
+            vec![(
+                "/spec/keys/packetDecryption",
+                json!([{"secretRef": {"name": "a"}}, {"secretRef": {"name": "a"}}]),
+            )],
+            "names a Secret twice",
+        ),
+        create(
+            "one Secret for both uses",
+            p(),
+            vec![(
+                "/spec/keys/batchSigning/secretRef/name",
+                json!("packet-decryption"),
+            )],
+            "name the same Secret",
+        ),
+        create(
+            "same url",
+            p(),
+            vec![(ingestion, json!("file:///mailboxes/ledger"))],
+            "have the same url",
+        ),
+        create(
+            "nested url",
+            p(),
+            vec![(ingestion, json!("file:///mailboxes/ledger/in"))],
+            "inside another's",
+        ),
+        create(
+            "s3",
+            p(),
+            vec![(ingestion, json!("s3://us-west-1/bucket"))],
+            "must begin with file://",
+        ),
+        create(
+            "relative",
+            p(),
+            vec![(ingestion, json!("file://mailboxes/in"))],
+            "an absolute folder",
+        ),
+        create(
+            "parent folder",
+            p(),
+            vec![(ingestion, json!("file:///mailboxes/../etc"))],
+            "an absolute folder",
+        ),
+        create(
+            "slash at the end",
+            p(),
+            vec![(ingestion, json!("file:///mailboxes/in/"))],
+            "an absolute folder",
+        ),
+        create(
+            "system folder",
+            p(),
+            vec![(ingestion, json!("file:///etc/prio-operator"))],
+            "a folder of the system",
+        ),
+        create(
+            "no volume",
+            p(),
+            vec![("/spec/mailboxes/ledger/volume", Value::Null)],
+            "needs volume.claimName",
+        ),
+        create(
+            "odd period",
+            p(),
+            vec![("/spec/windows/periodSeconds", json!(90))],
+            "whole minutes",
+        ),
+        create(
+            "long settle",
+            p(),
+            vec![("/spec/windows/settleSeconds", json!(14_401))],
+            "must not exceed gracePeriodSeconds",
+        ),
+        create(
+            "cutoff of no window",
+            p(),
+            vec![(
+                "/spec/windows/cutoffs",
+                json!([{"aggregation": "a", "start": "202110210801", "cutoff": "2026-01-01T00:00:15Z"}]),
+            )],
+            "first minute of a window",
+        ),
+        create(
+            "one account for both stages",
+            p(),
+            vec![(
+                "/spec/workers/aggregate/serviceAccountName",
+                json!("intake"),
+            )],
+            "service accounts of their own",
+        ),
+        create(
+            "reserved label",
+            p(),
+            vec![(
+                "/spec/workers/podLabels",
+                json!({"prio-operator.io/stage": "other"}),
+            )],
+            "podLabels may not hold",
+        ),
+        update(
+            "a batch's uuid",
+            batch(),
+            vec![("/spec/uuid", json!("00000000-0000-4000-8000-000000000000"))],
+            "Batch's spec is immutable",
+        ),
+        update(
+            "a window's end",
+            window(),
+            vec![("/spec/end", json!("202110211700"))],
+            "AggregationWindow's spec is immutable",
+        ),
+        create(
+            "backward window",
+            window(),
+            vec![("/spec/end", json!("202110210700"))],
+            "must come after",
+        ),
+    ]
+}
+
+/// Objects that the schema refuses before any rule; only an API server shows it.
+pub fn refused_by_schema() -> Vec<Case> {
+    let p = processor;
+    let cutoff =
+        json!({"aggregation": "a", "start": "202110210800", "cutoff": "2026-01-01T00:00:15Z"});
+    vec![
+        create(
+            "share",
+            p(),
+            vec![("/spec/share", json!("Third"))],
+            "supported values: \"First\", \"Second\"",
+        ),
+        create(
+            "no ingestor",
+            p(),
+            vec![("/spec/ingestor", json!({}))],
+            "spec.ingestor.inline",
+        ),
+        create(
+            "no packet key",
+            p(),
+            vec![("/spec/keys/packetDecryption", json!([]))],
+            "should have at least 1 items",
+        ),
+        create(
+            "a key id twice",
+            p(),
+            vec![(
+                "/spec/peer/inline/batchSigningKeys",
+                json!([{"id": "k", "publicKey": public_key()}, {"id": "k", "publicKey": public_key()}]),
+            )],
+            "Duplicate value",
+        ),
+        create(
+            "a cutoff twice",
+            p(),
+            vec![("/spec/windows/cutoffs", json!([cutoff, cutoff]))],
+            "Duplicate value",
+        ),
+        create(
+            "period of zero",
+            p(),
+            vec![("/spec/windows/periodSeconds", json!(0))],
+            "greater than or equal to 60",
+        ),
+        create(
+            "floor of zero",
+            p(),
+            vec![("/spec/windows/minClients", json!(0))],
+            "greater than or equal to 1",
+        ),
+        create(
+            "start",
+            p(),
+            vec![("/spec/windows/startAt", json!("yesterday"))],
+            "date-time",
+        ),
+        create(
+            "uuid",
+            batch(),
+            vec![("/spec/uuid", json!("B8A5579A-F984-460A-A42D-2813CBF57771"))],
+            "should match",
+        ),
+    ]
+}
