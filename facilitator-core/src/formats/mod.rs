@@ -1,3 +1,17 @@
 //! One file a format; the table of names, encodings and bounds is `docs/formats.md`.
 
+pub mod avro;
+pub mod batch;
+mod error;
+pub mod ingestion;
+pub mod ledger;
+pub mod names;
+pub mod parameters;
+pub mod plan;
+pub mod record;
+pub mod signature;
+pub mod sum_part;
+pub mod validation;
 pub mod work;
+
+pub use error::{BatchError, FormatError};

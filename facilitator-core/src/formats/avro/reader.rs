@@ -1,0 +1,283 @@
+//! Reading containers: our frame, apache-avro's schemas, codecs and values.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::types::Value;
+use apache_avro::{Codec, Schema};
+
+use super::{Fields, MAX_BLOCK_BYTES, Record};
+use crate::formats::FormatError;
+
+/// The container's metadata: a schema of thousands of fields stays far below.
+const MAX_METADATA_BYTES: u64 = 1 << 20;
+/// What apache-avro may allocate for one value: inline packets of a single-object validation (an object of 1 GiB).
+const MAX_ALLOCATION_BYTES: usize = 1 << 30;
+
+/// Reads the records of a container one after another; no bytes at all are no records.
+///
+/// Stops after the first error.
+#[derive(Debug)]
+pub struct RecordReader<R, T> {
+    source: BufReader<R>,
+    container: Option<Container>,
+    started: bool,
+    failed: bool,
+    max_block: u64,
+    decoded: VecDeque<T>,
+    index: u64,
+    record: PhantomData<T>,
+}
+
+#[derive(Debug)]
+struct Container {
+    schema: Schema,
+    codec: Codec,
+    marker: [u8; 16],
+}
+
+impl<R: Read, T: Record> RecordReader<R, T> {
+    /// Reads from `source`, of which blocks of at most [`MAX_BLOCK_BYTES`] are taken.
+    pub fn new(source: R) -> Self {
+        Self::with_block_limit(source, MAX_BLOCK_BYTES)
+    }
+
+    fn with_block_limit(source: R, max_block: u64) -> Self {
+        Self {
+            source: BufReader::new(source),
+            container: None,
+            started: false,
+            failed: false,
+            max_block,
+            decoded: VecDeque::new(),
+            index: 0,
+            record: PhantomData,
+        }
+    }
+
+    fn next_record(&mut self) -> Result<Option<T>, FormatError> {
+        loop {
+            if let Some(record) = self.decoded.pop_front() {
+                return Ok(Some(record));
+            }
+            if self.at_end()? {
+                return Ok(None);
+            }
+            if !self.started {
+                self.started = true;
+                self.container = Some(read_header::<T>(&mut self.source)?);
+                continue;
+            }
+            self.read_block()?;
+        }
+    }
+
+    fn at_end(&mut self) -> Result<bool, FormatError> {
+        loop {
+            match self.source.fill_buf() {
+                Ok(buffer) => return Ok(buffer.is_empty()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(source) => return Err(FormatError::Read { record: T::NAME, source }),
+            }
+        }
+    }
+
+    fn read_block(&mut self) -> Result<(), FormatError> {
+        let Some(container) = &self.container else { return Ok(()) };
+        let count = read_long::<T>(&mut self.source)?;
+        let size = read_long::<T>(&mut self.source)?;
+        let (Ok(count), Ok(size)) = (u64::try_from(count), u64::try_from(size)) else {
+            return Err(damaged::<T>("a block has a negative length"));
+        };
+        let mut block = read_bytes::<T>(&mut self.source, size, self.max_block, "a block")?;
+        let mut marker = [0; 16];
+        read_exact::<T>(&mut self.source, &mut marker)?;
+        if marker != container.marker {
+            return Err(damaged::<T>("a block doesn't end with the container's sync marker"));
+        }
+        container.codec.decompress(&mut block).map_err(|error| damaged::<T>(&format!("a block can't be decompressed: {error}")))?;
+        // Every record of ours has a field of a byte or more, so that a count beyond the bytes is a lie.
+        if count > block.len() as u64 {
+            return Err(damaged::<T>("a block promises more records than it has bytes"));
+        }
+        let reader = GenericDatumReader::builder(&container.schema)
+            .build()
+            .map_err(|error| FormatError::Schema { record: T::NAME, detail: error.to_string() })?;
+        let mut rest = block.as_slice();
+        for _ in 0..count {
+            let wrong = |detail: String| FormatError::Record { record: T::NAME, index: self.index, detail };
+            let value = reader.read_value(&mut rest).map_err(|error| wrong(error.to_string()))?;
+            let Value::Record(values) = value else {
+                return Err(wrong("it is no Avro record".to_owned()));
+            };
+            self.decoded.push_back(T::from_fields(&mut Fields::new(T::NAME, values))?);
+            self.index += 1;
+        }
+        if !rest.is_empty() {
+            return Err(damaged::<T>("a block has bytes after its last record"));
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read, T: Record> Iterator for RecordReader<R, T> {
+    type Item = Result<T, FormatError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.next_record();
+        self.failed = next.is_err();
+        next.transpose()
+    }
+}
+
+/// Reads the only record of an object.
+///
+/// # Errors
+/// [`FormatError::NoRecord`] and [`FormatError::ExtraRecord`] besides what is wrong with the container or the record.
+pub fn read_one<T: Record>(bytes: &[u8]) -> Result<T, FormatError> {
+    let mut records = RecordReader::<_, T>::with_block_limit(bytes, bytes.len() as u64);
+    let record = records.next().unwrap_or(Err(FormatError::NoRecord { record: T::NAME }))?;
+    match records.next() {
+        None => Ok(record),
+        Some(Ok(_)) => Err(FormatError::ExtraRecord { record: T::NAME }),
+        Some(Err(error)) => Err(error),
+    }
+}
+
+/// Reads all records of an object; 0 bytes hold none.
+///
+/// # Errors
+/// [`FormatError`] of the first record that can't be read.
+pub fn read_all<T: Record>(bytes: &[u8]) -> Result<Vec<T>, FormatError> {
+    RecordReader::with_block_limit(bytes, bytes.len() as u64).collect()
+}
+
+fn damaged<T: Record>(detail: &str) -> FormatError {
+    FormatError::Container { record: T::NAME, detail: detail.to_owned() }
+}
+
+fn read_exact<T: Record>(source: &mut impl Read, buffer: &mut [u8]) -> Result<(), FormatError> {
+    source.read_exact(buffer).map_err(|source| match source.kind() {
+        ErrorKind::UnexpectedEof => damaged::<T>("it ends too early"),
+        _ => FormatError::Read { record: T::NAME, source },
+    })
+}
+
+/// Reads `size` bytes, of which no more is allocated than comes.
+fn read_bytes<T: Record>(source: &mut impl Read, size: u64, limit: u64, what: &'static str) -> Result<Vec<u8>, FormatError> {
+    if size > limit {
+        return Err(FormatError::TooLarge { record: T::NAME, what, limit });
+    }
+    let mut bytes = Vec::new();
+    source.take(size).read_to_end(&mut bytes).map_err(|source| FormatError::Read { record: T::NAME, source })?;
+    if bytes.len() as u64 != size {
+        return Err(damaged::<T>("it ends too early"));
+    }
+    Ok(bytes)
+}
+
+/// Avro's long: a zig-zag number in at most ten groups of seven bits.
+fn read_long<T: Record>(source: &mut impl Read) -> Result<i64, FormatError> {
+    let mut zigzag = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let mut byte = [0];
+        read_exact::<T>(source, &mut byte)?;
+        zigzag |= u64::from(byte[0] & 0x7f) << shift;
+        if byte[0] & 0x80 == 0 {
+            return Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
+        }
+    }
+    Err(damaged::<T>("a number is longer than 64 bits"))
+}
+
+fn read_header<T: Record>(source: &mut impl Read) -> Result<Container, FormatError> {
+    let mut magic = [0; 4];
+    read_exact::<T>(source, &mut magic)?;
+    if &magic != b"Obj\x01" {
+        return Err(damaged::<T>("it doesn't begin with `Obj1`"));
+    }
+    let (mut schema, mut codec) = (None, None);
+    let mut budget = MAX_METADATA_BYTES;
+    loop {
+        let mut entries = read_long::<T>(source)?;
+        if entries == 0 {
+            break;
+        }
+        if entries < 0 {
+            // A negative count is followed by the size of the entries, which we don't need.
+            entries = entries.saturating_neg();
+            read_long::<T>(source)?;
+        }
+        for _ in 0..entries {
+            let key = read_entry::<T>(source, &mut budget)?;
+            let value = read_entry::<T>(source, &mut budget)?;
+            match key.as_slice() {
+                b"avro.schema" => schema = Some(value),
+                b"avro.codec" => codec = Some(value),
+                _ => {}
+            }
+        }
+    }
+    let mut marker = [0; 16];
+    read_exact::<T>(source, &mut marker)?;
+    let schema = schema.ok_or_else(|| damaged::<T>("it holds no schema"))?;
+    Ok(Container { schema: parse_schema::<T>(&schema)?, codec: parse_codec::<T>(codec)?, marker })
+}
+
+fn read_entry<T: Record>(source: &mut impl Read, budget: &mut u64) -> Result<Vec<u8>, FormatError> {
+    let size = u64::try_from(read_long::<T>(source)?).map_err(|_| damaged::<T>("its metadata has a negative length"))?;
+    let bytes = read_bytes::<T>(source, size, *budget, "the container's metadata")?;
+    // An empty entry costs too, so that a long count of them ends.
+    *budget = budget.saturating_sub(size.max(1));
+    Ok(bytes)
+}
+
+fn parse_codec<T: Record>(codec: Option<Vec<u8>>) -> Result<Codec, FormatError> {
+    let Some(codec) = codec else { return Ok(Codec::Null) };
+    let name = String::from_utf8_lossy(&codec).into_owned();
+    let known = matches!(name.as_str(), "null" | "deflate" | "snappy");
+    Codec::from_str(&name).ok().filter(|_| known).ok_or(FormatError::Codec { record: T::NAME, codec: name })
+}
+
+fn parse_schema<T: Record>(text: &[u8]) -> Result<Schema, FormatError> {
+    apache_avro::util::max_allocation_bytes(MAX_ALLOCATION_BYTES);
+    let wrong = |detail: String| FormatError::Schema { record: T::NAME, detail };
+    let text = std::str::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
+    let schema = Schema::parse_str(text).map_err(|error| wrong(error.to_string()))?;
+    let Schema::Record(record) = &schema else {
+        return Err(wrong("it is no record".to_owned()));
+    };
+    for field in &record.fields {
+        check_bounded(&field.schema).map_err(|detail| wrong(format!("field {:?}: {detail}", field.name)))?;
+        // The original's non-standard form: the logical type beside the field's type.
+        let logical = field.custom_attributes.get("logicalType").and_then(|value| value.as_str());
+        if logical.is_some_and(|logical| logical.starts_with("timestamp-") && logical != "timestamp-millis") {
+            return Err(wrong(format!("field {:?}: times are in milliseconds here", field.name)));
+        }
+    }
+    Ok(schema)
+}
+
+/// Refuses schemas by which a few bytes decode to much: recursion, and lists of what takes no bytes.
+fn check_bounded(schema: &Schema) -> Result<(), &'static str> {
+    match schema {
+        Schema::Ref { .. } => Err("types that refer to other types by name aren't read here"),
+        Schema::Map(_) => Err("maps aren't read here"),
+        Schema::Array(list) => match &*list.items {
+            Schema::Null | Schema::Record(_) | Schema::Fixed(_) | Schema::Array(_) | Schema::Ref { .. } => {
+                Err("lists of this type aren't read here")
+            }
+            other => check_bounded(other),
+        },
+        Schema::Union(union) => union.variants().iter().try_for_each(check_bounded),
+        Schema::Record(record) => record.fields.iter().try_for_each(|field| check_bounded(&field.schema)),
+        Schema::Fixed(fixed) if fixed.size > super::MAX_VALUE_BYTES => Err("fixed bytes are longer than 16 MiB"),
+        _ => Ok(()),
+    }
+}
