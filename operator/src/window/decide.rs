@@ -1,0 +1,377 @@
+//! The decision on windows: states, the next Job, objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::AggregationWindow;
+use crds::conditions::reasons;
+use crds::names::RETRY_ANNOTATION;
+use facilitator_core::formats::ledger::Verdict;
+use facilitator_core::formats::names::WindowId;
+use facilitator_core::formats::work::{AggregateItem, WindowOutcome, WindowReport, WorkList};
+use facilitator_core::window::{due, planned_at, planned_at_with_legacy_peer};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::status::{self, State};
+use super::{WindowDecision, WindowInput, WindowPatch};
+use crate::batch::Tally;
+use crate::inventory::WindowInventory;
+use crate::workload::{Allowance, Blocked, JobEnd, JobView, PlannedJob, Retries, Try, Work};
+
+/// Windows of one Job: more than fall due at once, and a report of each fits.
+const MAX_WINDOWS_PER_JOB: usize = 500;
+
+/// One window as the decision sees it.
+pub(super) struct Seen<'a> {
+    pub(super) id: &'a WindowId,
+    pub(super) inventory: &'a WindowInventory,
+    pub(super) tally: Tally,
+    /// Every cutoff, ascending.
+    pub(super) cutoffs: Vec<Timestamp>,
+    /// Those that may be planned by now.
+    pub(super) due: Vec<Timestamp>,
+    pub(super) first_seen: Timestamp,
+    pub(super) state: State,
+}
+
+/// Decides on every window of the inventory.
+#[must_use]
+pub fn decide(input: &WindowInput<'_>, now: Timestamp) -> WindowDecision {
+    let generation = input.processor.metadata.generation.unwrap_or_default();
+    let objects: BTreeMap<WindowId, &AggregationWindow> =
+        input.objects.iter().filter_map(|object| Some((status::id_of(object)?, object))).collect();
+    let mut memory = input.memory.clone();
+    for (id, object) in &objects {
+        if memory.get(id).is_none() {
+            recall(input, id, object, &mut memory);
+        }
+    }
+    count_finished(input, &mut memory, generation, now);
+    for (id, object) in &objects {
+        if let Some(value) = object.annotations().get(RETRY_ANNOTATION) {
+            memory.ask_again(id, value);
+        }
+    }
+    let running = running(input.jobs);
+    let mut seen = Vec::new();
+    for (id, inventory) in &input.inventory.windows {
+        let object = objects.get(id).copied();
+        seen.push(see(input, &mut memory, &running, id, inventory, object, generation, now));
+    }
+
+    let mut decision = WindowDecision { jobs: plan(input, &memory, &seen).into_iter().collect(), ..Default::default() };
+    for one in &seen {
+        if one.is_overdue(input, now) {
+            decision.overdue.push(one.id.clone());
+        }
+        if one.state.needs_listing(&one.tally) {
+            let start = one.id.start.timestamp();
+            decision.oldest_open = Some(decision.oldest_open.map_or(start, |open| open.min(start)));
+        }
+    }
+    decide_objects(input, &memory, &objects, &seen, &mut decision, now);
+    decision.counts.overdue = i64::try_from(decision.overdue.len()).unwrap_or(i64::MAX);
+
+    let jobs = input.jobs.iter().map(JobView::uid).collect();
+    let known: BTreeSet<&WindowId> = seen.iter().map(|one| one.id).collect();
+    memory.keep(&jobs, |id| known.contains(id));
+    decision.memory = memory;
+    decision
+}
+
+/// After a restart: the cutoffs before the one in force were tried, and what crashed its worker stays.
+fn recall(input: &WindowInput<'_>, id: &WindowId, object: &AggregationWindow, memory: &mut Retries<WindowId>) {
+    let Some(status) = &object.status else { return };
+    let cutoff: Option<Timestamp> = status.cutoff.as_ref().and_then(|cutoff| cutoff.parse().ok());
+    let before = |cutoff| input.schedule.cutoffs(id).into_iter().filter(|one| *one < cutoff).max();
+    let tried = match (status::ready_reason(object), cutoff) {
+        (Some(reasons::MISSED | reasons::CUTOFF_PASSED), cutoff) => cutoff,
+        (Some(reasons::DEFERRED | reasons::COLLECTING), Some(cutoff)) => before(cutoff),
+        (Some(reasons::CRASHES_WORKER), _) => {
+            let answered = object.annotations().get(RETRY_ANNOTATION).cloned();
+            *memory.entry(id) = Try { answered, ..Try::crashed() };
+            return;
+        }
+        _ => None,
+    };
+    if tried.is_some() {
+        memory.entry(id).tried = tried;
+    }
+}
+
+fn chunks(view: &JobView) -> &[Vec<AggregateItem>] {
+    match &view.work {
+        Some(WorkList::Aggregate { chunks, .. }) => chunks,
+        _ => &[],
+    }
+}
+
+fn id_of(aggregation: &str, start: &str, end: &str) -> Option<WindowId> {
+    WindowId::parse(&format!("{aggregation}/{start}-{end}")).ok()
+}
+
+fn id_of_item(item: &AggregateItem) -> Option<WindowId> {
+    id_of(&item.aggregation, &item.start, &item.end)
+}
+
+/// The windows that unfinished Jobs hold, with the Job.
+fn running(jobs: &[JobView]) -> BTreeMap<WindowId, &JobView> {
+    let unfinished = jobs.iter().filter(|view| !view.is_finished());
+    unfinished.flat_map(|view| chunks(view).iter().flatten().filter_map(move |item| Some((id_of_item(item)?, view)))).collect()
+}
+
+/// Counts Jobs that ended since the last decision; what has a result is done.
+fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, generation: i64, now: Timestamp) {
+    for view in input.jobs.iter().filter(|view| view.is_finished()) {
+        if !memory.count_job(view.uid()) {
+            continue;
+        }
+        let reports: BTreeMap<WindowId, &WindowReport> = view
+            .reports
+            .iter()
+            .flat_map(|report| &report.windows)
+            .filter_map(|window| Some((id_of(&window.aggregation, &window.start, &window.end)?, window)))
+            .collect();
+        for chunk in chunks(view) {
+            let mut left = Vec::new();
+            for (item, id) in chunk.iter().filter_map(|item| Some((item, id_of_item(item)?))) {
+                if input.inventory.windows.get(&id).is_none_or(|window| window.finished.is_some()) {
+                    continue;
+                }
+                let Some(report) = reports.get(&id) else {
+                    left.push(id);
+                    continue;
+                };
+                let known = memory.entry(&id);
+                match report.outcome {
+                    WindowOutcome::NoMembers => {
+                        let last = item.cutoffs.last().and_then(|cutoff| Timestamp::from_millisecond(*cutoff).ok());
+                        known.tried = known.tried.max(last);
+                    }
+                    WindowOutcome::Blocked => {
+                        known.attempts += 1;
+                        known.blocked = Some(Blocked {
+                            reason: report.reason.clone(),
+                            message: report.message.clone(),
+                            at: now,
+                            generation: view.generation().unwrap_or(generation),
+                            taken_anyway: false,
+                        });
+                    }
+                    // The result that it speaks of isn't there.
+                    WindowOutcome::Summed | WindowOutcome::BelowFloor | WindowOutcome::Failed => left.push(id),
+                }
+            }
+            if view.end() == Some(JobEnd::ConfigurationRefused) {
+                left.iter().for_each(|id| memory.entry(id).attempts += 1);
+            } else {
+                memory.index_failed(&left, chunk.len(), view.name());
+            }
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn see<'a>(
+    input: &WindowInput<'a>,
+    memory: &mut Retries<WindowId>,
+    running: &BTreeMap<WindowId, &JobView>,
+    id: &'a WindowId,
+    inventory: &'a WindowInventory,
+    object: Option<&AggregationWindow>,
+    generation: i64,
+    now: Timestamp,
+) -> Seen<'a> {
+    let schedule = input.schedule;
+    let tally = input.tallies.get(id).copied().unwrap_or_default();
+    let cutoffs = schedule.cutoffs(id);
+    let mut due = due(&cutoffs, &schedule.settings, now);
+    if schedule.legacy_peer {
+        // Rule 3: at most one period for a legacy peer's answers to what was delivered by then.
+        let unanswered = |cutoff: Timestamp| {
+            inventory.batches.values().any(|batch| !batch.peer && batch.delivered.is_some_and(|at| at <= cutoff))
+        };
+        due.retain(|cutoff| planned_at_with_legacy_peer(*cutoff, &schedule.settings, unanswered(*cutoff)) <= now);
+    }
+    let first_seen = object.and_then(|object| object.metadata.creation_timestamp.as_ref()).map_or(now, |time| time.0);
+    let mut one = Seen { id, inventory, tally, cutoffs, due, first_seen, state: State::Due };
+    one.state = if inventory.finished.is_some() {
+        match inventory.result.as_ref().map(|result| result.verdict) {
+            Some(Verdict::Summed) => State::Summed,
+            Some(Verdict::BelowFloor) => State::BelowFloor,
+            Some(Verdict::Failed) => State::Failed,
+            None => State::Unread,
+        }
+    } else if running.contains_key(id) {
+        State::Summing
+    } else {
+        one.open_state(input, memory, generation, now)
+    };
+    one
+}
+
+impl Seen<'_> {
+    /// Where a window is that has no result and no Job.
+    fn open_state(&self, input: &WindowInput<'_>, memory: &mut Retries<WindowId>, generation: i64, now: Timestamp) -> State {
+        let known = memory.get(self.id).cloned().unwrap_or_default();
+        if known.crashes() {
+            return State::CrashesWorker;
+        }
+        let Some(last_due) = self.due.last().copied() else {
+            return if self.inventory.is_frozen() { State::Due } else { self.before(known.tried) };
+        };
+        if !self.inventory.is_frozen() {
+            if self.tally.seen > 0 && self.tally.empty == self.tally.seen {
+                return State::Empty;
+            }
+            if known.tried >= Some(last_due) {
+                return self.after(known.tried, input);
+            }
+            if self.is_seen_too_late() && self.tally.waiting + self.tally.running > 0 {
+                return State::TakingIn;
+            }
+            // A member was delivered: without one there is nothing to ask a worker.
+            if self.tally.delivered == 0 {
+                memory.entry(self.id).tried = Some(last_due);
+                return self.after(Some(last_due), input);
+            }
+        }
+        match known.is_due(generation, input.timing.blocked_retry, false, now) {
+            true => State::Due,
+            false => State::Blocked,
+        }
+    }
+
+    /// Its first due cutoff is to come.
+    fn before(&self, tried: Option<Timestamp>) -> State {
+        self.cutoffs.iter().copied().find(|cutoff| Some(*cutoff) > tried).map_or(State::Missed, State::Collecting)
+    }
+
+    /// The due cutoffs were tried in vain: the next one, if any.
+    fn after(&self, tried: Option<Timestamp>, input: &WindowInput<'_>) -> State {
+        let next = self.cutoffs.iter().copied().find(|cutoff| Some(*cutoff) > tried);
+        match next {
+            Some(next) if input.schedule.agreed.get(&(self.id.aggregation.clone(), self.id.start)) == Some(&next) => {
+                State::Collecting(next)
+            }
+            Some(next) => State::Deferred(next),
+            None if self.is_seen_too_late() => State::CutoffPassed,
+            None => State::Missed,
+        }
+    }
+
+    /// It was first seen after its last cutoff.
+    fn is_seen_too_late(&self) -> bool {
+        self.cutoffs.last().is_some_and(|last| *last < self.first_seen)
+    }
+
+    fn is_overdue(&self, input: &WindowInput<'_>, now: Timestamp) -> bool {
+        let Some(due) = self.due.last().map(|cutoff| planned_at(*cutoff, &input.schedule.settings)) else { return false };
+        self.state.is_overdue_after_a_while()
+            && now.duration_since(due.max(self.first_seen)) >= input.timing.overdue_after
+    }
+}
+
+/// The next Job: windows that are due, oldest first, so many to a pod that it opens no more batches than an intake pod.
+fn plan(input: &WindowInput<'_>, memory: &Retries<WindowId>, seen: &[Seen<'_>]) -> Option<PlannedJob> {
+    let workers = &input.processor.spec.workers;
+    let taken: u32 = input.jobs.iter().map(JobView::pods_wanted).sum();
+    let pods = workers.max_pods.saturating_sub(taken).min(input.room.pods);
+    if input.processor.spec.suspend || input.allowance == Allowance::Wait || input.room.jobs == 0 || pods == 0 {
+        return None;
+    }
+    let mut due: Vec<_> = seen.iter().filter(|one| one.state == State::Due).collect();
+    due.sort_by_key(|one| (one.id.start, &one.id.aggregation));
+    due.truncate(MAX_WINDOWS_PER_JOB);
+    let mut chunks: Vec<Vec<AggregateItem>> = Vec::new();
+    let (mut attempt, mut weight, mut limit) = (0, 0, usize::MAX);
+    for one in due {
+        let known = memory.get(one.id);
+        attempt = attempt.max(known.map_or(0, |known| known.attempts));
+        let own_limit = known.and_then(|known| known.limit).unwrap_or(usize::MAX);
+        let own_weight = one.tally.seen.max(1);
+        let fits = |chunk: &Vec<AggregateItem>| {
+            weight + own_weight <= u64::from(workers.batches_per_pod) && chunk.len() < limit.min(own_limit)
+        };
+        match chunks.last_mut().filter(|chunk| fits(chunk)) {
+            Some(chunk) => {
+                chunk.push(item(one));
+                (weight, limit) = (weight + own_weight, limit.min(own_limit));
+            }
+            None => {
+                chunks.push(vec![item(one)]);
+                (weight, limit) = (own_weight, own_limit);
+            }
+        }
+    }
+    let canary = input.allowance == Allowance::Canary;
+    chunks.truncate(if canary { 1 } else { usize::MAX });
+    let indexes = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+    (indexes > 0).then(|| PlannedJob { work: Work::Aggregate(chunks), parallelism: indexes.min(pods), attempt, canary })
+}
+
+fn item(one: &Seen<'_>) -> AggregateItem {
+    AggregateItem {
+        aggregation: one.id.aggregation.to_string(),
+        start: one.id.start.to_compact(),
+        end: one.id.end.to_compact(),
+        cutoffs: one.due.iter().map(|cutoff| cutoff.as_millisecond()).collect(),
+    }
+}
+
+fn decide_objects(
+    input: &WindowInput<'_>,
+    memory: &Retries<WindowId>,
+    objects: &BTreeMap<WindowId, &AggregationWindow>,
+    seen: &[Seen<'_>],
+    decision: &mut WindowDecision,
+    now: Timestamp,
+) {
+    let planned: BTreeSet<WindowId> = decision.jobs.iter().flat_map(planned_windows).collect();
+    let oldest = now.checked_sub(input.schedule.history).unwrap_or(Timestamp::MIN);
+    let mut listed = BTreeSet::new();
+    for one in seen {
+        listed.insert(one.id);
+        let state = if planned.contains(one.id) { State::Summing } else { one.state };
+        state.count(&mut decision.counts);
+        let object = objects.get(one.id).copied();
+        if one.id.end.timestamp() < oldest && !state.needs_listing(&one.tally) {
+            decision.delete.extend(object.map(ResourceExt::name_any));
+            continue;
+        }
+        if state == State::Unread || object.is_some_and(|object| status::is_aggregated(object) && state != State::Summed) {
+            continue;
+        }
+        let status = status::status(input, one, state, memory.get(one.id), object, now);
+        let before = object.and_then(|object| object.status.as_ref());
+        if before == Some(&status) {
+            continue;
+        }
+        let name = status::object_name(&input.processor.name_any(), one.id);
+        let is_news = object.map_or_else(
+            || one.inventory.finished.is_none_or(|at| now.duration_since(at) < input.timing.batch_retention),
+            |object| status::ready_reason(object) != Some(state.reason()),
+        );
+        if is_news {
+            decision.events.extend(status::event(one.id, &name, state, &status));
+        }
+        match object {
+            Some(_) => decision.patch.push(WindowPatch { name, status }),
+            None => decision.create.push(status::new(input.processor, name, one.id, status)),
+        }
+    }
+    for (id, object) in objects.iter().filter(|(id, _)| !listed.contains(id)) {
+        if id.end.timestamp() < oldest {
+            decision.delete.push(object.name_any());
+        } else {
+            State::count_object(status::ready_reason(object), &mut decision.counts);
+        }
+    }
+}
+
+fn planned_windows(job: &PlannedJob) -> Vec<WindowId> {
+    match &job.work {
+        Work::Aggregate(chunks) => chunks.iter().flatten().filter_map(id_of_item).collect(),
+        Work::Intake(_) => Vec::new(),
+    }
+}

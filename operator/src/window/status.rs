@@ -1,0 +1,277 @@
+//! AggregationWindow objects: names, states and what they tell.
+
+use std::collections::BTreeMap;
+
+use crds::conditions::{AGGREGATED, PEER_SET_KNOWN, READY, STALLED, reasons};
+use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
+use crds::processor::WindowCounts;
+use crds::window::{SumPartReference, WindowBatches};
+use crds::{AggregationWindow, AggregationWindowSpec, AggregationWindowStatus, DataShareProcessor};
+use facilitator_core::formats::names::{AggregationId, BatchTime, WindowId};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
+
+use super::WindowInput;
+use super::decide::Seen;
+use crate::batch::Tally;
+use crate::digest::short_digest;
+use crate::status::{Verdict, condition_is_true, set_condition};
+use crate::workload::{ObjectEvent, Subject, Try};
+
+/// Where a window is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its next cutoff is to come.
+    Collecting(Timestamp),
+    /// No batch met the cutoffs so far; this is the next.
+    Deferred(Timestamp),
+    /// First seen after its last cutoff: its batches are taken in before a worker looks who was in time.
+    TakingIn,
+    /// To be planned.
+    Due,
+    /// In an unfinished Job.
+    Summing,
+    /// A worker lacks something.
+    Blocked,
+    /// Alone in a pod it failed three times.
+    CrashesWorker,
+    /// Nobody met its last cutoff.
+    Missed,
+    /// The same, and it was first seen after that.
+    CutoffPassed,
+    /// All its batches were empty.
+    Empty,
+    /// It has a result that couldn't be read yet.
+    Unread,
+    Summed,
+    BelowFloor,
+    Failed,
+}
+
+impl State {
+    /// The reason of its conditions.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Collecting(_) => reasons::COLLECTING,
+            Self::Deferred(_) => reasons::DEFERRED,
+            Self::TakingIn => reasons::WAITING,
+            Self::Due | Self::Summing | Self::Unread => reasons::SUMMING,
+            Self::Blocked => reasons::BLOCKED,
+            Self::CrashesWorker => reasons::CRASHES_WORKER,
+            Self::Missed => reasons::MISSED,
+            Self::CutoffPassed => reasons::CUTOFF_PASSED,
+            Self::Empty => reasons::EMPTY,
+            Self::Summed => reasons::SUMMED,
+            Self::BelowFloor => reasons::BELOW_FLOOR,
+            Self::Failed => reasons::FAILED,
+        }
+    }
+
+    /// Whether it is over and well: nothing is left to do.
+    fn is_settled(self) -> bool {
+        matches!(self, Self::Summed | Self::Empty | Self::BelowFloor)
+    }
+
+    /// Whether nothing happens until somebody does something.
+    fn is_stalled(self) -> bool {
+        matches!(self, Self::Failed | Self::CrashesWorker | Self::Missed | Self::CutoffPassed)
+    }
+
+    /// Whether the next listings must reach back to it. A missed window comes back by an entry of `windows.cutoffs`,
+    /// which moves the listing itself.
+    pub(super) fn needs_listing(self, tally: &Tally) -> bool {
+        match self {
+            Self::Summed | Self::BelowFloor | Self::Failed | Self::Empty | Self::Missed => false,
+            Self::CutoffPassed => tally.unready + tally.waiting + tally.running + tally.blocked > 0,
+            _ => true,
+        }
+    }
+
+    pub(super) fn is_overdue_after_a_while(self) -> bool {
+        matches!(self, Self::TakingIn | Self::Due | Self::Summing | Self::Blocked | Self::CrashesWorker)
+    }
+
+    pub(super) fn count(self, counts: &mut WindowCounts) {
+        Self::count_object(Some(self.reason()), counts);
+    }
+
+    /// Counts a window that today's listings don't reach by what its object says.
+    pub(super) fn count_object(reason: Option<&str>, counts: &mut WindowCounts) {
+        match reason {
+            Some(reasons::SUMMED) => counts.summed += 1,
+            Some(reasons::EMPTY | reasons::BELOW_FLOOR | reasons::MISSED | reasons::CUTOFF_PASSED) => counts.without_sum += 1,
+            Some(reasons::FAILED | reasons::CRASHES_WORKER) => counts.failed += 1,
+            _ => counts.open += 1,
+        }
+    }
+}
+
+/// The name of a window's object: the same window always has the same.
+#[must_use]
+pub fn object_name(processor: &str, id: &WindowId) -> String {
+    format!("{processor}-{}-{}", id.start.to_compact(), short_digest([id.path().as_str()], 12))
+}
+
+/// The window that an object is of; `None` where somebody made one by hand that is none.
+pub(super) fn id_of(object: &AggregationWindow) -> Option<WindowId> {
+    let aggregation = AggregationId::parse(&object.spec.aggregation).ok()?;
+    let start = BatchTime::parse_compact(&object.spec.start).ok()?;
+    WindowId::new(aggregation, start, BatchTime::parse_compact(&object.spec.end).ok()?).ok()
+}
+
+/// The reason of its `Ready` condition.
+pub(super) fn ready_reason(object: &AggregationWindow) -> Option<&str> {
+    let conditions = &object.status.as_ref()?.conditions;
+    conditions.iter().find(|condition| condition.type_ == READY).map(|condition| condition.reason.as_str())
+}
+
+/// Whether it was summed: that never reverts.
+pub(super) fn is_aggregated(object: &AggregationWindow) -> bool {
+    let conditions = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    condition_is_true(conditions, AGGREGATED) == Some(true)
+}
+
+/// A new object. It goes with its processor.
+pub(super) fn new(
+    processor: &DataShareProcessor,
+    name: String,
+    id: &WindowId,
+    status: AggregationWindowStatus,
+) -> AggregationWindow {
+    let labels = [("app.kubernetes.io/managed-by", MANAGED_BY.to_owned()), (PROCESSOR_LABEL, processor.name_any())];
+    AggregationWindow {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: processor.namespace(),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>()),
+            owner_references: processor.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: AggregationWindowSpec {
+            processor: processor.name_any(),
+            aggregation: id.aggregation.to_string(),
+            start: id.start.to_compact(),
+            end: id.end.to_compact(),
+        },
+        status: Some(status),
+    }
+}
+
+/// The whole status. What only a passing Job tells stays from before.
+pub(super) fn status(
+    input: &WindowInput<'_>,
+    one: &Seen<'_>,
+    state: State,
+    known: Option<&Try>,
+    object: Option<&AggregationWindow>,
+    now: Timestamp,
+) -> AggregationWindowStatus {
+    let mut status = object.and_then(|object| object.status.clone()).unwrap_or_default();
+    let generation = object.and_then(|object| object.metadata.generation).or(Some(1));
+    let (reason, message) = (state.reason(), message(one, state, known));
+    let mut set = |kind, met, reason: &str, message: &str| {
+        set_condition(&mut status.conditions, &Verdict::new(kind, met, reason, message), generation, now);
+    };
+    set(READY, Some(state.is_settled()), reason, &message);
+    set(AGGREGATED, Some(state == State::Summed), reason, &message);
+    set(STALLED, Some(state.is_stalled()), reason, &message);
+    let later = "The two sides exchange the digests of their plans in a later version.";
+    set(PEER_SET_KNOWN, None, reasons::NOT_EXCHANGED, later);
+
+    status.observed_generation = generation;
+    let cutoff = match state {
+        State::Collecting(cutoff) | State::Deferred(cutoff) => Some(cutoff),
+        State::Missed | State::CutoffPassed => one.cutoffs.last().copied(),
+        _ => one.due.last().copied(),
+    };
+    status.cutoff = cutoff.map(|cutoff| cutoff.to_string()).or(status.cutoff);
+    let tried = known.and_then(|known| known.tried);
+    let defers = one.cutoffs.iter().filter(|cutoff| Some(**cutoff) <= tried).count();
+    let most = usize::try_from(input.schedule.settings.max_defers).unwrap_or(usize::MAX);
+    if let State::Collecting(_) | State::Deferred(_) | State::Missed | State::CutoffPassed = state {
+        status.defers = i32::try_from(defers.min(most)).ok();
+    }
+    let result = one.inventory.result.as_ref();
+    let tally = &one.tally;
+    status.batches = Some(WindowBatches {
+        seen: number(tally.seen),
+        delivered: number(tally.delivered),
+        matched: number(tally.matched),
+        rejected: number(tally.rejected),
+        blocked: number(tally.blocked),
+        late: number(tally.late.max(result.map_or(0, |result| result.late_batches))),
+    });
+    if let Some(result) = result {
+        status.clients = Some(number(result.clients));
+        status.plan_digest = result.plan_digest.clone();
+        status.sum_part = result.sum_part.clone().map(|name| SumPartReference {
+            name,
+            digest: result.sum_part_digest.clone().unwrap_or_default(),
+        });
+    }
+    if let Some(job) = input.jobs.iter().rev().find(|view| view.holds_window(one.id)) {
+        status.job = Some(job.name().to_owned());
+        let started = job.job.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        if let (Some(started), Some(finished), None) = (started, one.inventory.finished, status.duration_seconds) {
+            status.duration_seconds = Some(finished.duration_since(started).as_secs().max(0));
+        }
+    }
+    status
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn message(one: &Seen<'_>, state: State, known: Option<&Try>) -> String {
+    let entry = format!(
+        "To sum it, agree with the peer on a cutoff and set it on both sides: windows.cutoffs, aggregation {}, start {}.",
+        one.id.aggregation,
+        one.id.start.to_compact()
+    );
+    let result = one.inventory.result.as_ref();
+    match state {
+        State::Collecting(cutoff) => format!("Batches that both sides have validated by {cutoff} are in."),
+        State::Deferred(cutoff) => format!("No batch was in time so far; the cutoff has moved to {cutoff}."),
+        State::TakingIn => "First seen after its last cutoff: its batches are taken in before anything is summed.".to_owned(),
+        State::Due => "Due: a worker is started as soon as there is room.".to_owned(),
+        State::Summing | State::Unread => "A worker plans and sums it.".to_owned(),
+        State::Blocked => known.and_then(|known| known.blocked.as_ref()).map_or_else(
+            || "A worker lacks a key or a right; it is tried again.".to_owned(),
+            |blocked| format!("{}: {}. It is tried again.", blocked.reason, blocked.message.trim_end_matches('.')),
+        ),
+        State::CrashesWorker => format!(
+            "Alone in a pod it failed three times. See the log of Job {}; annotate this object with {} to try again.",
+            known.and_then(|known| known.job.as_deref()).unwrap_or("(gone)"),
+            crds::names::RETRY_ANNOTATION
+        ),
+        State::Missed => format!("No batch was in time at its last cutoff. {entry}"),
+        State::CutoffPassed => format!("It was first seen after its last cutoff, and no batch was in time. {entry}"),
+        State::Empty => "All its batches are empty: there is nothing to sum.".to_owned(),
+        State::Summed => format!("The sum part of {} clients is with the portal.", result.map_or(0, |result| result.clients)),
+        State::BelowFloor => format!(
+            "{} valid clients are fewer than windows.minClients: no sum is released.",
+            result.map_or(0, |result| result.clients)
+        ),
+        State::Failed => match result {
+            Some(result) => {
+                let reason = result.reason.map(|reason| format!("{reason:?}: ")).unwrap_or_default();
+                format!("{reason}{}. This is final; docs/operations.md says what it means.", result.message.trim_end_matches('.'))
+            }
+            None => "It failed for good; the ledger's results/ says why.".to_owned(),
+        },
+    }
+}
+
+/// Events are for exceptions, and for the sum.
+pub(super) fn event(id: &WindowId, name: &str, state: State, status: &AggregationWindowStatus) -> Option<ObjectEvent> {
+    let told = matches!(state, State::Summed | State::BelowFloor | State::Blocked) || state.is_stalled();
+    let message = status.conditions.iter().find(|condition| condition.type_ == READY).map(|c| c.message.clone());
+    told.then(|| ObjectEvent {
+        subject: Subject::Window(name.to_owned()),
+        warning: state != State::Summed,
+        reason: state.reason(),
+        message: format!("{id}: {}", message.unwrap_or_default()),
+    })
+}

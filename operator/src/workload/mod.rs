@@ -1,0 +1,135 @@
+//! Jobs: how they are built, what became of them, and whether workers start at all. Pure.
+
+mod canary;
+mod failure;
+mod job;
+mod retry;
+mod view;
+
+use facilitator_core::formats::work::{AggregateItem, IntakeItem};
+use jiff::SignedDuration;
+
+pub use canary::{Allowance, HealthInput, HealthMemory, WorkersHealth, health};
+pub use failure::{Cause, cause_of_refusal};
+pub use job::{WorkerContext, build, owned_by};
+pub use retry::{Blocked, Retries, Try};
+pub use view::{JobEnd, JobView};
+
+/// Label of a Job and its pods: the Job is a canary, tried because earlier ones didn't start.
+pub const CANARY_LABEL: &str = "prio-operator.io/canary";
+/// Annotation of a Job: the generation of the spec that it was made for.
+pub const GENERATION_ANNOTATION: &str = "prio-operator.io/generation";
+
+/// What a worker pod does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Takes ingestion batches in.
+    Intake,
+    /// Sums windows.
+    Aggregate,
+}
+
+impl Stage {
+    /// `intake` or `aggregate`: the value of [`crds::names::STAGE_LABEL`].
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Intake => "intake",
+            Self::Aggregate => "aggregate",
+        }
+    }
+}
+
+/// The chunks of a Job, one per completion index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Batches to take in.
+    Intake(Vec<Vec<IntakeItem>>),
+    /// Windows to sum.
+    Aggregate(Vec<Vec<AggregateItem>>),
+}
+
+/// A Job to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedJob {
+    /// What its pods do.
+    pub work: Work,
+    /// Pods at once, 1 or more.
+    pub parallelism: u32,
+    /// How many Jobs had the same work before: part of the name, so that another try is another Job.
+    pub attempt: u32,
+    /// Only tried to see whether workers start again.
+    pub canary: bool,
+}
+
+impl PlannedJob {
+    /// Which stage's pods it runs.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match self.work {
+            Work::Intake(_) => Stage::Intake,
+            Work::Aggregate(_) => Stage::Aggregate,
+        }
+    }
+}
+
+/// What the operator's caps on Jobs and pods leave for one decision. The caller takes off what was planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Jobs that may still be started.
+    pub jobs: u32,
+    /// Pods that may still be started.
+    pub pods: u32,
+}
+
+/// The operator's own settings of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a signed batch waits for its packet object.
+    pub missing_packet: SignedDuration,
+    /// How often blocked work is tried again.
+    pub blocked_retry: SignedDuration,
+    /// How long after a window is due it counts as overdue.
+    pub overdue_after: SignedDuration,
+    /// How long a Batch stays after its end.
+    pub batch_retention: SignedDuration,
+    /// Wait before the first canary Job; doubles up to [`Timing::canary_last`].
+    pub canary_first: SignedDuration,
+    /// Longest wait between two canary Jobs.
+    pub canary_last: SignedDuration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            missing_packet: SignedDuration::from_mins(10),
+            blocked_retry: SignedDuration::from_mins(10),
+            overdue_after: SignedDuration::from_hours(1),
+            batch_retention: SignedDuration::from_hours(2),
+            canary_first: SignedDuration::from_mins(1),
+            canary_last: SignedDuration::from_mins(15),
+        }
+    }
+}
+
+/// What an Event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A Batch, by name.
+    Batch(String),
+    /// An AggregationWindow, by name.
+    Window(String),
+}
+
+/// An Event to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectEvent {
+    /// What it is about.
+    pub subject: Subject,
+    /// Warning, else Normal.
+    pub warning: bool,
+    /// One of [`crds::conditions::reasons`].
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+}

@@ -1,0 +1,170 @@
+//! A Job as observed, and how it ended.
+
+use facilitator_core::formats::names::WindowId;
+use facilitator_core::formats::work::{Report, WorkList};
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+
+use super::{CANARY_LABEL, GENERATION_ANNOTATION, Stage};
+
+/// A Job with what belongs to it.
+#[derive(Clone, Debug, Default)]
+pub struct JobView {
+    /// The Job.
+    pub job: Job,
+    /// The work list in its ConfigMap; `None` where that is missing or doesn't decode.
+    pub work: Option<WorkList>,
+    /// Its pods.
+    pub pods: Vec<Pod>,
+    /// Events about the Job and its pods.
+    pub events: Vec<Event>,
+    /// `reports/<job>/`, read once the Job is finished.
+    pub reports: Vec<Report>,
+}
+
+/// How a Job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    /// Every index succeeded.
+    Complete,
+    /// A pod refused its configuration (exit code 78).
+    ConfigurationRefused,
+    /// Indexes failed, or the deadline passed.
+    Failed,
+}
+
+impl JobView {
+    /// The Job's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.job.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The Job's UID.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.job.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// What its pods do, by its label; `None` for a Job that isn't ours.
+    #[must_use]
+    pub fn stage(&self) -> Option<Stage> {
+        let label = self.job.metadata.labels.as_ref()?.get(crds::names::STAGE_LABEL)?;
+        [Stage::Intake, Stage::Aggregate].into_iter().find(|stage| stage.label() == label)
+    }
+
+    /// Whether it was made to see if workers start again.
+    #[must_use]
+    pub fn is_canary(&self) -> bool {
+        self.job.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CANARY_LABEL))
+    }
+
+    /// The generation of the spec that it was made for.
+    #[must_use]
+    pub fn generation(&self) -> Option<i64> {
+        self.job.metadata.annotations.as_ref()?.get(GENERATION_ANNOTATION)?.parse().ok()
+    }
+
+    /// When it was created.
+    #[must_use]
+    pub fn created(&self) -> Option<Timestamp> {
+        self.job.metadata.creation_timestamp.as_ref().map(|time| time.0)
+    }
+
+    /// Whether it is on its way out.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.job.metadata.deletion_timestamp.is_some()
+    }
+
+    /// How it ended; `None` while it runs. A Job is over only with its `Complete` or `Failed` condition: before that
+    /// (`FailureTarget`, `SuccessCriteriaMet`) pods may still run.
+    #[must_use]
+    pub fn end(&self) -> Option<JobEnd> {
+        let conditions = self.job.status.as_ref()?.conditions.as_ref()?;
+        let met = |kind: &str| conditions.iter().find(|c| c.type_ == kind && c.status == "True");
+        if met("Complete").is_some() {
+            return Some(JobEnd::Complete);
+        }
+        met("Failed").map(|failed| match failed.reason.as_deref() {
+            Some("PodFailurePolicy") => JobEnd::ConfigurationRefused,
+            _ => JobEnd::Failed,
+        })
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.end().is_some()
+    }
+
+    /// Pods that it still wants at once: what it takes from `maxPods`.
+    #[must_use]
+    pub fn pods_wanted(&self) -> u32 {
+        if self.is_finished() {
+            return 0;
+        }
+        let spec = self.job.spec.as_ref();
+        let of = |value: Option<i32>| value.and_then(|value| u32::try_from(value).ok());
+        let parallelism = of(spec.and_then(|spec| spec.parallelism)).unwrap_or(1);
+        let completions = of(spec.and_then(|spec| spec.completions)).unwrap_or(1);
+        let succeeded = of(self.job.status.as_ref().and_then(|status| status.succeeded)).unwrap_or(0);
+        parallelism.min(completions.saturating_sub(succeeded))
+    }
+
+    /// Whether a pod of it runs now.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.statuses().any(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
+    }
+
+    /// Whether a pod of it ever ran.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        let counted = self.job.status.as_ref().is_some_and(|status| {
+            status.succeeded.unwrap_or(0) > 0 || status.failed.unwrap_or(0) > 0 || status.ready.unwrap_or(0) > 0
+        });
+        counted
+            || self.statuses().any(|status| {
+                let ran = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
+                    state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+                };
+                ran(&status.state) || ran(&status.last_state)
+            })
+    }
+
+    /// Since when no pod runs although one should: a pod's creation, else the Job's if no pod ever ran.
+    #[must_use]
+    pub fn waiting_since(&self) -> Option<Timestamp> {
+        if self.is_finished() || self.is_running() {
+            return None;
+        }
+        let pending = self.pods.iter().filter(|pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending"));
+        let oldest = pending.filter_map(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0)).min();
+        if self.has_started() { oldest } else { self.created().or(oldest) }
+    }
+
+    /// What a pod that exited with `code` wrote to its termination log: one line for people.
+    #[must_use]
+    pub fn termination_message(&self, code: i32) -> Option<String> {
+        let terminated = self.statuses().filter_map(|status| status.state.as_ref()?.terminated.as_ref());
+        let message = terminated.filter(|end| end.exit_code == code).find_map(|end| end.message.clone())?;
+        Some(message.lines().next().unwrap_or_default().trim().to_owned()).filter(|line| !line.is_empty())
+    }
+
+    /// Whether it is to sum the window.
+    #[must_use]
+    pub fn holds_window(&self, id: &WindowId) -> bool {
+        let Some(WorkList::Aggregate { chunks, .. }) = &self.work else { return false };
+        chunks.iter().flatten().any(|item| {
+            item.aggregation == id.aggregation.as_str()
+                && item.start == id.start.to_compact()
+                && item.end == id.end.to_compact()
+        })
+    }
+
+    fn statuses(&self) -> impl Iterator<Item = &ContainerStatus> {
+        self.pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten()
+    }
+}
