@@ -52,6 +52,10 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     // Commands of the flow, in its order, then checks, then what pods run.
+    #[command(after_help = commands::keys::AFTER)]
+    Keys(commands::keys::Args),
+    #[command(after_help = commands::reassemble::AFTER)]
+    Reassemble(commands::reassemble::Args),
     #[command(after_help = commands::lint_manifest::AFTER)]
     LintManifest(commands::lint_manifest::Args),
 }
@@ -63,6 +67,8 @@ impl Command {
     /// What to tell the caller, with the exit code.
     pub async fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Keys(args) => commands::keys::run(args).await,
+            Self::Reassemble(args) => commands::reassemble::run(args).await,
             Self::LintManifest(args) => commands::lint_manifest::run(args).await,
         }
     }

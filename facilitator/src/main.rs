@@ -3,10 +3,13 @@
 mod cli;
 mod commands;
 mod exit;
+mod key_folders;
 mod output;
+mod parts;
 mod places;
 mod reassembly;
 mod truth;
+mod world;
 
 use std::process::ExitCode;
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use facilitator_core::formats::work::{
-    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share, ValidationFormat,
-    WindowParameters,
+    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share,
+    ValidationFormat, WindowParameters,
 };
 use mailbox::MailboxUrl;
 
@@ -34,7 +34,9 @@ impl World {
     /// # Errors
     /// The file system's, and [`ExitClass::Conflict`] where the world was made with other window settings.
     pub fn make(root: &Path, windows: &WindowParameters) -> Result<Self, Failure> {
-        let world = Self { root: root.to_path_buf() };
+        let world = Self {
+            root: root.to_path_buf(),
+        };
         for share in [Share::First, Share::Second] {
             for kind in ["ingestion", "peer-validation", "ledger", "portal"] {
                 places::make_folder(&world.mailbox(kind, share))?;
@@ -102,10 +104,15 @@ impl World {
         if !file.exists() {
             return places::replace_text(&file, &text);
         }
-        let there: Parameters = serde_json::from_str(&places::read_text(&file)?).map_err(|error| {
-            let message = format_args!("{} is no parameters file: {error}", file.display());
-            Failure::new(ExitClass::Configuration, message, "mend it, or choose a new folder with --into")
-        })?;
+        let there: Parameters =
+            serde_json::from_str(&places::read_text(&file)?).map_err(|error| {
+                let message = format_args!("{} is no parameters file: {error}", file.display());
+                Failure::new(
+                    ExitClass::Configuration,
+                    message,
+                    "mend it, or choose a new folder with --into",
+                )
+            })?;
         if there.windows == *windows {
             return Ok(());
         }

@@ -34,7 +34,11 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<(), Failure> {
     places::make_folder(&args.into)?;
     for (folder, made) in key_folders::make(&args.into)? {
-        output::line(format_args!("{} {}", if made { "made" } else { "kept" }, folder.display()));
+        output::line(format_args!(
+            "{} {}",
+            if made { "made" } else { "kept" },
+            folder.display()
+        ));
     }
     Ok(())
 }

@@ -65,8 +65,16 @@ pub struct Args {
 /// # Errors
 /// Parts that are missing, bad, or don't belong together; a truth that is another.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let keys = [signer_keys(&args, Share::First)?, signer_keys(&args, Share::Second)?];
-    let known = args.truth.as_deref().map(truth::read).transpose()?.unwrap_or_default();
+    let keys = [
+        signer_keys(&args, Share::First)?,
+        signer_keys(&args, Share::Second)?,
+    ];
+    let known = args
+        .truth
+        .as_deref()
+        .map(truth::read)
+        .transpose()?
+        .unwrap_or_default();
     let first = find(&args.first, Share::First, &args).await?;
     let mut second = find(&args.second, Share::Second, &args).await?;
     let mut results = Vec::new();
@@ -92,12 +100,17 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     if results.is_empty() {
         return Err(Failure::new(
             ExitClass::NoInput,
-            format_args!("no sum part of what was asked for in {} and {}", args.first, args.second),
+            format_args!(
+                "no sum part of what was asked for in {} and {}",
+                args.first, args.second
+            ),
             "run `facilitator aggregate` for both parties first, or check --aggregation, --start and --instance",
         ));
     }
     print(&results, args.json)?;
-    let wrong = results.iter().filter(|result| result.matches == Some(false));
+    let wrong = results
+        .iter()
+        .filter(|result| result.matches == Some(false));
     match wrong.map(title).reduce(|a, b| format!("{a}; {b}")) {
         Some(wrong) => Err(Failure::new(
             ExitClass::Data,
@@ -112,9 +125,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 async fn find(place: &str, share: Share, args: &Args) -> Result<BTreeMap<String, Found>, Failure> {
     let mut windows = BTreeMap::new();
     for found in parts::find(place, share).await? {
-        let wanted = |wish: &Option<String>, has: &str| wish.as_deref().is_none_or(|wish| wish == has);
+        let wanted = |wish: &Option<String>, has: Option<&str>| {
+            wish.is_none() || has.is_none() || wish.as_deref() == has
+        };
         if !wanted(&args.aggregation, found.aggregation())
-            || !wanted(&args.start, found.start())
+            || !wanted(&args.start, Some(found.start()))
             || !wanted(&args.instance, found.instance())
         {
             continue;
@@ -135,7 +150,9 @@ fn missing(window: &str, party: &str, place: &str) -> Failure {
     Failure::new(
         ExitClass::NoInput,
         format_args!("{place} has no sum part of {party} for window {window}"),
-        format_args!("wait for {party} to sum that window, or leave it out with --aggregation and --start"),
+        format_args!(
+            "wait for {party} to sum that window, or leave it out with --aggregation and --start"
+        ),
     )
 }
 
@@ -147,7 +164,11 @@ fn signer_keys(args: &Args, share: Share) -> Result<Option<SignerKeys>, Failure>
         Share::First => &args.first_key,
         Share::Second => &args.second_key,
     };
-    if given.is_empty() { Ok(None) } else { SignerKeys::of_arguments(given).map(Some) }
+    if given.is_empty() {
+        Ok(None)
+    } else {
+        SignerKeys::of_arguments(given).map(Some)
+    }
 }
 
 fn title(result: &Reassembled) -> String {
@@ -165,7 +186,11 @@ fn print(results: &[Reassembled], json: bool) -> Result<(), Failure> {
         if index > 0 {
             output::line("");
         }
-        let signatures = if result.verified { "signatures verified" } else { "signatures not checked (no keys given)" };
+        let signatures = if result.verified {
+            "signatures verified"
+        } else {
+            "signatures not checked (no keys given)"
+        };
         output::line(format_args!(
             "{}: {} clients in {} batches, {} packets left out, {signatures}",
             title(result),
@@ -185,12 +210,20 @@ fn print(results: &[Reassembled], json: bool) -> Result<(), Failure> {
 
 fn table(result: &Reassembled) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::ASCII_BORDERS_ONLY_CONDENSED);
+    table.load_style(presets::ASCII_FULL_CONDENSED);
     let truth = result.truth.as_ref();
     table.set_header(["bin", "total"].into_iter().chain(truth.map(|_| "truth")));
     for (bin, total) in result.totals.iter().enumerate() {
-        let truth = truth.map(|truth| truth.get(bin).map_or_else(|| "-".to_owned(), u64::to_string));
-        table.add_row([bin.to_string(), total.to_string()].into_iter().chain(truth));
+        let truth = truth.map(|truth| {
+            truth
+                .get(bin)
+                .map_or_else(|| "-".to_owned(), u64::to_string)
+        });
+        table.add_row(
+            [bin.to_string(), total.to_string()]
+                .into_iter()
+                .chain(truth),
+        );
     }
     for column in table.column_iter_mut() {
         column.set_cell_alignment(CellAlignment::Right);
