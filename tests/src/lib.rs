@@ -4,9 +4,14 @@
 pub mod cluster;
 pub mod command;
 pub mod fixtures;
+pub mod flow;
 pub mod images;
 pub mod keys;
 pub mod leaks;
+pub mod objects;
 pub mod output;
 pub mod party;
+pub mod samples;
+pub mod sums;
+pub mod tables;
 pub mod wait;

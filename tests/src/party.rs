@@ -59,6 +59,18 @@ impl Settings {
             start_deadline_seconds: 60,
         }
     }
+
+    /// The day on which the windows are.
+    ///
+    /// # Errors
+    /// When `start_at` isn't a time.
+    pub fn day(&self) -> Result<jiff::civil::Date> {
+        Ok(self
+            .start_at
+            .parse::<jiff::Timestamp>()?
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .date())
+    }
 }
 
 /// One party.

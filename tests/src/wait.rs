@@ -13,6 +13,8 @@ pub enum Seen<T> {
     Done(T),
     /// The state in a few words, shown whenever it changes.
     NotYet(String),
+    /// It can't come any more, and why.
+    Never(String),
 }
 
 /// Looks twice a second until it is done or the limit has passed. An error of a look counts as a state: an API server
@@ -34,6 +36,7 @@ where
                 return Ok(value);
             }
             Ok(Seen::NotYet(state)) => state,
+            Ok(Seen::Never(why)) => bail!("{what}: {why}"),
             Err(error) => format!("{error:#}"),
         };
         if state != shown {

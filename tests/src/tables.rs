@@ -1,0 +1,127 @@
+//! What a person and a program read of the sums: tables, and `result.json`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use serde_json::{Value, json};
+
+use crate::fixtures::Truth;
+use crate::output::say;
+use crate::party::Pair;
+use crate::sums::{self, Sums};
+
+/// Bins in a row of a table.
+const COLUMNS: usize = 16;
+
+/// Reassembles every window, prints its table, writes `result.json`. Whether all match.
+///
+/// # Errors
+/// When a sum part can't be read, or the file not written.
+pub fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<bool> {
+    let mut entries = Vec::new();
+    let mut all = true;
+    for truth in truths {
+        let sums = sums::reassemble(pair, truth)?;
+        all &= sums.matches(truth);
+        say(table(truth, &sums));
+        entries.extend(
+            pair.parties
+                .iter()
+                .map(|party| entry(&party.name, sums.clients[party.index], &sums, truth)),
+        );
+    }
+    let text = serde_json::to_string_pretty(&entries)?;
+    std::fs::write(result, text)
+        .with_context(|| format!("{} can't be written", result.display()))?;
+    Ok(all)
+}
+
+fn entry(party: &str, clients: u64, sums: &Sums, truth: &Truth) -> Value {
+    json!({
+        "party": party,
+        "aggregation": truth.aggregation,
+        "window": format!("{}-{}", truth.start, truth.end),
+        "clients": clients,
+        "totals": sums.totals,
+        "truth": truth.totals,
+        "match": sums.matches(truth),
+    })
+}
+
+/// The totals, and under each row of them the truth.
+pub fn table(truth: &Truth, sums: &Sums) -> String {
+    let verdict = if sums.matches(truth) {
+        "match"
+    } else {
+        "NO MATCH"
+    };
+    let [first, second] = sums.clients;
+    let clients = if first == second {
+        first.to_string()
+    } else {
+        format!("{first} and {second}")
+    };
+    let title = format!(
+        "{}: {clients} clients (truth: {}), {} bins: {verdict}",
+        truth.name(),
+        truth.clients,
+        sums.totals.len()
+    );
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED);
+    let rows = sums.totals.len().max(truth.totals.len()).div_ceil(COLUMNS);
+    for row in 0..rows {
+        let part = |numbers: &[u64]| {
+            let chunk = numbers
+                .iter()
+                .skip(row * COLUMNS)
+                .take(COLUMNS)
+                .map(u64::to_string);
+            chunk.collect::<Vec<_>>()
+        };
+        let line = |title: String, numbers: &[u64]| {
+            let mut cells = vec![title];
+            cells.extend(part(numbers));
+            cells.resize(COLUMNS + 1, String::new());
+            cells
+        };
+        table.add_row(line(
+            format!("bins from {} on: totals", row * COLUMNS),
+            &sums.totals,
+        ));
+        table.add_row(line("truth".to_owned(), &truth.totals));
+    }
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+        column.set_padding((0, 1));
+    }
+    format!("\n{title}\n{table}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_says_whether_totals_match() {
+        let truth = Truth {
+            aggregation: "a".into(),
+            start: "202611200000".into(),
+            end: "202611200300".into(),
+            batches: Vec::new(),
+            clients: 3,
+            totals: (0..20).collect(),
+        };
+        let mut sums = Sums {
+            clients: [3, 3],
+            totals: (0..20).collect(),
+        };
+        assert!(
+            table(&truth, &sums)
+                .contains("a 202611200000-202611200300: 3 clients (truth: 3), 20 bins: match")
+        );
+        sums.totals[19] = 7;
+        assert!(table(&truth, &sums).contains("NO MATCH"));
+    }
+}
