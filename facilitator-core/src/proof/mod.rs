@@ -68,3 +68,6 @@ pub fn accumulate(accumulator: &mut [u32], values: &[u32]) {
 pub fn subtract_from(accumulator: &mut [u32], values: &[u32]) {
     accumulator.iter_mut().zip(values).for_each(|(sum, value)| *sum = subtract(*sum, *value));
 }
+
+#[cfg(test)]
+mod tests;
