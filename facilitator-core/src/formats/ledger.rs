@@ -149,7 +149,7 @@ pub enum DeliveredPut {
 pub struct Delivered {
     /// [`REVISION`].
     pub revision: u32,
-    /// SHA-256 of the record's bytes.
+    /// SHA-256 of the record's plain part.
     pub record_digest: String,
     /// The name of our signature object.
     pub signature_object: String,
@@ -243,6 +243,25 @@ pub enum FailedReason {
     KeyGone,
 }
 
+/// Why something can't be done now; tried again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BlockedReason {
+    /// The signature names a key that isn't among the signer's.
+    SignerUnknown,
+    /// The signature isn't the named key's over the header.
+    SignatureInvalid,
+    /// A packet names a key that isn't mounted, and no mounted key opens it.
+    PacketKeyNotMounted,
+    /// Too many packets can't be opened by any mounted key.
+    TooManyUndecryptable,
+    /// The record or plan names another signing key than the one mounted.
+    SigningKeyNotMounted,
+    /// Storage refuses our identity.
+    AccessDenied,
+    /// An object of the batch isn't there.
+    ObjectMissing,
+}
+
 /// `results/…`: a window's verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -280,6 +299,18 @@ pub struct WindowResult {
 }
 ledger_object!(WindowResult, 64 << 10);
 ledger_object!(Report, 1 << 20);
+
+/// Reasons are shown as they are written.
+macro_rules! shown_as_written {
+    ($($type:ty),*) => {$(
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Debug::fmt(self, f)
+            }
+        }
+    )*};
+}
+shown_as_written!(RejectedReason, FailedReason, BlockedReason, DeliveredPut, Verdict);
 
 #[cfg(test)]
 mod tests {

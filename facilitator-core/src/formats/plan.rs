@@ -7,9 +7,7 @@ use uuid::Uuid;
 use super::ledger::{LedgerObject, ledger_object};
 use super::record::{Message, RecordPlain};
 use super::work::Share;
-
-/// The field's prime.
-const PRIME: u32 = 4_293_918_721;
+use crate::proof::reduce;
 
 /// What all members of a plan have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,7 +57,7 @@ pub struct Member {
     pub time: String,
     /// The batch's UUID.
     pub uuid: Uuid,
-    /// SHA-256 of the record's bytes.
+    /// SHA-256 of the record's plain part: what the seals are bound to.
     pub record_digest: String,
     /// [`messages_digest`] of the peer's messages.
     pub messages_digest: String,
@@ -141,7 +139,7 @@ pub fn messages_digest(messages: impl IntoIterator<Item = (Uuid, Message)>) -> [
     for (uuid, message) in sorted {
         digest.update(uuid.as_bytes());
         for element in [message.f, message.g, message.h] {
-            digest.update((element % PRIME).to_le_bytes());
+            digest.update(reduce(element).to_le_bytes());
         }
     }
     digest.finalize().into()
@@ -151,6 +149,7 @@ pub fn messages_digest(messages: impl IntoIterator<Item = (Uuid, Message)>) -> [
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::proof::PRIME;
 
     fn message(uuid: u128, f: u32) -> (Uuid, Message) {
         (Uuid::from_u128(uuid), Message { f, g: 2, h: 3 })

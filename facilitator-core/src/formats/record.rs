@@ -9,6 +9,7 @@ use uuid::Uuid;
 use self::bytes::{Reader, Writer};
 use super::names::{AggregationId, BatchId, BatchTime};
 use super::work::{Share, ValidationFormat};
+pub use crate::proof::Message;
 
 /// The first eight bytes of every record.
 const MAGIC: &[u8; 8] = b"PRIOREC1";
@@ -91,17 +92,6 @@ impl PacketExclusion {
     fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|state| *state as u8 == code)
     }
-}
-
-/// The three field elements that one side answers a packet with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Message {
-    /// `f_r`.
-    pub f: u32,
-    /// `g_r`.
-    pub g: u32,
-    /// `h_r`.
-    pub h: u32,
 }
 
 /// What intake decided about a packet.
@@ -358,6 +348,38 @@ impl Record {
     /// # Errors
     /// [`RecordError`], naming the field.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (plain, mut from) = Self::decode_plain(bytes)?;
+        let parts = from.u32("sealed parts")?;
+        ensure!(parts as usize == plain.packet_keys.len(), OutOfBoundsSnafu { field: "number of sealed parts" });
+        let mut sealed = Vec::with_capacity(parts as usize);
+        for _ in 0..parts {
+            sealed.push(read_sealed(&mut from, plain.bins)?);
+        }
+        from.end()?;
+        Ok(Self { plain, sealed })
+    }
+
+    /// As [`Record::decode`], but a sealed part that is lost or cut becomes an empty one, which no key opens: set and
+    /// messages come from the plain part, and a sum can be made without the seals (ledger rule 5).
+    ///
+    /// # Errors
+    /// [`RecordError`] where the plain part can't be read.
+    pub fn decode_despite_seals(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (plain, mut from) = Self::decode_plain(bytes)?;
+        let mut whole = from.u32("sealed parts").is_ok();
+        let sealed = plain
+            .packet_keys
+            .iter()
+            .map(|_| {
+                let part = if whole { read_sealed(&mut from, plain.bins).ok() } else { None };
+                whole = part.is_some();
+                part.unwrap_or_default()
+            })
+            .collect();
+        Ok(Self { plain, sealed })
+    }
+
+    fn decode_plain(bytes: &[u8]) -> Result<(RecordPlain, Reader<'_>), RecordError> {
         let mut from = Reader::new(bytes);
         let magic: [u8; 8] = from.array("mark").map_err(|_| RecordError::NotARecord)?;
         ensure!(&magic == MAGIC, NotARecordSnafu);
@@ -365,17 +387,14 @@ impl Record {
         let length = usize::try_from(length).ok().filter(|length| *length <= from.left());
         let Some(length) = length else { return TruncatedSnafu { field: "plain part" }.fail() };
         let plain = RecordPlain::decode(from.take(length, "plain part")?)?;
-        let parts = from.u32("sealed parts")?;
-        ensure!(parts as usize == plain.packet_keys.len(), OutOfBoundsSnafu { field: "number of sealed parts" });
-        let mut sealed = Vec::with_capacity(parts as usize);
-        for _ in 0..parts {
-            let length = from.u32("sealed parts")? as usize;
-            ensure!(length == sealed_bytes(plain.bins), OutOfBoundsSnafu { field: "sealed part's length" });
-            sealed.push(from.take(length, "sealed parts")?.to_vec());
-        }
-        from.end()?;
-        Ok(Self { plain, sealed })
+        Ok((plain, from))
     }
+}
+
+fn read_sealed(from: &mut Reader<'_>, bins: u32) -> Result<Vec<u8>, RecordError> {
+    let length = from.u32("sealed parts")? as usize;
+    ensure!(length == sealed_bytes(bins), OutOfBoundsSnafu { field: "sealed part's length" });
+    Ok(from.take(length, "sealed parts")?.to_vec())
 }
 
 /// The length of a sealed accumulator of `bins` bins, in bytes.

@@ -3,22 +3,20 @@
 //! With n the next power of two ≥ bins + 1, the proof's polynomials are fixed at the n-th roots of unity: our message for
 //! such a point would be a client's value at that position. At the other 2n-th roots the check says nothing.
 
-/// The field's prime.
-const PRIME: u64 = 4_293_918_721;
+use crate::proof::query_point_refused;
 
 /// Whether a packet with this `r_pit` is refused: r^(2n) = 1 mod p after reduction mod p. `bins` is 1 to 2^19 − 1, the
 /// most for which the field has 2n-th roots of unity.
 #[must_use]
 pub fn is_refused(r_pit: u32, bins: u32) -> bool {
-    let n = (u64::from(bins) + 1).next_power_of_two();
-    // 2n is a power of two: square as often as its logarithm says.
-    let squarings = (2 * n).trailing_zeros();
-    (0..squarings).fold(u64::from(r_pit) % PRIME, |r, _| r * r % PRIME) == 1
+    query_point_refused(r_pit, bins)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PRIME: u64 = crate::proof::PRIME as u64;
 
     fn power(base: u64, exponent: u64) -> u64 {
         (0..64).rev().fold(1, |acc, bit| {

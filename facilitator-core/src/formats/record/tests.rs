@@ -94,3 +94,14 @@ fn the_bound_of_the_table_holds() {
     record.plain.packets = vec![packet; 1000];
     assert!(record.encode().len() as u64 <= record_bound(1000, 2, 2));
 }
+
+#[test]
+fn the_plain_part_is_read_despite_lost_seals() {
+    let record = record();
+    let bytes = record.encode();
+    let cut = Record::decode_despite_seals(&bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!(cut.plain, record.plain);
+    assert_eq!(cut.sealed, [vec![8; 24], vec![]]);
+    assert_eq!(Record::decode_despite_seals(&bytes[..bytes.len() - 60]).unwrap().sealed, [vec![], vec![]]);
+    assert_eq!(Record::decode_despite_seals(&bytes).unwrap(), record);
+}

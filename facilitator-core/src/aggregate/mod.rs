@@ -1,0 +1,266 @@
+//! One window of an aggregation: the plan, the sum from records, the release. Each object is put once; running it again
+//! goes on from what is there and changes nothing.
+
+mod execute;
+mod judge;
+pub mod membership;
+mod observe;
+mod release;
+
+use jiff::Timestamp;
+use mailbox::ListRequest;
+
+use self::execute::{Counted, Execution};
+use self::membership::first_set;
+use crate::crypto::sha256;
+use crate::formats::ledger::{
+    BlockedReason, FailedReason, LedgerObject, PLANS, RELEASED, RESULTS, REVISION, Verdict, WindowResult, hex,
+    short_message,
+};
+use crate::formats::names::WindowId;
+use crate::formats::plan::{ExclusionReason, Plan};
+use crate::guards::{floor, release::overlapping};
+use crate::processor::{Processor, WorkError};
+use crate::put::{put_or_read, read_if_there};
+
+/// How the aggregation of a window ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AggregateOutcome {
+    /// `results/` has a verdict.
+    Done {
+        /// It.
+        result: Box<WindowResult>,
+        /// The cutoff of its plan, milliseconds since 1970; `None` where it failed before a plan.
+        cutoff_millis: Option<i64>,
+        /// It was there before: this run changed nothing.
+        already: bool,
+    },
+    /// No batch was in time at any of the cutoffs. Nothing was put.
+    NoMembers {
+        /// How many batches of the window's time are not in it, with the reason that keeps each out at the last cutoff.
+        excluded: Vec<(ExclusionReason, u64)>,
+    },
+    /// Not now: something that a person mends is missing.
+    Blocked {
+        /// Why.
+        reason: BlockedReason,
+        /// What a person should know, one sentence.
+        message: String,
+        /// The cutoff of the plan, milliseconds since 1970.
+        cutoff_millis: Option<i64>,
+    },
+}
+
+/// What stops a planned window.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Stop {
+    /// For good.
+    Failed(FailedReason, String),
+    /// Until something is mended.
+    Blocked(BlockedReason, String),
+}
+
+/// A plan and what stands for its bytes.
+struct Frozen {
+    plan: Plan,
+    digest: String,
+}
+
+/// Plans the window at the first of the due cutoffs that has a member, or goes on from its plan, and sums it.
+///
+/// # Errors
+/// [`WorkError`]: no outcome is known yet; a rerun goes on from what is there.
+pub async fn aggregate(
+    processor: &Processor,
+    window: &WindowId,
+    cutoffs: &[Timestamp],
+) -> Result<AggregateOutcome, WorkError> {
+    let ledger = &*processor.mailboxes.ledger;
+    let key = window.ledger_key(RESULTS);
+    let frozen = read_plan(processor, window).await?;
+    if let Some(bytes) = read_if_there(ledger, &key, WindowResult::MAX_BYTES).await? {
+        let result = Box::new(WindowResult::from_bytes(&key, &bytes)?);
+        let cutoff_millis = frozen.map(|frozen| frozen.plan.cutoff_millis);
+        return Ok(AggregateOutcome::Done { result, cutoff_millis, already: true });
+    }
+    if let Some(message) = overlap(processor, window).await? {
+        let failure = Verdicts::of(frozen.as_ref()).failed(FailedReason::WindowOverlaps, &message);
+        return put_result(processor, window, failure, frozen.as_ref()).await;
+    }
+    let frozen = match frozen {
+        Some(frozen) => frozen,
+        None => match make_plan(processor, window, cutoffs).await? {
+            Ok(frozen) => frozen,
+            Err(excluded) => return Ok(AggregateOutcome::NoMembers { excluded }),
+        },
+    };
+    execute_plan(processor, window, frozen).await
+}
+
+async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) -> Result<AggregateOutcome, WorkError> {
+    let mut verdicts = Verdicts::of(Some(&frozen));
+    let blocked = |reason, message: &str| AggregateOutcome::Blocked {
+        reason,
+        message: short_message(message),
+        cutoff_millis: Some(frozen.plan.cutoff_millis),
+    };
+    if frozen.plan.signer != processor.signing_key.id() {
+        let message = format!(
+            "the plan is to be signed by {:?}, and {:?} is mounted: mount that key until the window is summed",
+            frozen.plan.signer,
+            processor.signing_key.id()
+        );
+        return Ok(blocked(BlockedReason::SigningKeyNotMounted, &message));
+    }
+    let execution = Execution { processor, window, plan: &frozen.plan };
+    let counted = match execution.count().await? {
+        Ok(counted) => counted,
+        Err((reason, message)) => {
+            return put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await;
+        }
+    };
+    verdicts.count(&counted);
+    if !floor::may_release(counted.clients, processor.min_clients) {
+        let message = format!("{} valid clients, fewer than the floor of {}", counted.clients, processor.min_clients);
+        return put_result(processor, window, verdicts.below_floor(&message), Some(&frozen)).await;
+    }
+    let total = match execution.sum(&counted).await? {
+        Ok(total) => total,
+        Err(Stop::Blocked(reason, message)) => return Ok(blocked(reason, &message)),
+        Err(Stop::Failed(reason, message)) => {
+            return put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await;
+        }
+    };
+    let result = match release::release(processor, window, &frozen.plan, &frozen.digest, &counted, &total).await? {
+        Ok(part) => verdicts.summed(part),
+        Err((reason, message)) => verdicts.failed(reason, &message),
+    };
+    put_result(processor, window, result, Some(&frozen)).await
+}
+
+/// The released window of this aggregation that shares time with `window`, as a sentence.
+async fn overlap(processor: &Processor, window: &WindowId) -> Result<Option<String>, WorkError> {
+    let request = ListRequest {
+        prefix: format!("{RELEASED}/{}/", window.aggregation.as_str()),
+        ..ListRequest::default()
+    };
+    let there = processor.mailboxes.ledger.list_all(&request).await?;
+    let released: Vec<_> = there
+        .objects
+        .iter()
+        .filter_map(|meta| WindowId::parse(meta.key.as_str().strip_prefix(RELEASED)?.strip_prefix('/')?).ok())
+        .collect();
+    Ok(overlapping(window, &released).map(|other| {
+        format!("the window shares time with {}, which was released: a batch is in one sum at most", other.path())
+    }))
+}
+
+async fn read_plan(processor: &Processor, window: &WindowId) -> Result<Option<Frozen>, WorkError> {
+    let key = window.ledger_key(PLANS);
+    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, Plan::MAX_BYTES).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Frozen { plan: Plan::from_bytes(&key, &bytes)?, digest: hex(&sha256(&bytes)) }))
+}
+
+type Excluded = Vec<(ExclusionReason, u64)>;
+
+/// Freezes the set; where another worker froze one first, that one counts.
+async fn make_plan(
+    processor: &Processor,
+    window: &WindowId,
+    cutoffs: &[Timestamp],
+) -> Result<Result<Frozen, Excluded>, WorkError> {
+    let mut cutoffs = cutoffs.to_vec();
+    cutoffs.sort_unstable();
+    let candidates = observe::candidates(processor, window, cutoffs.last().copied()).await?;
+    let Some(set) = first_set(&candidates, &cutoffs, processor.legacy_peer) else {
+        let last = cutoffs.last().copied().unwrap_or(Timestamp::MIN);
+        return Ok(Err(membership::tally(&candidates, last, processor.legacy_peer)));
+    };
+    let plan = Plan {
+        revision: REVISION,
+        aggregation: window.aggregation.as_str().to_owned(),
+        start: window.start.to_compact(),
+        end: window.end.to_compact(),
+        cutoff_millis: set.cutoff.as_millisecond(),
+        share: processor.share,
+        instance: processor.instance.as_str().to_owned(),
+        signer: processor.signing_key.id().to_owned(),
+        shape: set.shape,
+        members: set.members,
+        exclusions: set.exclusions,
+    };
+    let key = window.ledger_key(PLANS);
+    let bytes = plan.to_bytes()?.into();
+    let (bytes, _) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, Plan::MAX_BYTES).await?;
+    Ok(Ok(Frozen { plan: Plan::from_bytes(&key, &bytes)?, digest: hex(&sha256(&bytes)) }))
+}
+
+async fn put_result(
+    processor: &Processor,
+    window: &WindowId,
+    result: WindowResult,
+    frozen: Option<&Frozen>,
+) -> Result<AggregateOutcome, WorkError> {
+    let key = window.ledger_key(RESULTS);
+    let bytes = result.to_bytes()?.into();
+    let (bytes, _) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, WindowResult::MAX_BYTES).await?;
+    let result = Box::new(WindowResult::from_bytes(&key, &bytes)?);
+    let cutoff_millis = frozen.map(|frozen| frozen.plan.cutoff_millis);
+    Ok(AggregateOutcome::Done { result, cutoff_millis, already: false })
+}
+
+/// Fills verdicts in, from what is known so far.
+struct Verdicts(WindowResult);
+
+impl Verdicts {
+    fn of(frozen: Option<&Frozen>) -> Self {
+        let late = |exclusion: &&crate::formats::plan::Exclusion| {
+            matches!(exclusion.reason, ExclusionReason::Late | ExclusionReason::PeerLate)
+        };
+        Self(WindowResult {
+            revision: REVISION,
+            verdict: Verdict::Failed,
+            reason: None,
+            message: String::new(),
+            plan_digest: frozen.map(|frozen| frozen.digest.clone()),
+            batches: frozen.map_or(0, |frozen| frozen.plan.members.len() as u64),
+            packets: 0,
+            clients: 0,
+            invalid_proofs: 0,
+            missing_peer_messages: 0,
+            excluded_packets: 0,
+            late_batches: frozen.map_or(0, |frozen| frozen.plan.exclusions.iter().filter(late).count() as u64),
+            sum_part: None,
+            sum_part_digest: None,
+            put: None,
+        })
+    }
+
+    fn count(&mut self, counted: &Counted) {
+        self.0.packets = counted.packets;
+        self.0.clients = counted.clients;
+        self.0.invalid_proofs = counted.invalid_proofs;
+        self.0.missing_peer_messages = counted.missing_peer_messages;
+        self.0.excluded_packets = counted.excluded_packets;
+    }
+
+    fn failed(self, reason: FailedReason, message: &str) -> WindowResult {
+        WindowResult { verdict: Verdict::Failed, reason: Some(reason), message: short_message(message), ..self.0 }
+    }
+
+    fn below_floor(self, message: &str) -> WindowResult {
+        WindowResult { verdict: Verdict::BelowFloor, message: short_message(message), ..self.0 }
+    }
+
+    fn summed(self, part: release::ReleasedPart) -> WindowResult {
+        WindowResult {
+            verdict: Verdict::Summed,
+            sum_part: Some(part.header.as_str().to_owned()),
+            sum_part_digest: Some(hex(&part.digest)),
+            put: Some(part.put),
+            ..self.0
+        }
+    }
+}

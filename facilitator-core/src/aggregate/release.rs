@@ -1,0 +1,162 @@
+//! The release: `released`, then the sum part into the portal's mailbox (ledger rules 6 and 11).
+
+use bytes::Bytes;
+use mailbox::{Mailbox, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
+use uuid::Uuid;
+
+use super::execute::Counted;
+use super::overlap;
+use crate::crypto::{TrustedKeys, sha256};
+use crate::formats::batch::{MAX_HEADER_BYTES, MAX_SINGLE_OBJECT_BYTES, read_header, read_packets, read_signature};
+use crate::formats::ledger::{DeliveredPut, FailedReason, LedgerObject, RELEASED, REVISION, Released, hex};
+use crate::formats::names::{SumPartPart, WindowId};
+use crate::formats::plan::Plan;
+use crate::formats::signature::BatchSignature;
+use crate::formats::sum_part::{InvalidPacket, SumPart};
+use crate::guards::release::is_same_release;
+use crate::processor::{InternalSnafu, Processor, WorkError};
+use crate::put::{BatchPut, Meaning, OwnObject, put_batch, put_or_read};
+
+/// The largest sum part header, in bytes: a list of batches and one of 2^19 bins.
+const MAX_SUM_PART_BYTES: u64 = 256 * MAX_HEADER_BYTES;
+
+/// A sum part that is in the portal.
+pub(super) struct ReleasedPart {
+    /// Its header object.
+    pub header: ObjectKey,
+    /// SHA-256 of the header as we make it.
+    pub digest: [u8; 32],
+    /// How it came there.
+    pub put: DeliveredPut,
+}
+
+/// Says in the ledger what is released, then puts the sum part.
+pub(super) async fn release(
+    processor: &Processor,
+    window: &WindowId,
+    plan: &Plan,
+    plan_digest: &str,
+    counted: &Counted,
+    total: &[u32],
+) -> Result<Result<ReleasedPart, (FailedReason, String)>, WorkError> {
+    let ledger = &*processor.mailboxes.ledger;
+    let released = Released {
+        revision: REVISION,
+        plan_digest: plan_digest.to_owned(),
+        packet_set_digest: hex(&counted.packet_set_digest),
+        clients: counted.clients,
+    };
+    let key = window.ledger_key(RELEASED);
+    let (bytes, put) = put_or_read(ledger, &key, released.to_bytes()?.into(), Released::MAX_BYTES).await?;
+    if put == PutOutcome::Exists && !is_same_release(&Released::from_bytes(&key, &bytes)?, &released) {
+        let message = format!("{key} says that another set of packets was released for this window");
+        return Ok(Err((FailedReason::ReleasedDiffers, message)));
+    }
+    // Each announces before it looks: of two windows that overlap, both can't pass.
+    if let Some(message) = overlap(processor, window).await? {
+        return Ok(Err((FailedReason::WindowOverlaps, message)));
+    }
+    let invalid: Vec<_> = counted.invalid.iter().map(|uuid| InvalidPacket { uuid: *uuid }).collect();
+    let invalid = InvalidPacket::write_all(&invalid);
+    let part = sum_part(window, plan, counted, total, sha256(&invalid));
+    let header = Bytes::from(part.write());
+    let signature = BatchSignature::sign(&processor.signing_key, &header)
+        .map_err(|error| InternalSnafu { doing: "signing the sum part", detail: error.to_string() }.build())?;
+    let object = |part, bytes| OwnObject {
+        key: window.sum_part_key(&processor.instance, processor.share, part),
+        bytes,
+    };
+    let digest = sha256(&header);
+    let header = object(SumPartPart::Header, header);
+    let header_key = header.key.clone();
+    let mut parts = Vec::with_capacity(2);
+    if !invalid.is_empty() {
+        parts.push(object(SumPartPart::InvalidPackets, invalid.into()));
+    }
+    parts.push(header);
+    let signature = object(SumPartPart::Signature, signature.write().into());
+    let portal = &*processor.mailboxes.portal;
+    let put = put_batch(portal, &parts, &signature, async || {
+        meaning(processor, portal, window, &part, &counted.invalid).await
+    })
+    .await?;
+    Ok(match put {
+        BatchPut::There(put) => Ok(ReleasedPart { header: header_key, digest, put }),
+        BatchPut::Different(object) => {
+            let message = format!("the portal's mailbox holds another sum part of ours in {object}; nothing was overwritten");
+            Err((FailedReason::PortalHasOther, message))
+        }
+    })
+}
+
+fn sum_part(window: &WindowId, plan: &Plan, counted: &Counted, total: &[u32], invalid_digest: [u8; 32]) -> SumPart {
+    let shape = &plan.shape;
+    SumPart {
+        batch_uuids: plan.members.iter().map(|member| member.uuid).collect(),
+        name: shape.name.clone(),
+        bins: i32::try_from(shape.bins).unwrap_or(i32::MAX),
+        epsilon: shape.epsilon,
+        prime: i64::try_from(shape.prime).unwrap_or(i64::MAX),
+        number_of_servers: i32::try_from(shape.number_of_servers).unwrap_or(i32::MAX),
+        hamming_weight: shape.hamming_weight,
+        sum: total.iter().map(|element| i64::from(*element)).collect(),
+        aggregation_start_time: window.start.as_millis(),
+        aggregation_end_time: window.end.as_millis(),
+        packet_file_digest: invalid_digest.to_vec(),
+        total_individual_clients: i64::try_from(counted.clients).unwrap_or(i64::MAX),
+    }
+}
+
+/// Whether the sum part that is there is signed by us and says what ours says, in whatever order and bytes.
+async fn meaning(
+    processor: &Processor,
+    portal: &dyn Mailbox,
+    window: &WindowId,
+    ours: &SumPart,
+    invalid: &[Uuid],
+) -> Result<Meaning, MailboxError> {
+    match read_there(processor, portal, window).await {
+        Ok(Some((there, there_invalid))) => {
+            let sorted = |uuids: &[Uuid]| {
+                let mut uuids = uuids.to_vec();
+                uuids.sort_unstable();
+                uuids
+            };
+            let same_invalid = sorted(&there_invalid) == sorted(invalid);
+            let mut there = there;
+            there.packet_file_digest.clone_from(&ours.packet_file_digest);
+            let same_batches = sorted(&there.batch_uuids) == sorted(&ours.batch_uuids);
+            there.batch_uuids.clone_from(&ours.batch_uuids);
+            let same = same_invalid && same_batches && there == *ours;
+            Ok(if same { Meaning::Same } else { Meaning::Other })
+        }
+        Ok(None) => Ok(Meaning::Other),
+        Err(error) => match error.kind() {
+            MailboxErrorKind::Denied => Ok(Meaning::Unread),
+            MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge => Ok(Meaning::Other),
+            _ => Err(error),
+        },
+    }
+}
+
+async fn read_there(
+    processor: &Processor,
+    portal: &dyn Mailbox,
+    window: &WindowId,
+) -> Result<Option<(SumPart, Vec<Uuid>)>, MailboxError> {
+    let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
+    let own = &processor.signing_key;
+    let keys: TrustedKeys = [(own.id().to_owned(), own.verifying_key().clone())].into_iter().collect();
+    let signature = portal.read(&key(SumPartPart::Signature), MAX_HEADER_BYTES).await?;
+    let header = portal.read(&key(SumPartPart::Header), MAX_SUM_PART_BYTES).await?;
+    let invalid = match portal.read(&key(SumPartPart::InvalidPackets), MAX_SINGLE_OBJECT_BYTES).await {
+        Err(error) if error.kind() == MailboxErrorKind::NotFound => Bytes::new(),
+        read => read?,
+    };
+    let read = read_signature(&signature).and_then(|signature| {
+        let part = read_header::<SumPart>(&signature, &header, &keys)?;
+        let invalid = read_packets::<InvalidPacket>(&part, &invalid)?;
+        Ok((part, invalid.iter().map(|packet| packet.uuid).collect()))
+    });
+    Ok(read.ok())
+}

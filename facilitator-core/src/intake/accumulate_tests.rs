@@ -1,0 +1,133 @@
+#![allow(clippy::unwrap_used)]
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::crypto::{PacketDecryptionKey, encrypt};
+use crate::proof::ShareSplitter;
+
+const BINS: u32 = 5;
+
+struct Made {
+    rng: StdRng,
+    keys: Vec<MountedPacketKey>,
+}
+
+impl Made {
+    fn new(keys: usize) -> Self {
+        let mut rng = StdRng::seed_from_u64(7);
+        let key = |n| MountedPacketKey { id: format!("key-{n}"), key: PacketDecryptionKey::generate(&mut rng) };
+        let keys = (0..keys).map(key).collect();
+        Self { rng, keys }
+    }
+
+    fn packet(&mut self, uuid: u128, key: usize, plaintext: &[u8]) -> DataSharePacket {
+        let point = *self.keys[key].key.public_point();
+        DataSharePacket {
+            uuid: Uuid::from_u128(uuid),
+            encrypted_payload: encrypt(&point, plaintext, &mut self.rng).unwrap(),
+            encryption_key_id: None,
+            r_pit: 12_345,
+            version_configuration: None,
+            device_nonce: None,
+        }
+    }
+
+    fn good(&mut self, uuid: u128, key: usize, share: Share) -> DataSharePacket {
+        let shares = ShareSplitter::new(BINS).split(&[1, 0, 1, 0, 1], &mut self.rng);
+        match share {
+            Share::First => self.packet(uuid, key, &shares.first),
+            Share::Second => self.packet(uuid, key, shares.second.as_slice()),
+        }
+    }
+}
+
+fn run(cores: usize, packets: &[DataSharePacket], share: Share, keys: &[MountedPacketKey]) -> Accumulated {
+    accumulate_on(cores, packets.iter().cloned().map(Ok), BINS, share, keys).unwrap()
+}
+
+#[test]
+fn each_bad_packet_is_excluded_for_its_own_reason_and_the_rest_is_summed() {
+    use PacketExclusion as E;
+    let mut made = Made::new(1);
+    let mut packets = vec![made.good(1, 0, Share::First)];
+    packets.push(DataSharePacket { encrypted_payload: vec![4; 90], ..made.good(2, 0, Share::First) });
+    packets.push(made.packet(3, 0, &[0; 60]));
+    packets.push(made.packet(4, 0, &[0xff; (5 + 3 + 8) * 4]));
+    packets.push(DataSharePacket { r_pit: -1, ..made.good(5, 0, Share::First) });
+    packets.push(DataSharePacket { r_pit: 1 << 32, ..made.good(6, 0, Share::First) });
+    packets.push(DataSharePacket { r_pit: 1, ..made.good(7, 0, Share::First) });
+    packets.push(made.good(1, 0, Share::First));
+    packets.push(DataSharePacket { uuid: Uuid::from_u128(9), ..packets[0].clone() });
+    packets.push(made.good(10, 0, Share::First));
+
+    let result = run(1, &packets, Share::First, &made.keys);
+    let reasons: Vec<_> = result
+        .packets
+        .iter()
+        .map(|packet| match packet.state {
+            PacketState::In { .. } => None,
+            PacketState::Excluded(reason) => Some(reason),
+        })
+        .collect();
+    let expected = [
+        None,
+        Some(E::Undecryptable),
+        Some(E::WrongDimension),
+        Some(E::ElementOutOfField),
+        Some(E::QueryPointOutOfRange),
+        Some(E::QueryPointOutOfRange),
+        Some(E::QueryPointRefused),
+        Some(E::DuplicateUuid),
+        Some(E::DuplicateEphemeralKey),
+        None,
+    ];
+    assert_eq!(reasons, expected);
+    let alone = run(1, &[packets[0].clone(), packets[9].clone()], Share::First, &made.keys);
+    assert_eq!(*result.keys[0].sum, *alone.keys[0].sum, "what is excluded was never added");
+}
+
+#[test]
+fn seconds_seeds_of_another_length_are_of_the_wrong_dimension() {
+    let mut made = Made::new(1);
+    let packets = [made.packet(1, 0, &[1; 31]), made.packet(2, 0, &[1; 33]), made.good(3, 0, Share::Second)];
+    let result = run(1, &packets, Share::Second, &made.keys);
+    assert_eq!(result.excluded_as(PacketExclusion::WrongDimension), 2);
+    assert_eq!(result.excluded(), 2);
+}
+
+#[test]
+fn keys_are_numbered_by_first_use_and_the_number_of_cores_changes_nothing() {
+    let mut made = Made::new(3);
+    let packets: Vec<_> = (0..200)
+        .map(|n| {
+            let key = if n < 5 { 2 } else { n as usize % 3 };
+            made.good(n, key, Share::Second)
+        })
+        .collect();
+    let one = run(1, &packets, Share::Second, &made.keys);
+    assert_eq!(one.keys.iter().map(|key| key.mounted).collect::<Vec<_>>(), [2, 0, 1]);
+    assert_eq!(one.excluded(), 0);
+    for cores in [2, 3, 7] {
+        let many = run(cores, &packets, Share::Second, &made.keys);
+        assert_eq!(many.packets, one.packets);
+        for (a, b) in many.keys.iter().zip(&one.keys) {
+            assert_eq!((a.mounted, &*a.sum), (b.mounted, &*b.sum));
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_not_mounted_is_named_by_the_packets_that_need_it() {
+    let mut made = Made::new(2);
+    let elsewhere = made.keys.pop().unwrap();
+    made.keys.push(elsewhere);
+    let mut lost = made.good(1, 1, Share::First);
+    lost.encryption_key_id = Some("key-1".into());
+    let mut misnamed = made.good(2, 0, Share::First);
+    misnamed.encryption_key_id = Some("another".into());
+    let keys = [made.keys.remove(0)];
+    let result = run(1, &[lost, misnamed.clone()], Share::First, &keys);
+    assert_eq!(result.unmounted_key.as_deref(), Some("key-1"));
+    assert_eq!(run(1, &[misnamed], Share::First, &keys).unmounted_key, None, "a wrong hint costs nothing");
+}

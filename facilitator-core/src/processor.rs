@@ -1,0 +1,119 @@
+//! What intake and aggregation work with: who we are, whom we trust, the mailboxes and the keys.
+
+use std::sync::Arc;
+
+use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
+use snafu::Snafu;
+
+use crate::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
+use crate::formats::ledger::LedgerError;
+use crate::formats::names::InstanceName;
+use crate::formats::record::RecordError;
+use crate::formats::work::{Share, ValidationFormat};
+
+/// The five mailboxes of a processor.
+#[derive(Clone, Debug)]
+pub struct Mailboxes {
+    /// Where the ingestor puts our share's batches.
+    pub ingestion: Arc<dyn Mailbox>,
+    /// Where the peer puts its validation batches for us.
+    pub peer_validation: Arc<dyn Mailbox>,
+    /// Our own ledger.
+    pub ledger: Arc<dyn Mailbox>,
+    /// The peer's mailbox for our validation batches.
+    pub peer: Arc<dyn Mailbox>,
+    /// Where sum parts go.
+    pub portal: Arc<dyn Mailbox>,
+}
+
+/// A packet key with the id that packets may name it by.
+#[derive(Debug)]
+pub struct MountedPacketKey {
+    /// The key's id.
+    pub id: String,
+    /// The key; its `Debug` shows the public point alone.
+    pub key: PacketDecryptionKey,
+}
+
+/// One data share processor at work. Its `Debug` shows no key.
+#[derive(Debug)]
+pub struct Processor {
+    /// The name in sum-part paths.
+    pub instance: InstanceName,
+    /// Which share we hold.
+    pub share: Share,
+    /// The peer runs the original (ledger rules 3 and 13).
+    pub legacy_peer: bool,
+    /// How validation batches are written.
+    pub validation_format: ValidationFormat,
+    /// No sum of fewer clients is released.
+    pub min_clients: u64,
+    /// The mailboxes.
+    pub mailboxes: Mailboxes,
+    /// Keys that may sign ingestion batches.
+    pub ingestor_keys: TrustedKeys,
+    /// Keys that may sign the peer's validation batches.
+    pub peer_keys: TrustedKeys,
+    /// The key that signs our batches.
+    pub signing_key: BatchSigningKey,
+    /// The keys that open packets, in the order in which they are tried.
+    pub packet_keys: Arc<[MountedPacketKey]>,
+}
+
+/// Why a batch or a window has no outcome: nothing final is known, and what was put stays good.
+#[derive(Debug, Snafu)]
+#[snafu(visibility(pub(crate)))]
+pub enum WorkError {
+    /// A mailbox's fault.
+    #[snafu(transparent)]
+    Mailbox {
+        /// What happened.
+        source: MailboxError,
+    },
+    /// An object of our ledger isn't what we write.
+    #[snafu(transparent)]
+    Ledger {
+        /// What is wrong.
+        source: LedgerError,
+    },
+    /// A record isn't what we write.
+    #[snafu(display("{object}: {source}"))]
+    Record {
+        /// The record's name.
+        object: String,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// A fault of ours.
+    #[snafu(display("{doing} failed: {detail}; please report it"))]
+    Internal {
+        /// What we were about.
+        doing: &'static str,
+        /// What went wrong.
+        detail: String,
+    },
+}
+
+impl WorkError {
+    /// Whether the same work may succeed later without anyone changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        // A store that broke off in the middle is worth another read.
+        self.mailbox_error().is_some_and(|error| error.is_retryable() || error.kind() == MailboxErrorKind::Corrupt)
+    }
+
+    /// Whether storage refuses our identity.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.mailbox_error().is_some_and(|error| error.kind() == MailboxErrorKind::Denied)
+    }
+
+    /// The mailbox's fault behind it, if it is one.
+    #[must_use]
+    pub fn mailbox_error(&self) -> Option<&MailboxError> {
+        match self {
+            Self::Mailbox { source } => Some(source),
+            _ => None,
+        }
+    }
+}
