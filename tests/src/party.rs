@@ -386,14 +386,18 @@ fn secret_objects(namespace: &str, keys: &PartyKeys) -> [Value; 3] {
 }
 
 fn chart_values(party: &Party, images: &Images) -> Value {
-    let mounts: Vec<Value> = OPERATOR_MAILBOXES
-        .iter()
-        .map(|name| json!({"name": name, "claimName": name, "mountPath": format!("/mailboxes/{name}")}))
-        .collect();
+    let volume = |name: &&str| json!({"name": name, "persistentVolumeClaim": {"claimName": name, "readOnly": true}});
+    let mount = |name: &&str| json!({"name": name, "mountPath": format!("/mailboxes/{name}"), "readOnly": true});
     json!({
         "image": images.operator.values(),
-        "worker": {"image": images.facilitator.values()},
-        "namespaces": [party.worker_namespace],
-        "mailboxes": mounts,
+        "workers": {
+            "image": images.facilitator.values(),
+            "secrets": ["batch-signing", "packet-decryption", "packet-decryption-old"],
+        },
+        "watchNamespaces": [party.worker_namespace],
+        // Nobody wants to wait for a clock here.
+        "settings": {"tickSeconds": 2, "missingPacketSeconds": 10, "blockedRetrySeconds": 10},
+        "extraVolumes": OPERATOR_MAILBOXES.iter().map(volume).collect::<Vec<_>>(),
+        "extraVolumeMounts": OPERATOR_MAILBOXES.iter().map(mount).collect::<Vec<_>>(),
     })
 }

@@ -69,7 +69,7 @@ pub fn table(truth: &Truth, sums: &Sums) -> String {
         sums.totals.len()
     );
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
+    table.load_style(UTF8_FULL_CONDENSED);
     let rows = sums.totals.len().max(truth.totals.len()).div_ceil(COLUMNS);
     for row in 0..rows {
         let part = |numbers: &[u64]| {
