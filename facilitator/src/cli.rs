@@ -52,12 +52,20 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     // Commands of the flow, in its order, then checks, then what pods run.
+    #[command(after_help = commands::sample::AFTER)]
+    Sample(commands::sample::Args),
     #[command(after_help = commands::keys::AFTER)]
     Keys(commands::keys::Args),
+    #[command(after_help = commands::intake::AFTER)]
+    Intake(commands::intake::Args),
+    #[command(after_help = commands::aggregate::AFTER)]
+    Aggregate(commands::aggregate::Args),
     #[command(after_help = commands::reassemble::AFTER)]
     Reassemble(commands::reassemble::Args),
     #[command(after_help = commands::lint_manifest::AFTER)]
     LintManifest(commands::lint_manifest::Args),
+    #[command(after_help = commands::work::AFTER)]
+    Work(commands::work::Args),
 }
 
 impl Command {
@@ -67,7 +75,11 @@ impl Command {
     /// What to tell the caller, with the exit code.
     pub async fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Sample(args) => commands::sample::run(args).await,
             Self::Keys(args) => commands::keys::run(args).await,
+            Self::Intake(args) => commands::intake::run(args).await,
+            Self::Aggregate(args) => commands::aggregate::run(args).await,
+            Self::Work(args) => commands::work::run(args).await,
             Self::Reassemble(args) => commands::reassemble::run(args).await,
             Self::LintManifest(args) => commands::lint_manifest::run(args).await,
         }

@@ -8,7 +8,9 @@ mod output;
 mod parts;
 mod places;
 mod reassembly;
+mod sample_batch;
 mod truth;
+mod worker;
 mod world;
 
 use std::process::ExitCode;

@@ -66,11 +66,18 @@ pub fn failure(message: &str, advice: &str) {
 /// clap's message on one line, and where to read on.
 pub fn usage(rendered: &impl Display) {
     let rendered = rendered.to_string();
-    // Several lines belong to the message itself, such as the names of missing arguments; it ends at a blank line.
-    let message = rendered.split("\n\n").next().unwrap_or_default();
-    let message = message.trim_start_matches("error:").trim();
+    // The message and its tips stand before the usage; both may take several lines.
+    let message = rendered.split("\nUsage:").next().unwrap_or_default();
+    let message = message
+        .split("\nFor more information")
+        .next()
+        .unwrap_or_default();
+    let message = message
+        .trim_start_matches("error:")
+        .trim()
+        .replace("\n\n  tip: ", "; ");
     failure(
-        message,
+        &message,
         "see `facilitator --help`, or `facilitator COMMAND --help`",
     );
 }

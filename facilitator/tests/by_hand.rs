@@ -326,6 +326,21 @@ fn manifests_of_the_original_pass_and_broken_ones_are_explained() {
 }
 
 #[test]
+fn sum_parts_of_the_original_add_up_to_the_truth() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../facilitator-core/tests/fixtures/prio-server");
+    let table = done("reassemble sums sums --truth truth.json", &fixtures);
+    assert_eq!(
+        table.lines().filter(|line| *line == "match").count(),
+        6,
+        "{table}"
+    );
+    assert!(table.contains(
+        "kittens-seen 202611200600-202611200900: 100 clients in 1 batch, 0 packets left out"
+    ));
+}
+
+#[test]
 fn help_tells_what_everything_is_for() {
     let folder = tempfile::tempdir().unwrap();
     let main = done("--help", folder.path());

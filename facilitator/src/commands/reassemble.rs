@@ -192,11 +192,11 @@ fn print(results: &[Reassembled], json: bool) -> Result<(), Failure> {
             "signatures not checked (no keys given)"
         };
         output::line(format_args!(
-            "{}: {} clients in {} batches, {} packets left out, {signatures}",
+            "{}: {} in {}, {} left out, {signatures}",
             title(result),
-            result.clients,
-            result.batches,
-            result.invalid_packets,
+            count(result.clients, "client", "clients"),
+            count(result.batches, "batch", "batches"),
+            count(result.invalid_packets, "packet", "packets"),
         ));
         output::line(table(result));
         match result.matches {
@@ -206,6 +206,10 @@ fn print(results: &[Reassembled], json: bool) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn count(number: u64, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
 }
 
 fn table(result: &Reassembled) -> Table {

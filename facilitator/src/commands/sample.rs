@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use mailbox::Mailbox;
 
 use crate::exit::{ExitClass, Failure};
-use crate::sample_batch::{self, Ingestor};
+use crate::sample_batch::{self, Ingestor, Wish};
 use crate::truth::{BatchTruth, WindowTruth};
 use crate::world::World;
 use crate::{output, places, truth};
@@ -95,28 +95,61 @@ struct Destination {
 /// Arguments that name no time or aggregation, and the mailboxes' and file system's.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let usage = |flag: &str, error: &dyn std::fmt::Display| {
-        Failure::new(ExitClass::Usage, format_args!("--{flag}: {error}"), "see `facilitator sample --help`")
+        Failure::new(
+            ExitClass::Usage,
+            format_args!("--{flag}: {error}"),
+            "see `facilitator sample --help`",
+        )
     };
-    let aggregation = AggregationId::parse(&args.aggregation).map_err(|e| usage("aggregation", &e))?;
+    let aggregation =
+        AggregationId::parse(&args.aggregation).map_err(|e| usage("aggregation", &e))?;
     let start = BatchTime::parse_compact(&args.start).map_err(|e| usage("start", &e))?;
     if !args.epsilon.is_finite() || args.epsilon < 0.0 {
         return Err(usage("epsilon", &"it must be 0 or more"));
     }
-    let Destination { mailboxes, truth: file, ingestor } = destination(&args)?;
-    let mut known = if file.exists() { truth::read(&file)? } else { Vec::new() };
+    let Destination {
+        mailboxes,
+        truth: file,
+        ingestor,
+    } = destination(&args)?;
+    let mut known = if file.exists() {
+        truth::read(&file)?
+    } else {
+        Vec::new()
+    };
     let (mut written, mut unchanged) = (0, 0);
     for number in 0..args.batches {
         let offset = SignedDuration::from_mins(i64::from(args.spacing_minutes) * i64::from(number));
-        let time = start.timestamp().checked_add(offset).ok().and_then(BatchTime::from_timestamp);
-        let time = time.ok_or_else(|| usage("start", &"the last batch would be after the calendar's end"))?;
-        let window = Window::holding(time.timestamp(), args.period_minutes * 60).map_err(|e| usage("start", &e))?;
-        let batch = sample_batch::make(&ingestor, &aggregation, time, &args)?;
-        if batch.put(&mailboxes).await? {
+        let time = start
+            .timestamp()
+            .checked_add(offset)
+            .ok()
+            .and_then(BatchTime::from_timestamp);
+        let time = time
+            .ok_or_else(|| usage("start", &"the last batch would be after the calendar's end"))?;
+        let window = Window::holding(time.timestamp(), args.period_minutes * 60)
+            .map_err(|e| usage("start", &e))?;
+        let batch = sample_batch::make(
+            &ingestor,
+            &Wish {
+                aggregation: &aggregation,
+                time,
+                bins: args.bins,
+                packets: args.packets,
+                epsilon: args.epsilon,
+                seed: args.seed,
+            },
+        )?;
+        if sample_batch::put(&batch, &mailboxes).await? {
             written += 1;
         } else {
             unchanged += 1;
         }
-        let compact = |time| BatchTime::from_timestamp(time).map(BatchTime::to_compact).unwrap_or_default();
+        let compact = |time| {
+            BatchTime::from_timestamp(time)
+                .map(|time| time.to_compact())
+                .unwrap_or_default()
+        };
         truth::add(
             &mut known,
             WindowTruth {
@@ -125,8 +158,12 @@ pub async fn run(args: Args) -> Result<(), Failure> {
                 epsilon: args.epsilon,
                 start: compact(window.start()),
                 end: compact(window.end()),
-                batches: vec![BatchTruth { id: batch.uuid, time: time.to_path(), packets: args.packets.into() }],
-                clients: args.packets.into(),
+                batches: vec![BatchTruth {
+                    id: batch.id.uuid,
+                    time: time.to_path(),
+                    packets: args.packets.into(),
+                }],
+                clients: batch.clients,
                 totals: batch.totals.clone(),
             },
         );
@@ -148,8 +185,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 
 fn destination(args: &Args) -> Result<Destination, Failure> {
     if let Some(root) = &args.into {
-        let windows =
-            WindowParameters { period_seconds: args.period_minutes * 60, min_clients: args.min_clients };
+        let windows = WindowParameters {
+            period_seconds: args.period_minutes * 60,
+            min_clients: args.min_clients,
+        };
         let world = World::make(root, &windows)?;
         let open = |share| places::mailbox(&world.ingestion(share).to_string_lossy());
         return Ok(Destination {
@@ -177,7 +216,9 @@ fn next_steps(root: &Path) {
     output::line("next:");
     for step in ["intake", "aggregate"] {
         for party in ["first", "second"] {
-            output::line(format_args!("  facilitator {step} --parameters {root}/{party}.json"));
+            output::line(format_args!(
+                "  facilitator {step} --parameters {root}/{party}.json"
+            ));
         }
     }
     output::line(format_args!(

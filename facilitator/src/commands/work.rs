@@ -1,0 +1,188 @@
+//! `facilitator work`: one chunk of a work list, in a pod.
+
+use std::path::PathBuf;
+
+use facilitator_core::formats::ledger::{LedgerObject, REPORTS};
+use facilitator_core::formats::work::{
+    KEYS_DIRECTORY, PARAMETERS_DIRECTORY, REVISION, Report, WORK_DIRECTORY, WorkList,
+};
+use facilitator_core::processor::Processor;
+use facilitator_core::put;
+use mailbox::ObjectKey;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::{ExitClass, Failure};
+use crate::worker::retry::Budget;
+use crate::worker::{items, setup};
+
+/// Shown below the arguments.
+pub const AFTER: &str = "\
+The operator writes the parameters, the work list and the mounted Secrets; docs/formats.md, section 4, names them. Exit 0
+means that every item of the chunk has an outcome; the ledger's reports/ has them.";
+
+/// Processes one chunk of a work list: what prio-operator runs in pods.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The chunk: an index into the list of the work file.
+    #[arg(long, env = "JOB_COMPLETION_INDEX")]
+    index: u32,
+    /// The pod's UID, which names the report.
+    #[arg(long, env = "POD_UID")]
+    pod_uid: String,
+    /// The folder of parameters.json.
+    #[arg(long, default_value = PARAMETERS_DIRECTORY, hide = true)]
+    parameters_directory: PathBuf,
+    /// The folder of work.json.
+    #[arg(long, default_value = WORK_DIRECTORY, hide = true)]
+    work_directory: PathBuf,
+    /// The folder of the mounted Secrets.
+    #[arg(long, default_value = KEYS_DIRECTORY, hide = true)]
+    keys_directory: PathBuf,
+}
+
+/// Runs the chunk until it is done or the pod is asked to stop.
+///
+/// # Errors
+/// By class of `docs/formats.md` §4.3.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    // Everything put is whole and a rerun goes on from it: stopping needs no tidying up.
+    tokio::select! {
+        biased;
+        stopped = asked_to_stop() => Err(stopped),
+        result = run_chunk(&args) => result,
+    }
+}
+
+async fn asked_to_stop() -> Failure {
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            Failure::new(
+                ExitClass::Internal,
+                format_args!("can't listen for signals: {error}"),
+                "",
+            )
+        })
+    };
+    let (mut terminate, mut interrupt) = match (
+        listen(SignalKind::terminate()),
+        listen(SignalKind::interrupt()),
+    ) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(failure), _) | (_, Err(failure)) => return failure,
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Failure::new(
+        ExitClass::Stopped,
+        "asked to stop",
+        "the next run goes on from what is done",
+    )
+}
+
+async fn run_chunk(args: &Args) -> Result<(), Failure> {
+    let parameters = setup::parameters(&args.parameters_directory.join("parameters.json"))?;
+    let list: WorkList = setup::json(&args.work_directory.join("work.json"))?;
+    let processor = setup::processor(&parameters, &args.keys_directory)?;
+    let mut budget = Budget::new();
+    let identity = setup::ledger(&parameters, &processor, &mut budget).await?;
+    tracing::info!(ledger = %identity.id, instance = identity.instance, index = args.index, "chunk begins");
+
+    let mut fault = None;
+    let mut report = Report {
+        revision: REVISION,
+        work: String::new(),
+        index: args.index,
+        pod_uid: args.pod_uid.clone(),
+        batches: Vec::new(),
+        windows: Vec::new(),
+    };
+    match list {
+        WorkList::Intake {
+            revision,
+            work,
+            chunks,
+        } => {
+            report.work = work;
+            for item in chunk(revision, chunks, args.index)? {
+                match items::intake(&processor, &item, &mut budget).await {
+                    Ok((line, _)) => report.batches.push(line),
+                    Err(failure) => keep(&mut fault, failure)?,
+                }
+            }
+        }
+        WorkList::Aggregate {
+            revision,
+            work,
+            chunks,
+        } => {
+            report.work = work;
+            for item in chunk(revision, chunks, args.index)? {
+                match items::window(&processor, &item, &mut budget).await {
+                    Ok((line, _)) => report.windows.push(line),
+                    Err(failure) => keep(&mut fault, failure)?,
+                }
+            }
+        }
+    }
+    put_report(&processor, &report, &mut budget).await?;
+    fault.map_or(Ok(()), Err)
+}
+
+fn chunk<T>(revision: u32, mut chunks: Vec<Vec<T>>, index: u32) -> Result<Vec<T>, Failure> {
+    let wrong = |message: String| {
+        Failure::new(
+            ExitClass::Configuration,
+            message,
+            "use the facilitator of the operator's version",
+        )
+    };
+    if revision != REVISION {
+        return Err(wrong(format!(
+            "work.json has revision {revision}, this build knows {REVISION}"
+        )));
+    }
+    let count = chunks.len();
+    match usize::try_from(index).ok().filter(|index| *index < count) {
+        Some(index) => Ok(chunks.swap_remove(index)),
+        None => Err(wrong(format!(
+            "work.json has {count} chunks, and this is index {index}"
+        ))),
+    }
+}
+
+/// One damaged item must not keep the others from their outcome; storage that stays away keeps all.
+fn keep(fault: &mut Option<Failure>, failure: Failure) -> Result<(), Failure> {
+    if failure.exit == ExitClass::Unavailable {
+        return Err(failure);
+    }
+    fault.get_or_insert(failure);
+    Ok(())
+}
+
+async fn put_report(
+    processor: &Processor,
+    report: &Report,
+    budget: &mut Budget,
+) -> Result<(), Failure> {
+    let key = ObjectKey::parse(format!(
+        "{REPORTS}/{}/{}-{}",
+        report.work, report.index, report.pod_uid
+    ))
+    .map_err(|error| Failure {
+        exit: ExitClass::Configuration,
+        ..error.into()
+    })?;
+    let bytes = report
+        .to_bytes()
+        .map_err(|error| Failure::new(ExitClass::Internal, error, ""))?
+        .into();
+    loop {
+        match put::put(&*processor.mailboxes.ledger, &key, &bytes).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_retryable() && budget.wait().await => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
