@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Installation and the two admission policies on a real API server."""
+
+import copy
+import json
+
+from harness import CHARTS, EXAMPLES, apply, as_user, check, eventually, helm, kubectl, load
+
+OPERATOR_NAMESPACE, WORKERS_NAMESPACE = "chart-test-operator", "chart-test-workers"
+OPERATOR = f"{OPERATOR_NAMESPACE}/prio-operator"
+IMAGE = "registry.example/facilitator:1"
+
+
+def namespace(name):
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def role(name, subject, rules):
+    """A Role in the workers' namespace and its binding to a user."""
+    head = {"name": name, "namespace": WORKERS_NAMESPACE}
+    group = "rbac.authorization.k8s.io"
+    return (
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": head, "rules": rules},
+        {
+            "apiVersion": f"{group}/v1", "kind": "RoleBinding", "metadata": head,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": subject}],
+        },
+    )
+
+
+def processor():
+    (item,) = load(EXAMPLES / "minimal-party/processor.yaml")
+    item["metadata"] = {"name": "policy-test", "namespace": WORKERS_NAMESPACE}
+    return item
+
+
+def job():
+    """A Job as the operator makes them."""
+    restricted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    mount = {"name": "signing", "mountPath": "/etc/prio-operator/keys/batch-signing", "readOnly": True}
+    container = {
+        "name": "work", "image": IMAGE, "args": ["work"], "securityContext": restricted, "volumeMounts": [mount],
+        "env": [{"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}],
+    }
+    pod = {
+        "restartPolicy": "Never", "serviceAccountName": "intake", "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": [
+            {"name": "signing", "secret": {"secretName": "batch-signing"}},
+            {"name": "packets", "secret": {"secretName": "packet-decryption"}},
+            {"name": "work", "configMap": {"name": "work"}},
+            {"name": "ledger", "persistentVolumeClaim": {"claimName": "ledger"}},
+        ],
+    }
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "work", "namespace": WORKERS_NAMESPACE},
+        "spec": {"completions": 1, "completionMode": "Indexed", "template": {"spec": pod}},
+    }
+
+
+def changed(change):
+    item = job()
+    change(item["spec"]["template"]["spec"])
+    return item
+
+
+@check
+def install_cluster():
+    """the cluster's chart installs, and its policies' expressions are well typed"""
+    helm("upgrade", "--install", "prio-operator-cluster", CHARTS / "prio-operator-cluster", "--namespace",
+         "prio-operator-system", "--create-namespace", "--take-ownership")
+    for name in ("datashareprocessors", "batches", "aggregationwindows"):
+        kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}.prio-operator.io")
+
+    def typed():
+        for name in ("prio-operator-authors", "prio-operator-workloads"):
+            status = json.loads(kubectl("get", "validatingadmissionpolicy", name, "-o", "json")).get("status", {})
+            assert "typeChecking" in status, f"{name} is not checked yet"
+            assert not status["typeChecking"].get("expressionWarnings"), status
+    eventually(typed)
+
+
+@check
+def install_party():
+    """an admin of both namespaces, without any right in the cluster, installs a party"""
+    # Left by a run before this one, on a cluster that stays.
+    kubectl("delete", "namespace", OPERATOR_NAMESPACE, WORKERS_NAMESPACE, "--ignore-not-found", "--timeout=60s")
+    apply(namespace(OPERATOR_NAMESPACE), namespace(WORKERS_NAMESPACE))
+    for name in (OPERATOR_NAMESPACE, WORKERS_NAMESPACE):
+        binding = {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "admin", "namespace": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "party-admin"}],
+        }
+        apply(binding)
+    flags = ["--namespace", OPERATOR_NAMESPACE, "--kube-as-user", "party-admin", "--set", f"watchNamespaces={{{WORKERS_NAMESPACE}}}",
+             "--set-string", "workers.image.repository=registry.example/facilitator,workers.image.tag=1",
+             "--set", "workers.secrets={batch-signing,packet-decryption}"]
+    # The controller that aggregates roles may need a moment after the cluster's chart.
+    notes = eventually(lambda: helm("upgrade", "--install", "prio-operator", CHARTS / "prio-operator", *flags))
+    assert "kubectl -n chart-test-workers get datashareprocessors" in notes, notes
+
+
+@check
+def operator_rights():
+    """the operator may do its work, and may not read Secrets nor change the lists"""
+    allowed = ["create jobs.batch", "create batches.prio-operator.io", "patch datashareprocessors.prio-operator.io/status",
+               "create events", "update leases.coordination.k8s.io", "create configmaps", "list pods"]
+    refused = ["get secrets", "list secrets", "create pods", "patch roles.rbac.authorization.k8s.io", "escalate roles.rbac.authorization.k8s.io",
+               "bind roles.rbac.authorization.k8s.io", "update datashareprocessors.prio-operator.io", "create serviceaccounts/token",
+               "impersonate serviceaccounts", "create pods/exec", "get pods/log", "list namespaces"]
+    for verdict, questions in (("yes", allowed), ("no", refused)):
+        for question in questions:
+            verb, resource = question.split()
+            resource, _, sub = resource.partition("/")
+            arguments = ["auth", "can-i", verb, resource, *(["--subresource", sub] if sub else []), "-n", WORKERS_NAMESPACE]
+            if verdict == "yes":
+                assert kubectl(*arguments, *as_user(OPERATOR)).strip() == "yes", question
+            else:
+                kubectl(*arguments, *as_user(OPERATOR), fails=True)
+
+
+@check
+def authors():
+    """an author needs each named Secret and both accounts; the refusal says which is missing"""
+    author = "processor-author"
+    edits = {"apiGroups": ["prio-operator.io"], "resources": ["datashareprocessors"],
+             "verbs": ["get", "create", "patch", "update", "delete"]}
+    get = lambda *names: {"apiGroups": [""], "resources": ["secrets"], "resourceNames": list(names), "verbs": ["get"]}  # noqa: E731
+    be = lambda *names: {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": list(names), "verbs": ["impersonate"]}  # noqa: E731
+    steps = [
+        ([], "spec.keys.batchSigning names Secret batch-signing, which you may not get"),
+        ([get("batch-signing")], "spec.keys.packetDecryption names Secret packet-decryption, which you may not get"),
+        ([get("batch-signing", "packet-decryption")], "spec.workers.intake names service account intake, which you may not impersonate"),
+        ([get("batch-signing", "packet-decryption"), be("intake")], "spec.workers.aggregate names service account aggregate"),
+    ]
+    for rules, message in steps:
+        apply(*role("author", author, [edits, *rules]))
+
+        def refused(message=message):
+            said = apply(processor(), dry=True, user=author, fails=True)
+            assert "ValidatingAdmissionPolicy 'prio-operator-authors'" in said and message in said, said
+        eventually(refused)
+    apply(*role("author", author, [edits, get("batch-signing", "packet-decryption"), be("intake", "aggregate")]))
+    eventually(lambda: apply(processor(), user=author))
+    # A Secret named later counts as well, as the last of twelve keys; and a pull Secret.
+    more = processor()
+    more["spec"]["keys"]["packetDecryption"] = [{"secretRef": {"name": "packet-decryption"}}]
+    apply(*role("author", author, [edits, get("batch-signing", "packet-decryption", *(f"old-{n}" for n in range(10))), be("intake", "aggregate")]))
+    more["spec"]["keys"]["packetDecryption"] += [{"secretRef": {"name": f"old-{n}"}} for n in range(11)]
+    eventually(lambda: contains(apply(more, dry=True, user=author, fails=True), "names Secret old-10"))
+    more = processor()
+    more["spec"]["workers"]["imagePullSecrets"] = [{"name": "pull"}]
+    contains(apply(more, dry=True, user=author, fails=True), "spec.workers.imagePullSecrets names Secret pull")
+    # Who may not use the keys may still label; and delete.
+    apply(*role("author", author, [edits]))
+    eventually(lambda: apply(more, dry=True, user=author, fails=True))
+    labelled = processor()
+    labelled["metadata"]["labels"] = {"team": "prio"}
+    apply(labelled, user=author)
+    kubectl("delete", "datashareprocessor", "policy-test", "-n", WORKERS_NAMESPACE, *as_user(author))
+
+
+def contains(text, part):
+    assert part in text, text
+
+
+@check
+def workloads():
+    """the operator's Jobs use only what is listed, and nothing of the node; others' Jobs are left alone"""
+    eventually(lambda: apply(job(), dry=True, user=OPERATOR))
+    volume = lambda pod, **kind: pod["volumes"].append({"name": "more", **kind})  # noqa: E731
+    container = lambda pod: pod["containers"][0]  # noqa: E731
+    other = {"name": "other", "image": IMAGE, "securityContext": {"allowPrivilegeEscalation": False}}
+    bad = [
+        (lambda pod: volume(pod, hostPath={"path": "/"}), "only have volumes of the kinds"),
+        (lambda pod: volume(pod, projected={"sources": []}), "only have volumes of the kinds"),
+        (lambda pod: pod.update(hostNetwork=True), "node's namespaces"),
+        (lambda pod: pod.update(hostPID=True), "node's namespaces"),
+        (lambda pod: pod.update(hostIPC=True), "node's namespaces"),
+        (lambda pod: pod["containers"].append(other), "exactly one container"),
+        (lambda pod: pod.update(initContainers=[other]), "exactly one container"),
+        (lambda pod: pod.update(automountServiceAccountToken=True), "automountServiceAccountToken: false"),
+        (lambda pod: pod.pop("automountServiceAccountToken"), "automountServiceAccountToken: false"),
+        (lambda pod: container(pod).update(envFrom=[{"secretRef": {"name": "batch-signing"}}]), "in their environment"),
+        (lambda pod: container(pod)["env"].append({"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "batch-signing", "key": "key"}}}),
+         "in their environment"),
+        (lambda pod: container(pod).update(securityContext={"privileged": True}), "may not be privileged"),
+        (lambda pod: container(pod).pop("securityContext"), "may not be privileged"),
+        (lambda pod: container(pod).update(image="registry.example/other:1"), "image registry.example/other:1 is not listed"),
+        (lambda pod: pod.update(serviceAccountName="default"), "service account default is not listed"),
+        (lambda pod: pod.pop("serviceAccountName"), "service account default is not listed"),
+        (lambda pod: volume(pod, secret={"secretName": "database"}), "Secret database is not listed"),
+        (lambda pod: pod.update(imagePullSecrets=[{"name": "database"}]), "Secret database is not listed"),
+        (lambda pod: pod["volumes"].extend({"name": f"n{n}", "secret": {"secretName": "batch-signing"}} for n in range(19)), "at most 20 Secrets"),
+    ]
+    for change, message in bad:
+        said = apply(changed(change), dry=True, user=OPERATOR, fails=True)
+        assert "ValidatingAdmissionPolicy 'prio-operator-workloads'" in said and message in said, f"{message}: {said}"
+        apply(changed(change), dry=True)
+    # 20 Secrets: more questions to the authorizer than one expression may ask.
+    many = changed(lambda pod: pod["volumes"].extend({"name": f"n{n}", "secret": {"secretName": "batch-signing"}} for n in range(18)))
+    apply(many, dry=True, user=OPERATOR)
+
+
+@check
+def lists_bind():
+    """what is taken off a list is refused; with no list at all, everything is"""
+    lists = json.loads(kubectl("get", "role", "prio-operator-workloads", "-n", WORKERS_NAMESPACE, "-o", "json"))
+    shorter = copy.deepcopy(lists)
+    shorter["rules"] = [rule for rule in lists["rules"] if rule["resources"] != ["workersecrets"]]
+    patch = lambda rules: kubectl("patch", "role", "prio-operator-workloads", "-n", WORKERS_NAMESPACE, "--type=merge", "-p", json.dumps({"rules": rules}))  # noqa: E731
+    patch(shorter["rules"])
+    eventually(lambda: contains(apply(job(), dry=True, user=OPERATOR, fails=True), "Secret batch-signing is not listed"))
+    patch([])
+    eventually(lambda: contains(apply(job(), dry=True, user=OPERATOR, fails=True), "is not listed"))
+    patch(lists["rules"])
+    eventually(lambda: apply(job(), dry=True, user=OPERATOR))
+
+
+@check
+def uninstall():
+    """helm uninstall leaves the definitions, and with them every processor"""
+    helm("uninstall", "prio-operator", "--namespace", OPERATOR_NAMESPACE)
+    helm("uninstall", "prio-operator-cluster", "--namespace", "prio-operator-system")
+    kubectl("get", "crd", "datashareprocessors.prio-operator.io")
+    kubectl("get", "validatingadmissionpolicy", "prio-operator-authors", fails=True)
+    helm("upgrade", "--install", "prio-operator-cluster", CHARTS / "prio-operator-cluster", "--namespace",
+         "prio-operator-system", "--create-namespace")
+    kubectl("delete", "namespace", OPERATOR_NAMESPACE, WORKERS_NAMESPACE, "--wait=false")

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each example is applied with a server-side dry run; its parts agree with each other."""
+
+import lupa
+import yaml
+
+from harness import CHARTS, EXAMPLES, apply, check, dump, eventually, helm, kubectl, load, render
+
+# Kinds of other projects: the API server is given stand-ins without a schema, so that it takes what is well-formed.
+FOREIGN = {
+    ("argoproj.io", "v1alpha1", "Application", "applications"),
+    ("source.toolkit.fluxcd.io", "v1", "GitRepository", "gitrepositories"),
+    ("helm.toolkit.fluxcd.io", "v2", "HelmRelease", "helmreleases"),
+    ("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations"),
+}
+# The fields of those kinds that our examples may use, from their references.
+FIELDS = {
+    "Application": {"project", "source", "sources", "destination", "syncPolicy"},
+    "GitRepository": {"interval", "url", "ref"},
+    "HelmRelease": {"interval", "releaseName", "targetNamespace", "chart", "install", "upgrade", "values", "dependsOn"},
+    "Kustomization": {"interval", "path", "prune", "timeout", "sourceRef", "healthChecks", "healthCheckExprs"},
+}
+
+
+def stand_in(group, version, kind, plural):
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
+            "versions": [{"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+def objects():
+    """(file, object) of all examples."""
+    for path in sorted(EXAMPLES.glob("**/*.yaml")):
+        if not path.name.endswith("values.yaml"):
+            for item in load(path):
+                yield path, item
+
+
+@check
+def dry_run():
+    """each example is taken by the API server (server-side dry run)"""
+    definitions = [stand_in(*foreign) for foreign in FOREIGN]
+    present = kubectl("get", "crd", "-o", "name").split()
+    ours = [item for item in definitions if f"customresourcedefinition.apiextensions.k8s.io/{item['metadata']['name']}" not in present]
+    if ours:
+        apply(*ours)
+        kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{item['metadata']['name']}" for item in ours))
+    # A dry run looks for the namespace, so the examples' are made for it.
+    names = {item["metadata"]["namespace"] for _, item in objects() if "namespace" in item["metadata"]}
+    made = [name for name in sorted(names) if name not in [n.split("/")[1] for n in kubectl("get", "namespaces", "-o", "name").split()]]
+    if made:
+        apply(*({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in made))
+    try:
+        count = 0
+        for path, item in objects():
+            eventually(lambda item=item: apply(item, dry=True), seconds=10)
+            assert item["kind"] not in FIELDS or item["spec"].keys() <= FIELDS[item["kind"]], f"{path}: {item['spec'].keys()}"
+            count += 1
+        assert count > 40, count
+    finally:
+        for name in made:
+            kubectl("delete", "namespace", name, "--wait=false")
+        if ours:
+            kubectl("delete", "crd", *(item["metadata"]["name"] for item in ours), "--wait=false")
+
+
+@check
+def values():
+    """the examples' values render, and list the Secrets, claims and mounts that their processors use"""
+    for folder, party, file in (("minimal-party", "processor", "values"), ("local-demo", "pha", "pha-values"), ("local-demo", "facilitator", "facilitator-values")):
+        path = EXAMPLES / folder / f"{file}.yaml"
+        helm("lint", "--strict", CHARTS / "prio-operator", "--values", path)
+        given = yaml.safe_load(path.read_text())
+        (item,) = load(EXAMPLES / folder / f"{party}.yaml")
+        spec = item["spec"]
+        assert given["watchNamespaces"] == [item["metadata"]["namespace"]]
+        keys = [spec["keys"]["batchSigning"], *spec["keys"]["packetDecryption"]]
+        assert {key["secretRef"]["name"] for key in keys} == set(given["workers"]["secrets"])
+        mounts = {f"file://{mount['mountPath']}" for mount in given["extraVolumeMounts"]}
+        assert mounts == {spec["mailboxes"][name]["url"] for name in ("ingestion", "peerValidation", "ledger")}
+        render("prio-operator", "--values", path)
+
+
+@check
+def releases():
+    """values inside the Argo CD and Flux examples fit the chart"""
+    for path, item in objects():
+        spec = item.get("spec", {})
+        found = [source["helm"]["valuesObject"] for source in spec.get("sources", []) if "valuesObject" in source.get("helm", {})]
+        found += [spec["values"]] if item["kind"] == "HelmRelease" and "values" in spec else []
+        for value in found:
+            file = CHARTS.parent / "target" / "example-values.yaml"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(dump([value]))
+            render("prio-operator", "--values", file)
+
+
+@check
+def health():
+    """Argo CD's health check reads our conditions, and is the one in argocd-cm.yaml"""
+    text = (EXAMPLES / "argo-cd/health.lua").read_text()
+    (config,) = load(EXAMPLES / "argo-cd/argocd-cm.yaml")
+    for kind in ("DataShareProcessor", "AggregationWindow"):
+        assert config["data"][f"resource.customizations.health.prio-operator.io_{kind}"] == text, kind
+    yaml.safe_load(config["data"]["resource.exclusions"])
+
+    def verdict(kind, status, generation=1):
+        lua = lupa.LuaRuntime()
+        table = lambda value: lua.table_from(value, recursive=True)  # noqa: E731
+        lua.globals().obj = table({"kind": kind, "metadata": {"generation": generation}, **({"status": status} if status else {})})
+        return lua.execute(text)["status"]
+
+    def conditions(*entries):
+        return {"observedGeneration": 1, "conditions": [{"type": t, "status": s, "reason": r, "message": "m"} for t, s, r in entries]}
+
+    processor, window = "DataShareProcessor", "AggregationWindow"
+    assert verdict(processor, None) == "Progressing"
+    assert verdict(processor, conditions(("Ready", "Unknown", "Pending"))) == "Progressing"
+    assert verdict(processor, conditions(("Ready", "True", "AsExpected"))) == "Healthy"
+    assert verdict(processor, conditions(("Ready", "True", "AsExpected")), generation=2) == "Progressing"
+    assert verdict(processor, conditions(("Ready", "False", "ImageNotPulled"))) == "Degraded"
+    assert verdict(processor, conditions(("Ready", "False", "Suspended"))) == "Suspended"
+    assert verdict(processor, conditions(("Ready", "False", "LedgerGone"), ("Stalled", "True", "LedgerGone"))) == "Degraded"
+    assert verdict(window, conditions(("Ready", "False", "Collecting"))) == "Progressing"
+    assert verdict(window, conditions(("Ready", "True", "Summed"))) == "Healthy"

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of what the charts render to; no cluster is needed."""
+
+import kubernetes_validate
+
+from harness import CHARTS, check, helm, load, render, values_files, EXAMPLES
+
+CHART_NAMES = ("prio-operator-cluster", "prio-operator")
+CLUSTER_SCOPED = {
+    "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Namespace", "PersistentVolume", "PriorityClass",
+    "StorageClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ValidatingWebhookConfiguration",
+    "MutatingWebhookConfiguration", "APIService",
+}
+KUBERNETES = "1.34"
+
+
+def every_rendering(chart):
+    """(values file, objects) for each values file."""
+    return [(path, render(chart, "--values", path)) for path in values_files(chart)]
+
+
+def of_kind(objects, kind):
+    """The objects of a kind, by namespace and name."""
+    return {
+        (item["metadata"].get("namespace"), item["metadata"]["name"]): item for item in objects if item["kind"] == kind
+    }
+
+
+@check
+def lint():
+    """helm lint --strict passes with every values file"""
+    for chart in CHART_NAMES:
+        for path in values_files(chart):
+            helm("lint", "--strict", CHARTS / chart, "--values", path)
+
+
+@check
+def schemas():
+    """rendered objects are valid by the Kubernetes schemas"""
+    count = 0
+    for chart in CHART_NAMES:
+        for path, objects in every_rendering(chart):
+            for item in objects:
+                # The schemas know builtin kinds; definitions and policies go to a real API server further down.
+                if item["apiVersion"].startswith("monitoring.coreos.com/"):
+                    continue
+                try:
+                    kubernetes_validate.validate(item, KUBERNETES, strict=True)
+                except kubernetes_validate.ValidationError as error:
+                    where = ".".join(str(part) for part in error.path)
+                    raise AssertionError(f"{path.name}: {item['kind']} {item['metadata']['name']}: {where}: {error.message}")
+                count += 1
+    assert count > 50, count
+
+
+@check
+def namespaced():
+    """the party's chart renders nothing cluster-scoped, and no wildcard"""
+    for path, objects in every_rendering("prio-operator"):
+        for item in objects:
+            assert item["kind"] not in CLUSTER_SCOPED, f"{path.name}: {item['kind']}"
+            assert item["metadata"].get("namespace"), f"{path.name}: {item['kind']} without a namespace"
+            for rule in item.get("rules", []):
+                assert "*" not in str(rule), f"{path.name}: {rule}"
+
+
+@check
+def no_secrets():
+    """no role of an operator speaks of Secrets or of running commands"""
+    renderings = every_rendering("prio-operator") + every_rendering("prio-operator-cluster")
+    for path, objects in renderings:
+        for kind in ("Role", "ClusterRole"):
+            for (_, name), role in of_kind(objects, kind).items():
+                for rule in role["rules"]:
+                    refused = {"secrets", "pods/exec", "pods/attach", "pods/log", "serviceaccounts/token", "roles"}
+                    found = refused.intersection(rule["resources"])
+                    assert not found, f"{path.name}: {kind} {name}: {found}"
+
+
+@check
+def same_rules():
+    """an operator has the same rights by the party's Role as by the cluster's ClusterRole"""
+    party = render("prio-operator", "--set", "watchNamespaces={w}")
+    role = of_kind(party, "Role")[("w", "prio-operator")]
+    cluster = render("prio-operator-cluster", "--values", CHARTS / "prio-operator-cluster/ci/all-namespaces-values.yaml")
+    everywhere = of_kind(cluster, "ClusterRole")[(None, "prio-operator-all-namespaces")]
+    assert role["rules"] == [rule for rule in everywhere["rules"] if "use" not in rule["verbs"]]
+
+
+@check
+def restricted():
+    """the operator's pod meets the restricted Pod Security level, and mounts nothing writable"""
+    for path, objects in every_rendering("prio-operator"):
+        ((_, deployment),) = of_kind(objects, "Deployment").items()
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0, path.name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False and security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert all(mount["readOnly"] for mount in container.get("volumeMounts", []))
+        assert all("hostPath" not in volume for volume in pod.get("volumes", []))
+        assert container["livenessProbe"] and container["readinessProbe"] and container["resources"]["limits"]["memory"]
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+@check
+def environment():
+    """values reach the operator's settings"""
+    objects = render("prio-operator", "--values", CHARTS / "prio-operator/ci/full-values.yaml")
+    ((_, deployment),) = of_kind(objects, "Deployment").items()
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    found = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert container["image"] == "registry.example/operator@sha256:" + "0" * 64
+    assert found["PRIO_OPERATOR_NAMESPACES"] == "pha-workers,pha-second"
+    assert found["PRIO_OPERATOR_WORKER_IMAGE"] == "registry.example/facilitator:1"
+    assert found["PRIO_OPERATOR_WORKER_IMAGE_PULL_POLICY"] == "IfNotPresent"
+    assert found["PRIO_OPERATOR_TICK_SECONDS"] == "2" and found["PRIO_OPERATOR_MAX_PODS"] == "10"
+    assert found["PRIO_OPERATOR_LOG"] == "info,operator=debug" and "PRIO_OPERATOR_ALL_NAMESPACES" not in found
+    # What a value can't set isn't passed, so that the operator's own default holds.
+    plain = render("prio-operator", "--set", "watchAllNamespaces=true")
+    ((_, deployment),) = of_kind(plain, "Deployment").items()
+    found = {entry["name"]: entry.get("value") for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert found["PRIO_OPERATOR_ALL_NAMESPACES"] == "true" and "PRIO_OPERATOR_NAMESPACES" not in found
+    assert "PRIO_OPERATOR_LOG" not in found and "PRIO_OPERATOR_WORKER_IMAGE_PULL_POLICY" not in found
+
+
+@check
+def settings_exist():
+    """every variable that the chart sets is one of the operator's flags"""
+    flags = (CHARTS.parent / "operator/src/settings.rs").read_text()
+    objects = render("prio-operator", "--values", CHARTS / "prio-operator/ci/full-values.yaml")
+    ((_, deployment),) = of_kind(objects, "Deployment").items()
+    for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]:
+        assert entry["name"] == "RUST_BACKTRACE" or f'"{entry["name"]}"' in flags, entry["name"]
+
+
+@check
+def workers():
+    """worker pods have accounts without a token, lists of what they may use, and no network"""
+    objects = render("prio-operator", "--values", CHARTS / "prio-operator/ci/full-values.yaml", namespace="own")
+    accounts = of_kind(objects, "ServiceAccount")
+    lists, policies = of_kind(objects, "Role"), of_kind(objects, "NetworkPolicy")
+    for namespace in ("pha-workers", "pha-second"):
+        for name in ("intake", "aggregate"):
+            assert accounts[(namespace, name)]["automountServiceAccountToken"] is False
+        used = {rule["resources"][0]: rule["resourceNames"] for rule in lists[(namespace, "prio-operator-workloads")]["rules"]}
+        assert used == {
+            "workerimages": ["registry.example/facilitator:1", "registry.example/facilitator:0"],
+            "workerserviceaccounts": ["intake", "aggregate", "intake-old"],
+            "workersecrets": ["batch-signing", "packet-decryption", "packet-decryption-old"],
+        }, used
+        spec = policies[(namespace, "prio-operator-workers")]["spec"]
+        assert spec["policyTypes"] == ["Ingress", "Egress"] and spec["ingress"] == [] and len(spec["egress"]) == 1
+    plain = of_kind(render("prio-operator", namespace="own"), "NetworkPolicy")
+    assert plain[("own", "prio-operator-workers")]["spec"]["egress"] == []
+
+
+@check
+def several():
+    """a PodDisruptionBudget only with several replicas, monitors only behind their flags"""
+    kinds = lambda *flags: {item["kind"] for item in render("prio-operator", *flags)}  # noqa: E731
+    assert not kinds() & {"PodDisruptionBudget", "ServiceMonitor", "PodMonitor"}
+    full = kinds("--values", CHARTS / "prio-operator/ci/full-values.yaml")
+    assert {"PodDisruptionBudget", "ServiceMonitor", "PodMonitor"} <= full
+
+
+@check
+def bad_values():
+    """values that can't work are refused, and the message names them"""
+    refused = {
+        "replicas=2,leaderElection=false": "leaderElection",
+        "replica=2": "replica",
+        "watchNamespaces=pha": "watchNamespaces",
+        "settings.tickSeconds=0": "tickSeconds",
+        "workers.secrets={Not_A_Name}": "secrets",
+        "extraVolumes[0].name=a,extraVolumes[0].hostPath.path=/": "extraVolumes",
+        "extraVolumeMounts[0].name=a,extraVolumeMounts[0].mountPath=/m,extraVolumeMounts[0].readOnly=false": "readOnly",
+        "image.tag=": "tag or a digest",
+    }
+    for flags, name in refused.items():
+        said = helm("template", "x", CHARTS / "prio-operator", "--set", flags, fails=True)
+        assert name in said, f"{flags}: {said}"
+    said = helm("template", "x", CHARTS / "prio-operator-cluster", "--set", "crds.enabled=yes", fails=True)
+    assert "crds" in said
+
+
+@check
+def definitions():
+    """definitions come and are kept as the values say, and are those of the raw file"""
+    raw = {item["metadata"]["name"]: item["spec"] for item in load(EXAMPLES / "crds.yaml")}
+    assert len(raw) == 3
+    for keep in ("true", "false"):
+        found = of_kind(render("prio-operator-cluster", "--set", f"crds.keep={keep}"), "CustomResourceDefinition")
+        assert {name: item["spec"] for (_, name), item in found.items()} == raw
+        for item in found.values():
+            annotation = item["metadata"].get("annotations", {}).get("helm.sh/resource-policy")
+            assert annotation == ("keep" if keep == "true" else None)
+    assert not of_kind(render("prio-operator-cluster", "--set", "crds.enabled=false"), "CustomResourceDefinition")
