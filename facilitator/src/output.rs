@@ -52,6 +52,11 @@ fn text_to_stdout(text: &str) {
     drop(std::io::stdout().lock().write_all(text.as_bytes()));
 }
 
+/// A number and what it counts.
+pub fn count(number: u64, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
+}
+
 /// The one line that says why a command gave up and what to do.
 #[allow(clippy::print_stderr)]
 pub fn failure(message: &str, advice: &str) {

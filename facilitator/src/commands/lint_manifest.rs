@@ -83,12 +83,15 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::new(
             ExitClass::Data,
             format_args!(
-                "{name}: {errors} of its {} findings are errors",
-                findings.len()
+                "{name} has {}",
+                output::count(errors as u64, "error", "errors")
             ),
             "mend them before publishing it",
         ));
     }
-    output::line(format_args!("{name}: fine, {} warnings", findings.len()));
+    output::line(format_args!(
+        "{name}: fine, {}",
+        output::count(findings.len() as u64, "warning", "warnings")
+    ));
     Ok(())
 }

@@ -194,9 +194,9 @@ fn print(results: &[Reassembled], json: bool) -> Result<(), Failure> {
         output::line(format_args!(
             "{}: {} in {}, {} left out, {signatures}",
             title(result),
-            count(result.clients, "client", "clients"),
-            count(result.batches, "batch", "batches"),
-            count(result.invalid_packets, "packet", "packets"),
+            output::count(result.clients, "client", "clients"),
+            output::count(result.batches, "batch", "batches"),
+            output::count(result.invalid_packets, "packet", "packets"),
         ));
         output::line(table(result));
         match result.matches {
@@ -206,10 +206,6 @@ fn print(results: &[Reassembled], json: bool) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn count(number: u64, one: &str, several: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { several })
 }
 
 fn table(result: &Reassembled) -> Table {

@@ -171,10 +171,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         truth::write(&file, &known)?;
     }
     output::line(format_args!(
-        "{}: {written} batches of {} packets and {} bins written to each party, {unchanged} were there; totals in {}",
+        "{}: {} of {} and {} written to each party, {unchanged} there before; totals in {}",
         args.aggregation,
-        args.packets,
-        args.bins,
+        output::count(written, "batch", "batches"),
+        output::count(args.packets.into(), "packet", "packets"),
+        output::count(args.bins.into(), "bin", "bins"),
         file.display()
     ));
     if let Some(root) = &args.into {
