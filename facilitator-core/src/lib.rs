@@ -2,6 +2,13 @@
 
 pub mod crypto;
 pub mod formats;
+pub mod aggregate;
 pub mod guards;
 pub mod proof;
 pub mod window;
+pub mod identity;
+pub mod intake;
+pub mod peer_messages;
+pub mod processor;
+pub mod put;
+pub mod sample;

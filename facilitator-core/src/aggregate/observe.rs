@@ -108,7 +108,7 @@ fn signatures(page: &ListPage, share: crate::formats::work::Share) -> BTreeMap<B
     page.objects
         .iter()
         .filter_map(|meta| match parse_validation_name(meta.key.as_str())? {
-            (batch, writer, ValidationPart::Signature) if writer == share => Some((batch, meta.modified)),
+            (batch, writer, ValidationPart::Signature) if writer == share => Some((batch, to_millis(meta.modified))),
             _ => None,
         })
         .collect()
@@ -119,7 +119,12 @@ async fn delivered_time(processor: &Processor, meta: &ObjectMeta) -> Result<Time
     let bytes = processor.mailboxes.ledger.read(&meta.key, Delivered::MAX_BYTES).await?;
     let delivered = Delivered::from_bytes(&meta.key, &bytes)?;
     let shown = delivered.store_time_millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    Ok(shown.unwrap_or(meta.modified))
+    Ok(shown.unwrap_or(to_millis(meta.modified)))
+}
+
+/// Times are compared as the ledger and the work list hold them.
+fn to_millis(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }
 
 /// Reads record, ingestion header and the peer's messages.

@@ -5,6 +5,7 @@ pub mod batch;
 mod error;
 pub mod ingestion;
 pub mod ledger;
+pub mod manifest;
 pub mod names;
 pub mod parameters;
 pub mod plan;
