@@ -1,5 +1,6 @@
 //! Encryption of packets, signatures of batches, sealing of accumulators: the protocol's cryptography, by libraries.
 
+pub mod csr;
 pub mod ecies;
 mod encoding;
 pub mod seal;
