@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crds::conditions::{ADMISSION_GUARDED, MAILBOXES_LISTED, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY};
+use crds::processor::{BatchCounts, WindowCounts};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -64,6 +67,18 @@ pub struct KindLabels {
 
 /// Namespace and name of a processor.
 pub type ProcessorKey = (String, String);
+
+/// Every state of batches and windows, and the stages of Jobs.
+const STATES: [&str; 14] = [
+    "waiting", "running", "validated", "rejected", "blocked", "late", "unknown", "open", "summed", "without-sum", "failed",
+    "overdue", "intake", "aggregate",
+];
+/// Every condition of a processor.
+const CONDITIONS: [&str; 6] = [READY, STALLED, MAILBOXES_LISTED, WORKERS_READY, WINDOWS_ON_TIME, ADMISSION_GUARDED];
+
+fn labels(key: &ProcessorKey, state: &'static str) -> StateLabels {
+    StateLabels { namespace: key.0.clone(), processor: key.1.clone(), state }
+}
 
 /// When each processor is to be looked at next; `None` while it is being looked at.
 #[derive(Debug, Default)]
@@ -183,16 +198,58 @@ impl Metrics {
         due.and_then(|due| Duration::try_from(now.duration_since(due)).ok()).unwrap_or_default()
     }
 
+    /// What a look at a processor counted: the age of its oldest waiting batch in seconds, batches and windows by state.
+    pub fn counted(&self, key: &ProcessorKey, oldest_waiting: i64, counts: Option<&(BatchCounts, WindowCounts)>) {
+        let (namespace, processor) = key.clone();
+        self.oldest_waiting_seconds.get_or_create(&ProcessorLabels { namespace, processor }).set(oldest_waiting);
+        let Some((batches, windows)) = counts else { return };
+        for (state, count) in [
+            ("waiting", batches.waiting),
+            ("running", batches.running),
+            ("validated", batches.validated),
+            ("rejected", batches.rejected),
+            ("blocked", batches.blocked),
+            ("late", batches.late),
+            ("unknown", batches.unknown_names),
+        ] {
+            self.batches.get_or_create(&labels(key, state)).set(count);
+        }
+        for (state, count) in [
+            ("open", windows.open),
+            ("summed", windows.summed),
+            ("without-sum", windows.without_sum),
+            ("failed", windows.failed),
+            ("overdue", windows.overdue),
+        ] {
+            self.windows.get_or_create(&labels(key, state)).set(count);
+        }
+    }
+
+    /// What a processor's conditions say.
+    pub fn conditions(&self, key: &ProcessorKey, conditions: &[Condition]) {
+        for kind in CONDITIONS {
+            if let Some(condition) = conditions.iter().find(|condition| condition.type_ == kind) {
+                self.conditions.get_or_create(&labels(key, kind)).set(i64::from(condition.status == "True"));
+            }
+        }
+    }
+
+    /// A worker Job of a stage was started.
+    pub fn job_started(&self, key: &ProcessorKey, stage: &'static str) {
+        self.jobs_started.get_or_create(&labels(key, stage)).inc();
+    }
+
     /// A processor is gone, and with it all that is told of it.
-    pub fn forget(&self, key: &ProcessorKey, states: &[&'static str]) {
+    pub fn gone(&self, key: &ProcessorKey) {
         self.queue.entries().remove(key);
         let (namespace, processor) = key.clone();
-        self.oldest_waiting_seconds.remove(&ProcessorLabels { namespace: namespace.clone(), processor: processor.clone() });
-        for state in states {
-            let labels = StateLabels { namespace: namespace.clone(), processor: processor.clone(), state };
+        self.oldest_waiting_seconds.remove(&ProcessorLabels { namespace, processor });
+        for state in STATES.iter().chain(&CONDITIONS) {
+            let labels = labels(key, state);
             self.batches.remove(&labels);
             self.windows.remove(&labels);
             self.conditions.remove(&labels);
+            self.jobs_started.remove(&labels);
         }
     }
 
@@ -233,10 +290,13 @@ mod tests {
     #[test]
     fn a_processor_that_is_gone_leaves_no_series() {
         let metrics = Metrics::default();
-        let labels = StateLabels { namespace: "prio".into(), processor: "a".into(), state: "waiting" };
-        metrics.batches.get_or_create(&labels).set(7);
-        assert!(metrics.encode(Timestamp::UNIX_EPOCH).unwrap().contains("state=\"waiting\""));
-        metrics.forget(&key("a"), &["waiting"]);
-        assert!(!metrics.encode(Timestamp::UNIX_EPOCH).unwrap().contains("state=\"waiting\""));
+        let counts = (BatchCounts { waiting: 7, ..BatchCounts::default() }, WindowCounts::default());
+        metrics.counted(&key("a"), 12, Some(&counts));
+        metrics.job_started(&key("a"), "intake");
+        let text = metrics.encode(Timestamp::UNIX_EPOCH).unwrap();
+        assert!(text.contains("prio_operator_batches{namespace=\"prio\",processor=\"a\",state=\"waiting\"} 7"), "{text}");
+        assert!(text.contains("prio_operator_oldest_waiting_batch_seconds{namespace=\"prio\",processor=\"a\"} 12"), "{text}");
+        metrics.gone(&key("a"));
+        assert!(!metrics.encode(Timestamp::UNIX_EPOCH).unwrap().contains("processor=\"a\""));
     }
 }

@@ -42,6 +42,11 @@ pub struct Flags {
     #[arg(long, env = "PRIO_OPERATOR_WORKER_IMAGE", value_name = "IMAGE")]
     pub worker_image: String,
 
+    /// When nodes pull the workers' image: Always, IfNotPresent or Never. Default: the cluster's.
+    #[arg(long, env = "PRIO_OPERATOR_WORKER_IMAGE_PULL_POLICY", value_name = "POLICY",
+          value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub worker_image_pull_policy: Option<String>,
+
     /// Seconds between two looks at a processor's mailboxes, 1 to 3600.
     #[arg(long, env = "PRIO_OPERATOR_TICK_SECONDS", default_value_t = 10, value_name = "SECONDS",
           value_parser = clap::value_parser!(u32).range(1..=3600))]
@@ -144,6 +149,8 @@ pub struct Settings {
     pub watched: Watched,
     /// The worker pods' image.
     pub worker_image: String,
+    /// When nodes pull it; `None`: the cluster's default.
+    pub worker_image_pull_policy: Option<String>,
     /// Time between two looks at a processor.
     pub tick: Duration,
     /// Unfinished Jobs at a time, over all processors.
@@ -183,6 +190,7 @@ impl TryFrom<Flags> for Settings {
         Ok(Self {
             watched: if flags.all_namespaces { Watched::All } else { Watched::Namespaces(namespaces) },
             worker_image: image,
+            worker_image_pull_policy: flags.worker_image_pull_policy,
             tick: Duration::from_secs(flags.tick_seconds.into()),
             max_jobs: flags.max_jobs,
             max_pods: flags.max_pods,

@@ -3,11 +3,12 @@
 use std::fmt::Debug;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -115,8 +116,13 @@ impl Events {
         Self(Recorder::new(client, reporter))
     }
 
-    /// Tells of an object; an Event that can't be written is logged, since nothing depends on it.
+    /// Tells of an object.
     pub async fn publish<K: Resource<DynamicType = ()>>(&self, of: &K, warning: bool, reason: &str, action: &str, note: &str) {
+        self.publish_on(&of.object_ref(&()), warning, reason, action, note).await;
+    }
+
+    /// Tells of the object of a reference; an Event that can't be written is logged, since nothing depends on it.
+    pub async fn publish_on(&self, of: &ObjectReference, warning: bool, reason: &str, action: &str, note: &str) {
         let event = Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.to_owned(),
@@ -124,8 +130,8 @@ impl Events {
             action: action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.0.publish(&event, &of.object_ref(&())).await {
-            tracing::warn!(object = of.name_any(), reason, %error, "an event could not be written");
+        if let Err(error) = self.0.publish(&event, of).await {
+            tracing::warn!(object = of.name, reason, %error, "an event could not be written");
         }
     }
 }

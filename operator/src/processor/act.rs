@@ -1,0 +1,294 @@
+//! Carries decisions out. Every create is of a name that follows from its meaning: what is there already was made before.
+
+use std::fmt::Debug;
+
+use crds::{AggregationWindow, Batch, DataShareProcessor};
+use facilitator_core::formats::work::Parameters;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use snafu::{ResultExt, Snafu};
+
+use super::parameters;
+use crate::batch::{BatchDecision, BatchPatch};
+use crate::settings::Settings;
+use crate::status::{Events, FIELD_MANAGER, apply_status};
+use crate::window::WindowDecision;
+use crate::workload::{self, ObjectEvent, PlannedJob, Stage, Subject, WorkerContext};
+
+/// Writes to the API server at a time, of one processor.
+const WRITES: usize = 8;
+/// A Job is ended after six hours, whatever it does: a chunk takes minutes.
+const ACTIVE_DEADLINE_SECONDS: i64 = 21_600;
+/// A finished Job stays for five minutes, so that its end is seen by an operator that was away.
+const TTL_SECONDS: i32 = 300;
+
+/// Why a decision wasn't carried out.
+#[derive(Debug, Snafu)]
+pub enum ActError {
+    /// The API server refused or didn't answer.
+    #[snafu(display("{verb} {what}: {source}"))]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// On which object.
+        what: String,
+        /// Why it failed.
+        source: kube::Error,
+    },
+    /// An object of our name holds something else.
+    #[snafu(display("ConfigMap {name} exists with another content: delete it, it is made anew"))]
+    OtherContent {
+        /// Its name.
+        name: String,
+    },
+    /// Parameters aren't JSON: a fault of ours.
+    #[snafu(display("parameters.json can't be written: {source}"))]
+    Parameters {
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// What acting needs.
+pub struct Actor<'a> {
+    /// The API.
+    pub client: &'a Client,
+    /// Settings of the process.
+    pub settings: &'a Settings,
+    /// Events for people.
+    pub events: &'a Events,
+    /// The processor.
+    pub processor: &'a DataShareProcessor,
+    /// Its namespace.
+    pub namespace: &'a str,
+}
+
+impl Actor<'_> {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), self.namespace)
+    }
+
+    /// Deletes Jobs that don't start, their pods with them.
+    ///
+    /// # Errors
+    /// [`ActError::Api`].
+    pub async fn remove_jobs(&self, names: &[String]) -> Result<(), ActError> {
+        for name in names {
+            delete::<Job>(&self.api(), name, &DeleteParams::background()).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates, patches and deletes Batches, and tells what people should know.
+    ///
+    /// # Errors
+    /// [`ActError::Api`].
+    pub async fn batches(&self, decision: &BatchDecision, known: &[Batch]) -> Result<(), ActError> {
+        let api: Api<Batch> = self.api();
+        all(decision.create.iter().map(|batch| create(&api, batch, batch.status.as_ref()).boxed()).collect()).await?;
+        all(decision.patch.iter().map(|patch| patch_batch(&api, patch, known).boxed()).collect()).await?;
+        self.remove(&api, &decision.delete).await?;
+        self.tell(&decision.events).await;
+        Ok(())
+    }
+
+    /// Creates, patches and deletes AggregationWindows, and tells what people should know.
+    ///
+    /// # Errors
+    /// [`ActError::Api`].
+    pub async fn windows(&self, decision: &WindowDecision, known: &[AggregationWindow]) -> Result<(), ActError> {
+        let api: Api<AggregationWindow> = self.api();
+        for window in &decision.create {
+            create(&api, window, window.status.as_ref()).await?;
+        }
+        for patch in &decision.patch {
+            let before = known.iter().find(|window| window.name_any() == patch.name).and_then(|window| window.status.as_ref());
+            ignore_gone(apply_status(&api, &patch.name, before, &patch.status).await.map(drop))
+                .with_context(|_| ApiSnafu { verb: "patch the status of", what: &patch.name })?;
+        }
+        self.remove(&api, &decision.delete).await?;
+        self.tell(&decision.events).await;
+        Ok(())
+    }
+
+    async fn remove<K>(&self, api: &Api<K>, names: &[String]) -> Result<(), ActError>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    {
+        let parameters = DeleteParams::background();
+        all(names.iter().map(|name| delete(api, name, &parameters).boxed()).collect()).await
+    }
+
+    async fn tell(&self, events: &[ObjectEvent]) {
+        for event in events {
+            // Only the reference of the object is needed, and that takes its UID for `kubectl describe`.
+            match &event.subject {
+                Subject::Batch(name) => self.tell_of::<Batch>(name, event).await,
+                Subject::Window(name) => self.tell_of::<AggregationWindow>(name, event).await,
+            }
+        }
+    }
+
+    async fn tell_of<K>(&self, name: &str, event: &ObjectEvent)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    {
+        if let Ok(Some(object)) = self.api::<K>().get_metadata_opt(name).await {
+            let mut reference = object.object_ref(&());
+            // Partial metadata may come without its own kind.
+            reference.kind = Some(K::kind(&()).into_owned());
+            reference.api_version = Some(K::api_version(&()).into_owned());
+            self.events.publish_on(&reference, event.warning, event.reason, "Reconcile", &event.message).await;
+        }
+    }
+
+    /// Starts Jobs. Returns the ones that the API server refused, by stage, with its message; their work is planned again.
+    ///
+    /// # Errors
+    /// [`ActError`], for anything but the refusal of a Job.
+    pub async fn start(&self, jobs: &[PlannedJob], parameters: &Parameters) -> Result<Started, ActError> {
+        let mut started = Started::default();
+        if jobs.is_empty() {
+            return Ok(started);
+        }
+        let parameters = self.ensure_parameters(parameters).await?;
+        for planned in jobs {
+            let stage = planned.stage();
+            let (config_map, job) = self.build(planned, &parameters);
+            let name = job.name_any();
+            let created = match self.api::<Job>().create(&PostParams::default(), &job).await {
+                Ok(created) => created,
+                // Made before, and seen by the next list.
+                Err(kube::Error::Api(status)) if status.code == 409 => continue,
+                Err(kube::Error::Api(status)) if matches!(status.code, 400..=422) => {
+                    tracing::warn!(job = name, message = status.message, "the API server refuses a worker Job");
+                    started.refused.push((stage, status.message.clone()));
+                    continue;
+                }
+                Err(source) => return Err(ActError::Api { verb: "create Job", what: name, source }),
+            };
+            let config_map = workload::owned_by(config_map, &created);
+            ignore_existing(self.api::<ConfigMap>().create(&PostParams::default(), &config_map).await)
+                .with_context(|_| ApiSnafu { verb: "create ConfigMap", what: &name })?;
+            tracing::info!(job = name, stage = stage.label(), canary = planned.canary, "worker Job started");
+            started.stages.push(stage);
+        }
+        Ok(started)
+    }
+
+    /// The Job of a plan as this processor's.
+    #[must_use]
+    pub fn build(&self, planned: &PlannedJob, parameters_config_map: &str) -> (ConfigMap, Job) {
+        let (name, uid) = (self.processor.name_any(), self.processor.uid().unwrap_or_default());
+        let context = WorkerContext {
+            namespace: self.namespace,
+            processor_name: &name,
+            processor_uid: &uid,
+            generation: self.processor.metadata.generation.unwrap_or_default(),
+            spec: &self.processor.spec,
+            image: &self.settings.worker_image,
+            image_pull_policy: self.settings.worker_image_pull_policy.as_deref(),
+            parameters_config_map,
+            active_deadline_seconds: ACTIVE_DEADLINE_SECONDS,
+            ttl_seconds: TTL_SECONDS,
+        };
+        let (config_map, mut job) = workload::build(planned, &context);
+        job.metadata.owner_references = Some(vec![parameters::owner(self.processor)]);
+        (config_map, job)
+    }
+
+    /// Creates the ConfigMap of the parameters if it isn't there; returns its name.
+    async fn ensure_parameters(&self, parameters: &Parameters) -> Result<String, ActError> {
+        let wanted = parameters::config_map(self.processor, parameters).context(ParametersSnafu)?;
+        let (api, name) = (self.api::<ConfigMap>(), wanted.name_any());
+        let context = |verb| ApiSnafu { verb, what: name.clone() };
+        let existing = match api.get_opt(&name).await.context(context("get ConfigMap"))? {
+            Some(existing) => existing,
+            None => match api.create(&PostParams::default(), &wanted).await {
+                Ok(created) => created,
+                Err(kube::Error::Api(status)) if status.code == 409 => api.get(&name).await.context(context("get ConfigMap"))?,
+                Err(source) => return Err(source).context(context("create ConfigMap")),
+            },
+        };
+        snafu::ensure!(existing.data == wanted.data, OtherContentSnafu { name });
+        Ok(existing.name_any())
+    }
+}
+
+/// What became of Jobs to start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Started {
+    /// The stage of each Job that was created.
+    pub stages: Vec<Stage>,
+    /// Each refused one, with the API server's message.
+    pub refused: Vec<(Stage, String)>,
+}
+
+/// Some writes at a time, until one fails.
+async fn all(writes: Vec<BoxFuture<'_, Result<(), ActError>>>) -> Result<(), ActError> {
+    stream::iter(writes).buffer_unordered(WRITES).try_collect().await
+}
+
+/// Creates an object and then writes its status, which a create leaves out.
+async fn create<K, S>(api: &Api<K>, object: &K, status: Option<&S>) -> Result<(), ActError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Serialize + Clone + Debug,
+    S: Serialize + PartialEq,
+{
+    let name = object.name_any();
+    ignore_existing(api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, object).await)
+        .with_context(|_| ApiSnafu { verb: "create", what: &name })?;
+    if let Some(status) = status {
+        ignore_gone(apply_status(api, &name, None, status).await.map(drop))
+            .with_context(|_| ApiSnafu { verb: "patch the status of", what: &name })?;
+    }
+    Ok(())
+}
+
+/// Writes a Batch's status, and its labels where they differ.
+async fn patch_batch(api: &Api<Batch>, patch: &BatchPatch, known: &[Batch]) -> Result<(), ActError> {
+    let before = known.iter().find(|batch| batch.name_any() == patch.name);
+    let status = before.and_then(|batch| batch.status.as_ref());
+    ignore_gone(apply_status(api, &patch.name, status, &patch.status).await.map(drop))
+        .with_context(|_| ApiSnafu { verb: "patch the status of", what: &patch.name })?;
+    if before.is_none_or(|batch| batch.labels() != &patch.labels) {
+        let labels = serde_json::json!({"metadata": {"labels": patch.labels}});
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        ignore_gone(api.patch_metadata(&patch.name, &parameters, &Patch::Merge(&labels)).await.map(drop))
+            .with_context(|_| ApiSnafu { verb: "label", what: &patch.name })?;
+    }
+    Ok(())
+}
+
+async fn delete<K>(api: &Api<K>, name: &str, parameters: &DeleteParams) -> Result<(), ActError>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    ignore_gone(api.delete(name, parameters).await.map(drop)).with_context(|_| ApiSnafu { verb: "delete", what: name })
+}
+
+/// Already there: made before, by us or by the operator before us.
+fn ignore_existing<T>(result: kube::Result<T>) -> kube::Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// Gone: somebody deleted it since it was listed; the next look makes it anew where it is still due.
+fn ignore_gone(result: kube::Result<()>) -> kube::Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        result => result,
+    }
+}

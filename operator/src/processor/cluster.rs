@@ -1,0 +1,166 @@
+//! Looks at the cluster: a processor's Jobs with all that belongs to them, its Batches and its AggregationWindows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+use crds::names::PROCESSOR_LABEL;
+use crds::{AggregationWindow, Batch};
+use facilitator_core::formats::work::WorkList;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
+use kube::api::ListParams;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::metrics::{KindLabels, Metrics};
+use crate::workload::JobView;
+
+/// Objects of one page of a list.
+const PAGE: u32 = 500;
+
+/// Work lists by the UID of their Job: they never change.
+pub type WorkCache = BTreeMap<String, WorkList>;
+
+/// The Jobs of a processor, finished ones too as long as they exist. Their reports come later, from the ledger.
+///
+/// # Errors
+/// Those of the API server.
+pub async fn jobs(client: &Client, namespace: &str, processor: &str, cache: &mut WorkCache) -> kube::Result<Vec<JobView>> {
+    let of_processor = ListParams::default().labels(&format!("{PROCESSOR_LABEL}={processor}"));
+    let jobs = Api::<Job>::namespaced(client.clone(), namespace).list(&of_processor).await?.items;
+    let uids: BTreeSet<String> = jobs.iter().filter_map(Job::uid).collect();
+    cache.retain(|uid, _| uids.contains(uid));
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&of_processor).await?.items;
+    let mut views: Vec<JobView> = jobs.into_iter().map(|job| JobView { job, ..JobView::default() }).collect();
+    for view in &mut views {
+        let name = view.name().to_owned();
+        let of_job = |pod: &&Pod| pod.labels().get("batch.kubernetes.io/job-name") == Some(&name);
+        view.pods = pods.iter().filter(of_job).cloned().collect();
+        view.work = match cache.get(view.uid()) {
+            Some(work) => Some(work.clone()),
+            None => work(client, namespace, &view.job).await?,
+        };
+        if let Some(work) = &view.work {
+            cache.insert(view.uid().to_owned(), work.clone());
+        }
+    }
+    // Causes are only looked for where no pod runs.
+    if views.iter().any(|view| !view.is_finished() && !view.is_running()) {
+        let warnings = ListParams::default().fields("type=Warning");
+        let mut events = Api::<Event>::namespaced(client.clone(), namespace).list(&warnings).await?.items;
+        events.sort_by_key(last_seen);
+        for view in &mut views {
+            view.events = events.iter().filter(|event| is_about(event, view)).cloned().collect();
+        }
+    }
+    Ok(views)
+}
+
+/// When an Event was seen last, in whichever of its fields the writer keeps that.
+fn last_seen(event: &Event) -> Option<jiff::Timestamp> {
+    let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
+    let times = [series, event.last_timestamp.as_ref().map(|time| time.0), event.event_time.as_ref().map(|time| time.0)];
+    times.into_iter().flatten().max().or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
+}
+
+/// Whether an Event is about the Job or a pod of it.
+fn is_about(event: &Event, view: &JobView) -> bool {
+    let uid = event.involved_object.uid.as_deref();
+    uid.is_some() && (uid == view.job.metadata.uid.as_deref() || view.pods.iter().any(|pod| uid == pod.metadata.uid.as_deref()))
+}
+
+/// The work list of a Job, from the ConfigMap of its name, if it is this Job's.
+async fn work(client: &Client, namespace: &str, job: &Job) -> kube::Result<Option<WorkList>> {
+    let Some(config_map) = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(&job.name_any()).await? else {
+        return Ok(None);
+    };
+    let is_owned = config_map.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
+    let text = config_map.data.as_ref().filter(|_| is_owned).and_then(|data| data.get("work.json"));
+    Ok(text.and_then(|text| match serde_json::from_str(text) {
+        Ok(work) => Some(work),
+        Err(error) => {
+            tracing::warn!(job = job.name_any(), %error, "a work list can't be read: another version wrote it");
+            None
+        }
+    }))
+}
+
+/// The Batches of a processor that decode; the others are counted.
+///
+/// # Errors
+/// Those of the API server.
+pub async fn batches(client: &Client, namespace: &str, processor: &str, metrics: &Metrics) -> kube::Result<Vec<Batch>> {
+    children(client, namespace, "Batch", processor, metrics, |batch: &Batch| &batch.spec.processor).await
+}
+
+/// The AggregationWindows of a processor that decode; the others are counted.
+///
+/// # Errors
+/// Those of the API server.
+pub async fn windows(client: &Client, namespace: &str, processor: &str, metrics: &Metrics) -> kube::Result<Vec<AggregationWindow>> {
+    children(client, namespace, "AggregationWindow", processor, metrics, |window: &AggregationWindow| &window.spec.processor).await
+}
+
+/// Selected by field, which is immutable, and not by label, which anyone may have changed.
+async fn children<K>(
+    client: &Client,
+    namespace: &str,
+    kind: &'static str,
+    processor: &str,
+    metrics: &Metrics,
+    processor_of: impl for<'a> Fn(&'a K) -> &'a String,
+) -> kube::Result<Vec<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+{
+    let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
+    let mut parameters = ListParams::default().fields(&format!("spec.processor={processor}")).limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = api.list(&parameters).await?;
+        for DeserializeGuard(object) in page.items {
+            match object {
+                Ok(object) if processor_of(&object) == processor => all.push(object),
+                Ok(_) => {}
+                Err(invalid) => {
+                    metrics.undecodable.get_or_create(&KindLabels { kind }).inc();
+                    tracing::warn!(kind, name = invalid.metadata.name, error = invalid.error, "an object doesn't decode; it is left alone");
+                }
+            }
+        }
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => parameters = parameters.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn events_are_those_of_the_job_and_its_pods_latest_last() {
+        let event = |uid: &str, last: &str| -> Event {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {}, "involvedObject": {"uid": uid}, "lastTimestamp": last,
+            }))
+            .unwrap()
+        };
+        let view = JobView {
+            job: serde_json::from_value(serde_json::json!({"metadata": {"uid": "job"}})).unwrap(),
+            pods: vec![serde_json::from_value(serde_json::json!({"metadata": {"uid": "pod"}})).unwrap()],
+            ..JobView::default()
+        };
+        let early = event("job", "2026-11-20T00:00:00Z");
+        let late = event("pod", "2026-11-20T00:00:01Z");
+        assert!(last_seen(&early) < last_seen(&late));
+        assert!(is_about(&early, &view) && is_about(&late, &view));
+        assert!(!is_about(&event("other", "2026-11-20T00:00:00Z"), &view));
+    }
+}

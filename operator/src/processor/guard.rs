@@ -1,0 +1,153 @@
+//! Whether the two admission policies stand: each is tried by a server-side dry run that it must refuse.
+//!
+//! Without them whoever may create a DataShareProcessor could run a pod with any Secret and account of the namespace
+//! (`docs/security.md`).
+
+use crds::DataShareProcessor;
+use crds::conditions::{ADMISSION_GUARDED, reasons};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{HostPathVolumeSource, Volume};
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client, ResourceExt};
+
+use crate::settings::PolicyNames;
+use crate::status::Verdict;
+
+/// Name of every object that is only tried.
+const PROBE: &str = "prio-operator-guard-probe";
+/// An image that no list holds.
+const UNLISTED_IMAGE: &str = "prio-operator.invalid/guard-probe";
+
+/// What became of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was accepted.
+    Accepted,
+    /// It was refused, with this message.
+    Refused(String),
+}
+
+impl Answer {
+    /// Sorts a dry run's result; other failures than a refusal say nothing.
+    fn of<T>(result: kube::Result<T>) -> kube::Result<Self> {
+        match result {
+            Ok(_) => Ok(Self::Accepted),
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                Ok(Self::Refused(status.message.clone()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A probe, and the policy that must refuse it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The policy's name.
+    pub policy: String,
+    /// What was tried, for a person.
+    pub tried: &'static str,
+    /// What became of it.
+    pub answer: Answer,
+}
+
+/// Judges the probes: every one must be refused by its policy, by name. A refusal by something else proves nothing.
+#[must_use]
+pub fn judge(probes: &[Probe]) -> Verdict {
+    let problems: Vec<String> = probes
+        .iter()
+        .filter_map(|probe| match &probe.answer {
+            Answer::Accepted => Some(format!("{} does not refuse {}", probe.policy, probe.tried)),
+            Answer::Refused(message) if message.contains(&format!("'{}'", probe.policy)) => None,
+            Answer::Refused(message) => Some(format!("{} was not asked about {} ({message})", probe.policy, probe.tried)),
+        })
+        .collect();
+    if problems.is_empty() {
+        let message = "Both admission policies refuse what they must.";
+        return Verdict::new(ADMISSION_GUARDED, Some(true), reasons::OK, message);
+    }
+    let message = format!("{}. Install the chart prio-operator-cluster.", problems.join("; "));
+    Verdict::new(ADMISSION_GUARDED, Some(false), reasons::POLICY_MISSING, message)
+}
+
+/// Tries both policies in the processor's namespace. `job` is a Job as this operator would make it.
+///
+/// # Errors
+/// Where the API server can't be asked.
+pub async fn probe(client: &Client, policies: &PolicyNames, processor: &DataShareProcessor, job: &Job) -> kube::Result<Verdict> {
+    let namespace = processor.namespace().unwrap_or_default();
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let jobs: Api<Job> = Api::namespaced(client.clone(), &namespace);
+    let processors: Api<DataShareProcessor> = Api::namespaced(client.clone(), &namespace);
+    let (host_path, image) = (with_host_path(job.clone()), with_unlisted_image(job.clone()));
+    let author = DataShareProcessor { metadata: probe_metadata(), spec: processor.spec.clone(), status: None };
+    let (host_path, image, author) = tokio::join!(
+        jobs.create(&dry_run, &host_path),
+        jobs.create(&dry_run, &image),
+        processors.create(&dry_run, &author),
+    );
+    let of_workloads = |tried, answer| Probe { policy: policies.workloads.clone(), tried, answer };
+    Ok(judge(&[
+        of_workloads("a Job with a hostPath volume", Answer::of(host_path)?),
+        of_workloads("a Job with an image that is not listed", Answer::of(image)?),
+        Probe {
+            policy: policies.authors.clone(),
+            tried: "a DataShareProcessor by an author who may not read its Secrets",
+            answer: Answer::of(author)?,
+        },
+    ]))
+}
+
+fn probe_metadata() -> ObjectMeta {
+    ObjectMeta { name: Some(PROBE.to_owned()), ..ObjectMeta::default() }
+}
+
+fn with_host_path(mut job: Job) -> Job {
+    job.metadata = probe_metadata();
+    if let Some(pod) = job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) {
+        pod.volumes.get_or_insert_default().push(Volume {
+            name: "guard-probe".to_owned(),
+            host_path: Some(HostPathVolumeSource { path: "/".to_owned(), type_: None }),
+            ..Volume::default()
+        });
+    }
+    job
+}
+
+fn with_unlisted_image(mut job: Job) -> Job {
+    job.metadata = probe_metadata();
+    for container in job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()).into_iter().flat_map(|pod| &mut pod.containers) {
+        container.image = Some(UNLISTED_IMAGE.to_owned());
+    }
+    job
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_by_the_policy_itself_counts() {
+        let refused = |text: &str| Answer::Refused(text.to_owned());
+        let by_policy = "jobs.batch \"p\" is forbidden: ValidatingAdmissionPolicy 'w' with binding 'w' denied request: no hostPath";
+        let table = [
+            (Answer::Accepted, Some(false)),
+            (refused(by_policy), Some(true)),
+            (refused("jobs.batch is forbidden: User \"o\" cannot create resource \"jobs\""), Some(false)),
+            (refused("ValidatingAdmissionPolicy 'w-other' denied request"), Some(false)),
+        ];
+        for (answer, expected) in table {
+            let probe = Probe { policy: "w".into(), tried: "a Job", answer: answer.clone() };
+            assert_eq!(judge(&[probe]).status, expected, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn the_message_names_the_policy_that_is_missing() {
+        let probe = |policy: &str, answer| Probe { policy: policy.into(), tried: "a Job", answer };
+        let verdict = judge(&[probe("one", Answer::Accepted), probe("two", Answer::Refused("by 'two'".into()))]);
+        assert_eq!(verdict.reason, reasons::POLICY_MISSING);
+        assert!(verdict.message.contains("one") && !verdict.message.contains("two"), "{}", verdict.message);
+    }
+}

@@ -1,0 +1,202 @@
+//! What is remembered between looks at a processor, and the room that processors share. All of it may be lost: the
+//! ledger, the Jobs and the statuses say the rest.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use facilitator_core::formats::names::{BatchId, WindowId};
+use jiff::Timestamp;
+
+use super::cluster::WorkCache;
+use super::observe::LedgerCache;
+use crate::metrics::ProcessorKey;
+use crate::settings::Settings;
+use crate::status::Verdict;
+use crate::workload::{HealthMemory, PlannedJob, Retries, Room, Stage};
+
+/// What is remembered of one processor.
+#[derive(Debug, Default)]
+pub struct Memory {
+    uid: String,
+    generation: i64,
+    /// Whether its workers start.
+    pub health: HealthMemory,
+    /// Batches that failed or are blocked.
+    pub batches: Retries<BatchId>,
+    /// Windows that failed or are blocked.
+    pub windows: Retries<WindowId>,
+    /// Start of the oldest window that isn't over.
+    pub oldest_open: Option<Timestamp>,
+    /// When names of the whole history were listed last.
+    pub rebuilt: Option<Timestamp>,
+    /// What was read of the ledger.
+    pub ledger: LedgerCache,
+    /// Work lists of Jobs.
+    pub work: WorkCache,
+    /// Jobs that were refused since the last look.
+    pub refused: Vec<(Stage, String)>,
+    /// When the admission policies were tried, and what came out.
+    pub guard: Option<(Timestamp, Verdict)>,
+    /// Looks that failed since the last one that didn't.
+    pub failures: u32,
+    /// The generation that doesn't decode and of which that was told.
+    pub undecodable: Option<Option<i64>>,
+}
+
+impl Memory {
+    /// Forgets what was of another processor of the same name, and what another spec decided.
+    pub fn belong_to(&mut self, uid: &str, generation: i64) {
+        if self.uid != uid {
+            *self = Self { uid: uid.to_owned(), ..Self::default() };
+        }
+        if self.generation != generation {
+            self.generation = generation;
+            (self.oldest_open, self.guard, self.undecodable) = (None, None, None);
+            // Another spec may name another ledger.
+            self.ledger = LedgerCache::default();
+        }
+    }
+}
+
+/// Jobs and pods that a processor uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Unfinished Jobs.
+    pub jobs: u32,
+    /// Pods that they want at once.
+    pub pods: u32,
+    /// There is work that found no room.
+    waits: bool,
+}
+
+impl Usage {
+    /// Of unfinished Jobs, each with the pods that it wants.
+    pub fn of(pods: impl Iterator<Item = u32>) -> Self {
+        pods.fold(Self::default(), |sum, pods| Self { jobs: sum.jobs + 1, pods: sum.pods.saturating_add(pods), ..sum })
+    }
+
+    /// With what was planned.
+    #[must_use]
+    pub fn and(self, planned: &[PlannedJob]) -> Self {
+        planned.iter().fold(self, |sum, job| Self { jobs: sum.jobs + 1, pods: sum.pods.saturating_add(job.parallelism), ..sum })
+    }
+}
+
+/// What planned Jobs leave of the room.
+#[must_use]
+pub fn less(room: Room, planned: &[PlannedJob]) -> Room {
+    let used = Usage::default().and(planned);
+    Room { jobs: room.jobs.saturating_sub(used.jobs), pods: room.pods.saturating_sub(used.pods) }
+}
+
+/// What all processors use.
+#[derive(Debug, Default)]
+pub struct Usages(BTreeMap<ProcessorKey, Usage>);
+
+impl Usages {
+    /// What the caps leave for one processor that uses `own`. While others wait, each has an equal share at most, so that
+    /// one with much work can't keep the others waiting for ever.
+    #[must_use]
+    pub fn room(&self, key: &ProcessorKey, own: Usage, settings: &Settings) -> Room {
+        let others = || self.0.iter().filter(|(other, _)| *other != key).map(|(_, usage)| usage);
+        let sharing = 1 + u32::try_from(others().filter(|usage| usage.waits).count()).unwrap_or(u32::MAX - 1);
+        let left = |limit: u32, own: u32, others: u32| {
+            let free = limit.saturating_sub(own).saturating_sub(others);
+            if sharing == 1 { free } else { free.min((limit / sharing).max(1).saturating_sub(own)) }
+        };
+        Room {
+            jobs: left(settings.max_jobs, own.jobs, others().map(|usage| usage.jobs).sum()),
+            pods: left(settings.max_pods, own.pods, others().map(|usage| usage.pods).sum()),
+        }
+    }
+
+    /// Notes what a processor uses, and whether it has more to do.
+    pub fn set(&mut self, key: &ProcessorKey, usage: Usage, waits: bool) {
+        self.0.insert(key.clone(), Usage { waits, ..usage });
+    }
+}
+
+/// What is remembered of all processors.
+#[derive(Debug, Default)]
+pub struct Memories {
+    of: Mutex<BTreeMap<ProcessorKey, Arc<tokio::sync::Mutex<Memory>>>>,
+    usages: tokio::sync::Mutex<Usages>,
+}
+
+impl Memories {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<ProcessorKey, Arc<tokio::sync::Mutex<Memory>>>> {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of one processor.
+    #[must_use]
+    pub fn of(&self, key: &ProcessorKey) -> Arc<tokio::sync::Mutex<Memory>> {
+        self.entries().entry(key.clone()).or_default().clone()
+    }
+
+    /// The processors that something is remembered of.
+    #[must_use]
+    pub fn keys(&self) -> Vec<ProcessorKey> {
+        self.entries().keys().cloned().collect()
+    }
+
+    /// A processor is gone.
+    pub fn forget(&self, key: &ProcessorKey) {
+        self.entries().remove(key);
+        // Where somebody plans right now, the entry goes at the next sweep.
+        if let Ok(mut usages) = self.usages.try_lock() {
+            usages.0.remove(key);
+        }
+    }
+
+    /// What all processors use; held while one plans.
+    pub async fn usage(&self) -> tokio::sync::MutexGuard<'_, Usages> {
+        self.usages.lock().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::settings::Flags;
+    use clap::Parser;
+
+    fn settings(jobs: &str, pods: &str) -> Settings {
+        let flags = ["operator", "--namespaces=a", "--worker-image=w:1", "--max-jobs", jobs, "--max-pods", pods];
+        Settings::try_from(Flags::try_parse_from(flags).unwrap()).unwrap()
+    }
+
+    fn key(name: &str) -> ProcessorKey {
+        ("a".to_owned(), name.to_owned())
+    }
+
+    #[test]
+    fn the_caps_hold_over_all_processors_and_are_shared_while_others_wait() {
+        let usage = |jobs, pods| Usage { jobs, pods, waits: false };
+        let room = |jobs, pods| Room { jobs, pods };
+        let settings = settings("4", "10");
+        let mut usages = Usages::default();
+        assert_eq!(usages.room(&key("a"), usage(0, 0), &settings), room(4, 10));
+        assert_eq!(usages.room(&key("a"), usage(1, 3), &settings), room(3, 7));
+        usages.set(&key("b"), usage(2, 6), false);
+        assert_eq!(usages.room(&key("a"), usage(1, 3), &settings), room(1, 1));
+        usages.set(&key("b"), usage(0, 0), true);
+        assert_eq!(usages.room(&key("a"), usage(1, 3), &settings), room(1, 2));
+        assert_eq!(usages.room(&key("a"), usage(3, 9), &settings), room(0, 0));
+        assert_eq!(usages.room(&key("b"), usage(0, 0), &settings), room(4, 10), "its own entry doesn't count against it");
+    }
+
+    #[test]
+    fn another_spec_looks_at_everything_again_and_another_processor_forgets_all() {
+        let mut memory = Memory::default();
+        memory.belong_to("uid-1", 1);
+        (memory.oldest_open, memory.failures) = (Some(Timestamp::UNIX_EPOCH), 3);
+        memory.belong_to("uid-1", 1);
+        assert!(memory.oldest_open.is_some());
+        memory.belong_to("uid-1", 2);
+        assert_eq!((memory.oldest_open, memory.failures), (None, 3));
+        memory.belong_to("uid-2", 2);
+        assert_eq!(memory.failures, 0);
+    }
+}

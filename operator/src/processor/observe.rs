@@ -1,0 +1,345 @@
+//! Looks at mailboxes: names only, and of the ledger what people and plans need to know. Opens no record, no packet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use facilitator_core::formats::ledger::{
+    DELIVERED, LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, PLANS, REJECTED, RELEASED, REPORTS, RESULTS, Rejected,
+    WindowResult,
+};
+use facilitator_core::formats::names::{AggregationId, BatchTime};
+use facilitator_core::formats::work::Report;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use mailbox::{ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
+use snafu::{ResultExt, Snafu};
+
+use crate::inventory::{Listed, Listings};
+use crate::metrics::{MailboxLabels, Metrics};
+
+/// Objects of the ledger that are read at a time.
+const READS: usize = 16;
+
+/// Why mailboxes couldn't be looked at.
+#[derive(Debug, Snafu)]
+pub enum ObserveError {
+    /// A mailbox can't be opened, listed or read.
+    #[snafu(display("{mailbox} mailbox: {source}"))]
+    Listing {
+        /// `ingestion`, `peer-validation` or `ledger`.
+        mailbox: &'static str,
+        /// Why.
+        source: MailboxError,
+    },
+    /// An object of the ledger is not what belongs there.
+    #[snafu(display("{source}"))]
+    Ledger {
+        /// Why.
+        source: LedgerError,
+    },
+}
+
+/// The three mailboxes that the operator may list.
+#[derive(Clone, Debug)]
+pub struct Mailboxes {
+    ingestion: Arc<dyn Mailbox>,
+    peer_validation: Arc<dyn Mailbox>,
+    ledger: Arc<dyn Mailbox>,
+}
+
+/// What was read of the ledger before: its objects never change.
+#[derive(Clone, Debug, Default)]
+pub struct LedgerCache {
+    rejections: BTreeMap<String, Rejected>,
+    results: BTreeMap<String, WindowResult>,
+    reports: BTreeMap<String, Vec<Report>>,
+}
+
+impl LedgerCache {
+    /// Forgets the reports of Jobs that are gone.
+    pub fn keep_reports(&mut self, jobs: &BTreeSet<&str>) {
+        self.reports.retain(|job, _| jobs.contains(job.as_str()));
+    }
+}
+
+impl Mailboxes {
+    /// Opens those of a spec.
+    ///
+    /// # Errors
+    /// [`ObserveError::Listing`] for a URL that is malformed or that this build has no backend for.
+    pub fn open(mailboxes: &crds::processor::Mailboxes) -> Result<Self, ObserveError> {
+        let open = |mailbox, url: &str| MailboxUrl::parse(url).and_then(|url| open_mailbox(&url)).context(ListingSnafu { mailbox });
+        Ok(Self {
+            ingestion: open("ingestion", &mailboxes.ingestion.url)?,
+            peer_validation: open("peer-validation", &mailboxes.peer_validation.url)?,
+            ledger: open("ledger", &mailboxes.ledger.url)?,
+        })
+    }
+
+    /// From mailboxes that are open.
+    #[must_use]
+    pub fn of(ingestion: Arc<dyn Mailbox>, peer_validation: Arc<dyn Mailbox>, ledger: Arc<dyn Mailbox>) -> Self {
+        Self { ingestion, peer_validation, ledger }
+    }
+
+    /// Reads `ledger.json`; `None` where it isn't there yet.
+    ///
+    /// # Errors
+    /// [`ObserveError::Ledger`] where it is something else, [`ObserveError::Listing`] where it can't be read.
+    pub async fn ledger_identity(&self) -> Result<Option<LedgerIdentity>, ObserveError> {
+        let key = ObjectKey::parse(LEDGER_OBJECT).context(ListingSnafu { mailbox: "ledger" })?;
+        let bytes = match self.ledger.read(&key, LedgerIdentity::MAX_BYTES).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == MailboxErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ObserveError::Listing { mailbox: "ledger", source }),
+        };
+        LedgerIdentity::from_bytes(&key, &bytes).map(Some).context(LedgerSnafu)
+    }
+
+    /// Reads the reports of a finished Job, once.
+    ///
+    /// # Errors
+    /// [`ObserveError::Listing`]. A report that doesn't decode is logged and left out: the ledger decides anyway.
+    pub async fn reports(&self, job: &str, cache: &mut LedgerCache) -> Result<Vec<Report>, ObserveError> {
+        if let Some(reports) = cache.reports.get(job) {
+            return Ok(reports.clone());
+        }
+        let request = ListRequest { prefix: format!("{REPORTS}/{job}/"), ..ListRequest::default() };
+        let page = self.ledger.list_all(&request).await.context(ListingSnafu { mailbox: "ledger" })?;
+        let keys = page.objects.into_iter().map(|meta| meta.key);
+        let reports: Vec<Report> = self.read_all(keys).await?.into_iter().map(|(_, report)| report).collect();
+        cache.reports.insert(job.to_owned(), reports.clone());
+        Ok(reports)
+    }
+
+    /// Lists what is from `from` on, the ledger first: an answer that is in a mailbox after its ledger object was listed
+    /// is only seen later, never the other way round.
+    ///
+    /// # Errors
+    /// [`ObserveError::Listing`].
+    pub async fn listings(
+        &self,
+        from: Timestamp,
+        aggregations: &BTreeSet<String>,
+        cache: &mut LedgerCache,
+        metrics: &Metrics,
+    ) -> Result<Listings, ObserveError> {
+        let range = Range { from: BatchTime::from_timestamp(from), aggregations };
+        let ledger = measured("ledger", metrics, range.ledger(self.ledger.as_ref())).await?;
+        let ingestion = measured("ingestion", metrics, range.batches(self.ingestion.as_ref())).await?;
+        let peer_validation = measured("peer-validation", metrics, range.batches(self.peer_validation.as_ref())).await?;
+        self.read_new(&ledger, cache).await?;
+        let names: BTreeSet<&str> = ledger.iter().map(|listed| listed.name.as_str()).collect();
+        cache.rejections.retain(|name, _| names.contains(name.as_str()));
+        cache.results.retain(|name, _| names.contains(name.as_str()));
+        let (rejections, results) = (cache.rejections.clone(), cache.results.clone());
+        Ok(Listings { ingestion, peer_validation, ledger, rejections, results })
+    }
+
+    /// Reads refusals and results that weren't read before.
+    async fn read_new(&self, ledger: &[Listed], cache: &mut LedgerCache) -> Result<(), ObserveError> {
+        let unread = |folder: &str, known: &dyn Fn(&str) -> bool| {
+            let prefix = format!("{folder}/");
+            let names = ledger.iter().filter(|listed| listed.name.starts_with(&prefix) && !known(&listed.name));
+            names.filter_map(|listed| ObjectKey::parse(listed.name.clone()).ok()).collect::<Vec<_>>()
+        };
+        let rejected = unread(REJECTED, &|name| cache.rejections.contains_key(name));
+        let results = unread(RESULTS, &|name| cache.results.contains_key(name));
+        cache.rejections.extend(self.read_all(rejected).await?);
+        cache.results.extend(self.read_all(results).await?);
+        Ok(())
+    }
+
+    /// Reads some at a time; by name, those that are there and decode.
+    async fn read_all<T: LedgerObject + Send>(
+        &self,
+        keys: impl IntoIterator<Item = ObjectKey>,
+    ) -> Result<Vec<(String, T)>, ObserveError> {
+        let reads: Vec<_> = keys.into_iter().map(|key| self.read::<T>(key).boxed()).collect();
+        let read: Vec<(ObjectKey, Option<T>)> = stream::iter(reads).buffered(READS).try_collect().await?;
+        Ok(read.into_iter().filter_map(|(key, object)| Some((key.into_string(), object?))).collect())
+    }
+
+    /// `None`: gone since it was listed, or not what belongs there, which is logged.
+    async fn read<T: LedgerObject>(&self, key: ObjectKey) -> Result<(ObjectKey, Option<T>), ObserveError> {
+        let read = match self.ledger.read(&key, T::MAX_BYTES).await {
+            Ok(bytes) => T::from_bytes(&key, &bytes).map_err(|error| error.to_string()),
+            Err(error) if error.kind() == MailboxErrorKind::NotFound => return Ok((key, None)),
+            Err(error) if error.kind() == MailboxErrorKind::TooLarge => Err(error.to_string()),
+            Err(source) => return Err(ObserveError::Listing { mailbox: "ledger", source }),
+        };
+        match read {
+            Ok(object) => Ok((key, Some(object))),
+            Err(error) => {
+                tracing::warn!(object = key.as_str(), error, "an object of the ledger can't be used");
+                Ok((key, None))
+            }
+        }
+    }
+}
+
+/// Times a listing and counts its failure.
+async fn measured(
+    mailbox: &'static str,
+    metrics: &Metrics,
+    listing: impl Future<Output = Result<Vec<Listed>, MailboxError>>,
+) -> Result<Vec<Listed>, ObserveError> {
+    let begun = Instant::now();
+    let listed = listing.await;
+    let labels = MailboxLabels { mailbox };
+    metrics.listing_seconds.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+    listed.context(ListingSnafu { mailbox }).inspect_err(|_| {
+        metrics.listing_errors.get_or_create(&labels).inc();
+    })
+}
+
+/// Which names are asked for.
+struct Range<'a> {
+    /// `None`: before the years that names can hold, so from the first name on.
+    from: Option<BatchTime>,
+    /// Empty: all.
+    aggregations: &'a BTreeSet<String>,
+}
+
+impl Range<'_> {
+    /// `<agg>/<time>/…` of ingestion and validation mailboxes. What is no aggregation's is listed as it is, to be counted.
+    async fn batches(&self, mailbox: &dyn Mailbox) -> Result<Vec<Listed>, MailboxError> {
+        let mut listed = Vec::new();
+        for folder in self.folders(mailbox, "", &mut listed).await? {
+            self.names(mailbox, folder, BatchTime::to_path, &mut listed).await?;
+        }
+        Ok(listed)
+    }
+
+    /// The five folders of the ledger that plans rest on.
+    async fn ledger(&self, mailbox: &dyn Mailbox) -> Result<Vec<Listed>, MailboxError> {
+        let mut listed = Vec::new();
+        for kind in [DELIVERED, REJECTED, PLANS, RELEASED, RESULTS] {
+            let label = if matches!(kind, DELIVERED | REJECTED) { BatchTime::to_path } else { BatchTime::to_compact };
+            for folder in self.folders(mailbox, &format!("{kind}/"), &mut listed).await? {
+                self.names(mailbox, folder, label, &mut listed).await?;
+            }
+        }
+        Ok(listed)
+    }
+
+    /// The aggregations' folders under `prefix`; objects beside them go to `listed`.
+    async fn folders(&self, mailbox: &dyn Mailbox, prefix: &str, listed: &mut Vec<Listed>) -> Result<Vec<String>, MailboxError> {
+        let request = ListRequest { prefix: prefix.to_owned(), folders: true, ..ListRequest::default() };
+        let page = mailbox.list_all(&request).await?;
+        listed.extend(page.objects.into_iter().filter(|meta| meta.key.as_str() != LEDGER_OBJECT).map(of));
+        let takes = |folder: &String| {
+            let name = folder.strip_prefix(prefix).unwrap_or(folder).trim_end_matches('/');
+            AggregationId::parse(name).is_ok() && (self.aggregations.is_empty() || self.aggregations.contains(name))
+        };
+        Ok(page.folders.into_iter().filter(takes).collect())
+    }
+
+    async fn names(
+        &self,
+        mailbox: &dyn Mailbox,
+        folder: String,
+        label: fn(BatchTime) -> String,
+        listed: &mut Vec<Listed>,
+    ) -> Result<(), MailboxError> {
+        // The label itself is no name but the beginning of the first one that is wanted.
+        let start_after = self.from.map(|from| format!("{folder}{}", label(from)));
+        let request = ListRequest { prefix: folder, start_after, ..ListRequest::default() };
+        listed.extend(mailbox.list_all(&request).await?.objects.into_iter().map(of));
+        Ok(())
+    }
+}
+
+fn of(meta: mailbox::ObjectMeta) -> Listed {
+    Listed { name: meta.key.into_string(), stored: meta.modified }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    use mailbox::MemoryMailbox;
+
+    fn put(mailbox: &MemoryMailbox, names: &[&str]) {
+        for name in names {
+            mailbox.replace(&ObjectKey::parse(*name).unwrap(), &b"{}\n"[..]);
+        }
+    }
+
+    fn names(listed: &[Listed]) -> Vec<&str> {
+        listed.iter().map(|listed| listed.name.as_str()).collect()
+    }
+
+    const UUID: &str = "00000000-0000-0000-0000-000000000001";
+
+    fn three() -> (Arc<MemoryMailbox>, Arc<MemoryMailbox>, Arc<MemoryMailbox>, Mailboxes) {
+        let of = |name| Arc::new(MemoryMailbox::new(name));
+        let (ingestion, peer, ledger) = (of("ingestion"), of("peer"), of("ledger"));
+        let mailboxes = Mailboxes::of(ingestion.clone(), peer.clone(), ledger.clone());
+        (ingestion, peer, ledger, mailboxes)
+    }
+
+    #[tokio::test]
+    async fn only_what_is_from_the_oldest_open_window_on_is_listed() {
+        let (ingestion, _, ledger, mailboxes) = three();
+        let (old, first, later) = ("2026/11/20/07/59", "2026/11/20/08/00", "2026/11/21/00/00");
+        let batch = |time: &str| format!("agg/{time}/{UUID}.batch");
+        put(&ingestion, &[&batch(old), &batch(first), &batch(later), "stray", &format!("other/{first}/{UUID}.batch")]);
+        let delivered = |time: &str| format!("delivered/agg/{time}/{UUID}");
+        put(&ledger, &["ledger.json", &delivered(old), &delivered(later), "plans/agg/202611200000-202611200800"]);
+        put(&ledger, &["plans/agg/202611200800-202611201600", &format!("records/agg/{first}/{UUID}")]);
+        let metrics = Metrics::default();
+        let from = "2026-11-20T08:00:00Z".parse().unwrap();
+        let only = BTreeSet::from(["agg".to_owned()]);
+        let listings = mailboxes.listings(from, &only, &mut LedgerCache::default(), &metrics).await.unwrap();
+        assert_eq!(names(&listings.ingestion), ["stray", &batch(first), &batch(later)]);
+        assert_eq!(names(&listings.ledger), [&delivered(later), "plans/agg/202611200800-202611201600"]);
+        let all = mailboxes.listings(from, &BTreeSet::new(), &mut LedgerCache::default(), &metrics).await.unwrap();
+        assert_eq!(all.ingestion.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn refusals_and_results_are_read_once_and_bad_ones_do_not_stop_the_rest() {
+        let (_, _, ledger, mailboxes) = three();
+        let good = Rejected {
+            revision: 1,
+            reason: facilitator_core::formats::ledger::RejectedReason::Empty,
+            message: "no packets".into(),
+            header_digest: None,
+            packet_digest: None,
+        };
+        let name = format!("rejected/agg/2026/11/20/08/00/{UUID}");
+        let key = ObjectKey::parse(name.clone()).unwrap();
+        ledger.replace(&key, good.to_bytes().unwrap());
+        put(&ledger, &["rejected/agg/2026/11/20/08/01/00000000-0000-0000-0000-000000000002"]);
+        let (mut cache, metrics) = (LedgerCache::default(), Metrics::default());
+        let listings = mailboxes.listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut cache, &metrics).await.unwrap();
+        assert_eq!(listings.rejections.len(), 1);
+        assert_eq!(listings.rejections[&name], good);
+        assert_eq!(listings.ledger.len(), 2);
+        ledger.remove(&key);
+        let listings = mailboxes.listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut cache, &metrics).await.unwrap();
+        assert!(listings.rejections.is_empty(), "what is gone is forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_refuses_is_named_and_counted() {
+        let (ingestion, _, _, mailboxes) = three();
+        ingestion.fail_next(1);
+        let metrics = Metrics::default();
+        let listed = mailboxes.listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut LedgerCache::default(), &metrics).await;
+        assert!(listed.unwrap_err().to_string().contains("ingestion"));
+        let text = metrics.encode(Timestamp::UNIX_EPOCH).unwrap();
+        assert!(text.contains("mailbox_listing_errors_total{mailbox=\"ingestion\"} 1"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn the_identity_of_a_ledger_is_absent_right_or_wrong() {
+        let (_, _, ledger, mailboxes) = three();
+        assert_eq!(mailboxes.ledger_identity().await.unwrap(), None);
+        put(&ledger, &["ledger.json"]);
+        assert!(matches!(mailboxes.ledger_identity().await, Err(ObserveError::Ledger { .. })));
+    }
+}

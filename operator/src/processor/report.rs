@@ -1,0 +1,229 @@
+//! What a processor's status says. Pure.
+
+use crds::conditions::{MAILBOXES_LISTED, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY, reasons};
+use crds::processor::{BatchCounts, DataShareProcessorStatus, WindowCounts};
+use facilitator_core::formats::ledger::LedgerIdentity;
+use facilitator_core::formats::names::WindowId;
+use facilitator_core::formats::work::Share;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::status::{Verdict, condition_is_true, set_condition};
+
+/// Why nothing is planned until somebody changes something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// One of [`reasons`].
+    pub reason: &'static str,
+    /// What to do.
+    pub message: String,
+}
+
+/// What one look at a processor found out; `None`: not known this time, so the condition stays as it was.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Nothing is planned until somebody changes something.
+    pub stall: Option<Stall>,
+    /// `spec.suspend`.
+    pub suspended: bool,
+    /// Whether the listing worked; the error where not.
+    pub listed: Option<Result<(), String>>,
+    /// Whether workers start.
+    pub workers: Option<Verdict>,
+    /// Windows past their time and not over.
+    pub overdue: Option<Vec<WindowId>>,
+    /// Whether the admission policies stand.
+    pub guarded: Option<Verdict>,
+    /// The ledger's identity, if it has one.
+    pub ledger: Option<LedgerIdentity>,
+    /// First window that is ours.
+    pub start_at: Option<Timestamp>,
+    /// See [`super::parameters::agreement_digest`].
+    pub agreement_digest: String,
+    /// Counts of batches and windows.
+    pub counts: Option<(BatchCounts, WindowCounts)>,
+}
+
+/// The status that follows; `before` is the one that is there.
+#[must_use]
+pub fn status(before: Option<&DataShareProcessorStatus>, findings: &Findings, generation: i64, now: Timestamp) -> DataShareProcessorStatus {
+    let mut status = before.cloned().unwrap_or_default();
+    let generation = Some(generation);
+    let mut set = |verdict: &Verdict| set_condition(&mut status.conditions, verdict, generation, now);
+    set(&match &findings.stall {
+        Some(stall) => Verdict::new(STALLED, Some(true), stall.reason, &stall.message),
+        None => Verdict::new(STALLED, Some(false), reasons::OK, "Nothing needs to be changed."),
+    });
+    match &findings.listed {
+        Some(Ok(())) => set(&Verdict::new(MAILBOXES_LISTED, Some(true), reasons::OK, "All mailboxes were listed.")),
+        Some(Err(error)) => set(&Verdict::new(MAILBOXES_LISTED, Some(false), reasons::LISTING_FAILED, error)),
+        None => {}
+    }
+    if let Some(workers) = &findings.workers {
+        set(workers);
+    }
+    if let Some(overdue) = &findings.overdue {
+        set(&on_time(overdue));
+    }
+    if let Some(guarded) = &findings.guarded {
+        set(guarded);
+    }
+    let ready = readiness(findings, &status);
+    set_condition(&mut status.conditions, &ready, generation, now);
+    // The most asked first.
+    status.conditions.sort_by_key(|condition| (condition.type_ != READY, condition.type_ != STALLED));
+    status.observed_generation = generation;
+    // A ledger that is another's is not remembered: the one of before may come back.
+    if let Some(ledger) = findings.ledger.as_ref().filter(|_| findings.stall.is_none()) {
+        status.ledger_id = Some(ledger.id.to_string());
+    }
+    if let Some(start_at) = findings.start_at {
+        status.start_at = Some(start_at.to_string());
+    }
+    status.agreement_digest = Some(findings.agreement_digest.clone());
+    if let Some((batches, windows)) = &findings.counts {
+        status.batches = Some(batches.clone());
+        status.windows = Some(windows.clone());
+    }
+    status
+}
+
+fn on_time(overdue: &[WindowId]) -> Verdict {
+    let Some(first) = overdue.first() else {
+        return Verdict::new(WINDOWS_ON_TIME, Some(true), reasons::OK, "No window is past its time.");
+    };
+    let others = match overdue.len() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let message = format!("Window {}{others} should be summed by now: look at its AggregationWindow.", first.path());
+    Verdict::new(WINDOWS_ON_TIME, Some(false), reasons::WINDOW_OVERDUE, message)
+}
+
+/// `Ready`: the last listing worked, workers start, no window is overdue; neither stalled nor suspended.
+fn readiness(findings: &Findings, status: &DataShareProcessorStatus) -> Verdict {
+    if let Some(stall) = &findings.stall {
+        return Verdict::new(READY, Some(false), stall.reason, &stall.message);
+    }
+    if findings.suspended {
+        let message = "spec.suspend is set: no new Jobs, running ones finish, windows wait.";
+        return Verdict::new(READY, Some(false), reasons::SUSPENDED, message);
+    }
+    for needed in [MAILBOXES_LISTED, WORKERS_READY, WINDOWS_ON_TIME] {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == needed);
+        match (condition_is_true(&status.conditions, needed), condition) {
+            (Some(true), _) => {}
+            (Some(false), Some(condition)) => return Verdict::new(READY, Some(false), &condition.reason, &condition.message),
+            _ => return Verdict::new(READY, None, reasons::PENDING, format!("{needed} is not known yet.")),
+        }
+    }
+    Verdict::new(READY, Some(true), reasons::OK, "Mailboxes are listed, workers start, no window is overdue.")
+}
+
+/// Compares the ledger that is there with the one that the status remembers and with the spec.
+#[must_use]
+pub fn check_ledger(found: Option<&LedgerIdentity>, remembered: Option<&str>, instance: &str, share: Share) -> Option<Stall> {
+    let Some(found) = found else {
+        return remembered.map(|id| Stall {
+            reason: reasons::LEDGER_GONE,
+            message: format!(
+                "The ledger {id} has no ledger.json any more. Bring the ledger back, or correct its URL; starting with an empty \
+                 one would sum everything again."
+            ),
+        });
+    };
+    let problem = if found.instance != instance || found.share != share {
+        format!("The ledger belongs to instance {} with share {:?}, this is {instance} with share {share:?}", found.instance, found.share)
+    } else if remembered.is_some_and(|id| id.parse::<Uuid>().ok() != Some(found.id)) {
+        format!("The ledger is {}, the one used so far was {}", found.id, remembered.unwrap_or_default())
+    } else {
+        return None;
+    };
+    Some(Stall { reason: reasons::LEDGER_MISMATCH, message: format!("{problem}. Correct mailboxes.ledger or bring the ledger back.") })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn identity(id: u128, instance: &str, share: Share) -> LedgerIdentity {
+        let start_at = "2026-11-20T00:00:00Z".to_owned();
+        LedgerIdentity { revision: 1, id: Uuid::from_u128(id), instance: instance.to_owned(), share, start_at }
+    }
+
+    #[test]
+    fn a_ledger_is_adopted_once_and_never_swapped() {
+        let (one, two) = (Uuid::from_u128(1).to_string(), Uuid::from_u128(2).to_string());
+        let ours = identity(1, "us", Share::First);
+        let table = [
+            (None, None, None),
+            (None, Some(&one), Some(reasons::LEDGER_GONE)),
+            (Some(&ours), None, None),
+            (Some(&ours), Some(&one), None),
+            (Some(&ours), Some(&two), Some(reasons::LEDGER_MISMATCH)),
+            (Some(&identity(1, "them", Share::First)), Some(&one), Some(reasons::LEDGER_MISMATCH)),
+            (Some(&identity(1, "us", Share::Second)), None, Some(reasons::LEDGER_MISMATCH)),
+        ]
+        .map(|(found, remembered, expected)| (found.cloned(), remembered.cloned(), expected));
+        for (found, remembered, expected) in table {
+            let stall = check_ledger(found.as_ref(), remembered.as_deref(), "us", Share::First);
+            assert_eq!(stall.map(|stall| stall.reason), expected, "{found:?} {remembered:?}");
+        }
+    }
+
+    fn good() -> Findings {
+        Findings {
+            listed: Some(Ok(())),
+            workers: Some(Verdict::new(WORKERS_READY, Some(true), reasons::OK, "")),
+            overdue: Some(Vec::new()),
+            ..Findings::default()
+        }
+    }
+
+    fn ready(findings: &Findings) -> (String, String) {
+        let status = status(None, findings, 1, Timestamp::UNIX_EPOCH);
+        let ready = &status.conditions[0];
+        assert_eq!(ready.type_, READY);
+        (ready.status.clone(), ready.reason.clone())
+    }
+
+    #[test]
+    fn ready_says_the_first_thing_that_is_wrong() {
+        let of = |change: fn(&mut Findings)| {
+            let mut findings = good();
+            change(&mut findings);
+            ready(&findings)
+        };
+        let expected = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        assert_eq!(of(|_| {}), expected("True", reasons::OK));
+        assert_eq!(of(|f| f.suspended = true), expected("False", reasons::SUSPENDED));
+        assert_eq!(of(|f| f.listed = Some(Err("no".into()))), expected("False", reasons::LISTING_FAILED));
+        assert_eq!(of(|f| f.workers = None), expected("Unknown", reasons::PENDING));
+        let refused = |f: &mut Findings| f.workers = Some(Verdict::new(WORKERS_READY, Some(false), reasons::QUOTA_EXCEEDED, "full"));
+        assert_eq!(of(refused), expected("False", reasons::QUOTA_EXCEEDED));
+        let unguarded = |f: &mut Findings| f.guarded = Some(Verdict::new("AdmissionGuarded", Some(false), reasons::POLICY_MISSING, ""));
+        assert_eq!(of(unguarded), expected("True", reasons::OK));
+        let overdue = |f: &mut Findings| f.overdue = Some(vec![WindowId::parse("agg/202611200000-202611200800").unwrap()]);
+        assert_eq!(of(overdue), expected("False", reasons::WINDOW_OVERDUE));
+        let stalled = |f: &mut Findings| f.stall = Some(Stall { reason: reasons::LEDGER_GONE, message: "gone".into() });
+        assert_eq!(of(stalled), expected("False", reasons::LEDGER_GONE));
+    }
+
+    #[test]
+    fn a_second_look_that_finds_the_same_changes_nothing() {
+        let first = status(None, &good(), 1, Timestamp::from_second(1).unwrap());
+        assert_eq!(status(Some(&first), &good(), 1, Timestamp::from_second(9).unwrap()), first);
+    }
+
+    #[test]
+    fn a_swapped_ledger_is_not_remembered() {
+        let mut findings = good();
+        findings.ledger = Some(identity(1, "us", Share::First));
+        let before = status(None, &findings, 1, Timestamp::UNIX_EPOCH);
+        findings.ledger = Some(identity(2, "us", Share::First));
+        findings.stall = Some(Stall { reason: reasons::LEDGER_MISMATCH, message: String::new() });
+        let after = status(Some(&before), &findings, 1, Timestamp::UNIX_EPOCH);
+        assert_eq!(after.ledger_id, before.ledger_id);
+    }
+}

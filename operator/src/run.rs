@@ -1,0 +1,270 @@
+//! Runs the controller over the watched namespaces, behind the lease, until asked to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
+use crds::{AggregationWindow, Batch};
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use kube::core::NamespaceResourceScope;
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::Config as ControllerConfig;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, predicates, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use snafu::{ResultExt, Snafu};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Health;
+use crate::lease;
+use crate::metrics::Metrics;
+use crate::processor::memory::Memories;
+use crate::processor::{self, Context, Guarded};
+use crate::schema;
+use crate::settings::{Settings, Watched};
+use crate::status::Events;
+
+/// Changes that come within it are looked at once.
+const DEBOUNCE: Duration = Duration::from_millis(500);
+/// Processors that are looked at at a time, of one watched namespace.
+const CONCURRENCY: u16 = 4;
+/// How often left-overs of processors that are gone are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(120);
+/// How often the API server is asked at the start, until it answers.
+const FIRST_ANSWER_RETRY: Duration = Duration::from_secs(2);
+
+/// Why the operator ended.
+#[derive(Debug, Snafu)]
+pub enum RunError {
+    /// A lease was lost: another may work now, so this one must not.
+    #[snafu(display("the lease was lost; the process ends so that two operators don't work at the same time"))]
+    LeaseLost,
+    /// Metrics and probes can't be served.
+    #[snafu(display("{address} can't be listened on: {source}; give another --http-address"))]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What the operator is given by `main`.
+pub struct Parts {
+    /// The API, with retries.
+    pub client: Client,
+    /// The API for leases, without retries.
+    pub lease_client: Client,
+    /// Settings.
+    pub settings: Settings,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
+    /// Cancelled by SIGTERM and SIGINT.
+    pub stop: CancellationToken,
+}
+
+/// Runs until asked to stop: the running reconciles finish, then the lease is given back.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(parts: Parts) -> Result<(), RunError> {
+    let Parts { client, lease_client, settings, metrics, clock, stop } = parts;
+    let health = Health::new(metrics.clone(), clock);
+    let address = settings.http_address;
+    let listener = tokio::net::TcpListener::bind(address).await.context(ListenSnafu { address })?;
+    let server = tokio::spawn(axum::serve(listener, health.clone().router()).into_future());
+    let served = lead(client, lease_client, settings, metrics, clock, &stop, &health).await;
+    server.abort();
+    served
+}
+
+async fn lead(
+    client: Client,
+    lease_client: Client,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    clock: fn() -> Timestamp,
+    stop: &CancellationToken,
+    health: &Health,
+) -> Result<(), RunError> {
+    if !answered(&client, stop).await {
+        return Ok(());
+    }
+    health.set_ready(true);
+    let identity = format!("{}_{}", settings.identity, uuid::Uuid::new_v4());
+    let leadership = match &settings.lease_name {
+        Some(name) => {
+            let namespaces = lease_namespaces(&settings, lease_client.default_namespace());
+            match lease::acquire(&lease_client, &namespaces, name, &identity, clock, stop).await {
+                Some(leadership) => Some(leadership),
+                None => return Ok(()),
+            }
+        }
+        None => None,
+    };
+    metrics.leader.set(1);
+    schema::check(&client, &metrics).await;
+    let lost = leadership.as_ref().map_or_else(CancellationToken::new, lease::Leadership::lost);
+    let context = Arc::new(Context {
+        events: Events::new(client.clone(), identity),
+        timing: processor::timing(&settings),
+        client,
+        settings,
+        metrics: metrics.clone(),
+        clock,
+        memories: Memories::default(),
+    });
+    tokio::select! {
+        // A lost lease ends the work at once, wherever it is: all writes are idempotent.
+        () = lost.cancelled() => {
+            metrics.leader.set(0);
+            return Err(RunError::LeaseLost);
+        }
+        () = work(&context, stop) => {}
+    }
+    health.set_ready(false);
+    if let Some(leadership) = leadership {
+        leadership.release().await;
+    }
+    metrics.leader.set(0);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits for the API server; `false`: asked to stop before.
+async fn answered(client: &Client, stop: &CancellationToken) -> bool {
+    loop {
+        match client.apiserver_version().await {
+            Ok(version) => {
+                tracing::info!(version = version.git_version, "the API server answers");
+                return true;
+            }
+            Err(error) => tracing::warn!(%error, "the API server doesn't answer; trying again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(FIRST_ANSWER_RETRY) => {}
+        }
+    }
+}
+
+/// The operator's own namespace and every watched one, sorted; with all namespaces, only its own.
+fn lease_namespaces(settings: &Settings, default: &str) -> Vec<String> {
+    let own = settings.lease_namespace.clone().unwrap_or_else(|| default.to_owned());
+    let mut namespaces = vec![own];
+    if let Watched::Namespaces(watched) = &settings.watched {
+        namespaces.extend(watched.iter().cloned());
+    }
+    namespaces.sort();
+    namespaces.dedup();
+    namespaces
+}
+
+/// One controller per watched namespace, so that the operator needs no right outside of them.
+async fn work(context: &Arc<Context>, stop: &CancellationToken) {
+    let namespaces: Vec<Option<String>> = match &context.settings.watched {
+        Watched::All => vec![None],
+        Watched::Namespaces(namespaces) => namespaces.iter().cloned().map(Some).collect(),
+    };
+    let each = namespaces.into_iter().map(|namespace| async move {
+        tokio::join!(control(context, namespace.as_deref(), stop), sweeping(context, namespace.as_deref(), stop));
+    });
+    futures::future::join_all(each).await;
+}
+
+async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &CancellationToken) {
+    let client = &context.client;
+    let controller: Controller<Guarded> = Controller::new(scoped(client, namespace), watcher::Config::default());
+    controller
+        .with_config(ControllerConfig::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        // Of Jobs every change counts; of Batches and windows only what people do: what we write ourselves is no news.
+        .watches_stream(changes::<Job, _>(client, namespace, every_version), processor_of)
+        .watches_stream(changes::<Batch, _>(client, namespace, predicates::generation.combine(predicates::annotations)), processor_of)
+        .watches_stream(
+            changes::<AggregationWindow, _>(client, namespace, predicates::generation.combine(predicates::annotations)),
+            processor_of,
+        )
+        .run(processor::reconcile, processor::on_error, context.clone())
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                // Failed reconciles are told by the error policy; this is about the watches.
+                if !matches!(error, kube::runtime::controller::Error::ReconcilerFailed(..)) {
+                    tracing::warn!(%error, "a watch failed; it is tried again");
+                }
+            }
+        })
+        .await;
+}
+
+fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(client: &Client, namespace: Option<&str>) -> Api<K> {
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// The metadata of objects that we made, as they change: it decodes whatever the rest looks like.
+fn changes<K, P>(
+    client: &Client,
+    namespace: Option<&str>,
+    predicate: P,
+) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    P: Predicate<PartialObjectMeta<K>> + Send + 'static,
+{
+    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGED_BY}"));
+    watcher(scoped::<PartialObjectMeta<K>>(client, namespace), ours)
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(predicate, PredicateConfig::default())
+}
+
+fn every_version<K: Resource>(object: &K) -> Option<u64> {
+    predicates::resource_version(object)
+}
+
+fn processor_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<ObjectRef<Guarded>>
+where
+    PartialObjectMeta<K>: ResourceExt,
+{
+    let name = object.labels().get(PROCESSOR_LABEL)?.clone();
+    Some(ObjectRef::new(&name).within(&object.namespace()?))
+}
+
+async fn sweeping(context: &Arc<Context>, namespace: Option<&str>, stop: &CancellationToken) {
+    loop {
+        if let Err(error) = processor::sweep::sweep(context, namespace).await {
+            tracing::warn!(%error, "left-overs of processors that are gone could not be looked for");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::settings::Flags;
+    use clap::Parser;
+
+    #[test]
+    fn leases_are_taken_in_the_same_order_by_every_process() {
+        let of = |arguments: &[&str]| {
+            let flags = Flags::try_parse_from([&["operator", "--worker-image=w:1"], arguments].concat()).unwrap();
+            lease_namespaces(&Settings::try_from(flags).unwrap(), "default")
+        };
+        assert_eq!(of(&["--namespaces=b,a", "--lease-namespace=m"]), ["a", "b", "m"]);
+        assert_eq!(of(&["--namespaces=m", "--lease-namespace=m"]), ["m"]);
+        assert_eq!(of(&["--all-namespaces", "--lease-namespace=m"]), ["m"]);
+        assert_eq!(of(&["--all-namespaces"]), ["default"]);
+    }
+}

@@ -1,0 +1,452 @@
+//! The operator against a real API server (no node is needed: what pods would do is written by the tests).
+//!
+//! Set `PRIO_OPERATOR_TEST_KUBECONFIG` to the path of an administrator's kubeconfig; without it nothing is tested here:
+//! `tests/cluster/cluster --name test up control` starts one.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use crds::{AggregationWindow, Batch, DataShareProcessor};
+use facilitator_core::formats::ledger::{Delivered, DeliveredPut, LedgerIdentity, LedgerObject, Rejected, RejectedReason};
+use facilitator_core::formats::work::{BatchOutcome, BatchReport, Parameters, Report, Share, WorkList};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::ApiResource;
+use kube::{Api, Client, Config, CustomResourceExt, ResourceExt};
+use mailbox::{FileMailbox, Mailbox, ObjectKey};
+use operator::metrics::Metrics;
+use operator::run::{Parts, RunError, run};
+use operator::settings::{Flags, Settings};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const FOLDERS: [&str; 5] = ["ingestion", "peer-validation", "ledger", "outgoing-peer", "portal"];
+
+/// A namespace of its own, five folders, and an API.
+struct Place {
+    client: Client,
+    namespace: String,
+    folders: tempfile::TempDir,
+}
+
+/// `None`, with a line, where no cluster is given.
+async fn place(name: &str) -> Option<Place> {
+    let Ok(path) = std::env::var("PRIO_OPERATOR_TEST_KUBECONFIG") else {
+        #[allow(clippy::print_stderr)]
+        {
+            eprintln!("skipped: PRIO_OPERATOR_TEST_KUBECONFIG isn't set");
+        }
+        return None;
+    };
+    let kubeconfig = Kubeconfig::read_from(path).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let client = Client::try_from(config).unwrap();
+    apply_definitions(&client).await;
+    let namespace = format!("{name}-{}", &Uuid::new_v4().simple().to_string()[..8]);
+    let object = json!({"metadata": {"name": namespace}});
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+    for account in ["intake", "aggregate"] {
+        let object = serde_json::from_value(json!({"metadata": {"name": account}})).unwrap();
+        accounts.create(&PostParams::default(), &object).await.unwrap();
+    }
+    let folders = tempfile::tempdir().unwrap();
+    for folder in FOLDERS {
+        std::fs::create_dir(folders.path().join(folder)).unwrap();
+    }
+    Some(Place { client, namespace, folders })
+}
+
+/// As generated, but for a share that this operator doesn't know: what a later version may have added.
+async fn apply_definitions(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in [DataShareProcessor::crd(), Batch::crd(), AggregationWindow::crd()] {
+        let mut value = serde_json::to_value(&definition).unwrap();
+        let share = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/share/enum";
+        if let Some(Value::Array(shares)) = value.pointer_mut(share) {
+            shares.push(json!("Third"));
+        }
+        let parameters = PatchParams::apply("test").force();
+        api.patch(&definition.name_any(), &parameters, &Patch::Apply(&value)).await.unwrap();
+    }
+    for definition in [DataShareProcessor::crd(), Batch::crd(), AggregationWindow::crd()] {
+        until("the definitions are served", async || {
+            let conditions = api.get(&definition.name_any()).await.ok()?.status?.conditions?;
+            conditions.iter().any(|c| c.type_ == "Established" && c.status == "True").then_some(())
+        })
+        .await;
+    }
+}
+
+/// Waits until something is so, half a minute at most.
+async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "still not so after 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A running operator.
+struct Running {
+    stop: CancellationToken,
+    metrics: Arc<Metrics>,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl Running {
+    async fn stopped(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(15), self.task).await.unwrap().unwrap().unwrap();
+    }
+}
+
+impl Place {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn start_operator(&self) -> Running {
+        let flags = [
+            "operator",
+            "--namespaces",
+            &self.namespace,
+            "--lease-namespace",
+            &self.namespace,
+            "--worker-image=registry.example/worker:1",
+            "--tick-seconds=1",
+            "--missing-packet-seconds=1",
+            "--blocked-retry-seconds=600",
+            "--http-address=127.0.0.1:0",
+        ];
+        let settings = Settings::try_from(Flags::try_parse_from(flags).unwrap()).unwrap();
+        let (stop, metrics) = (CancellationToken::new(), Arc::new(Metrics::default()));
+        let parts = Parts {
+            client: self.client.clone(),
+            lease_client: self.client.clone(),
+            settings,
+            metrics: metrics.clone(),
+            clock: Timestamp::now,
+            stop: stop.clone(),
+        };
+        Running { stop, metrics, task: tokio::spawn(run(parts)) }
+    }
+
+    fn mailbox(&self, folder: &str) -> FileMailbox {
+        FileMailbox::in_folder(&self.folders.path().join(folder)).unwrap()
+    }
+
+    async fn put(&self, folder: &str, name: &str, content: Vec<u8>) {
+        self.mailbox(folder).put_if_absent(&ObjectKey::parse(name).unwrap(), content.into()).await.unwrap();
+    }
+
+    /// Names are all that discovery reads.
+    async fn put_batch(&self, id: &str) {
+        for part in ["batch.avro", "batch", "batch.sig"] {
+            self.put("ingestion", &format!("{id}.{part}"), b"x".to_vec()).await;
+        }
+    }
+
+    fn spec(&self) -> Value {
+        let mailbox = |name: &str| json!({"url": format!("file://{}", self.folders.path().join(name).display()), "volume": {"claimName": name}});
+        let party = |id: &str| {
+            let point = "BIl6j+J6dYttxALdjISDv6ZI4/VWVEhUzaS05LgrsfswmbLOgNt9HUC2E0w+9RqZx3XMkdEHBHfNuCSMpOwofVQ=";
+            json!({"inline": {"batchSigningKeys": [{"id": id, "publicKey": point}]}})
+        };
+        json!({
+            "share": "First",
+            "instance": "us-ct",
+            "ingestor": party("ingestor"),
+            "peer": party("peer"),
+            "portal": {"inline": {}},
+            "mailboxes": {
+                "ingestion": mailbox("ingestion"),
+                "peerValidation": mailbox("peer-validation"),
+                "ledger": mailbox("ledger"),
+                "outgoing": {"peer": mailbox("outgoing-peer"), "portal": mailbox("portal")},
+            },
+            "keys": {
+                "batchSigning": {"secretRef": {"name": "signing"}},
+                "packetDecryption": [{"secretRef": {"name": "packet"}}],
+            },
+            "windows": {"startAt": "2026-01-01T00:00:00Z", "minClients": 1},
+            "workers": {
+                "intake": {"serviceAccountName": "intake"},
+                "aggregate": {"serviceAccountName": "aggregate"},
+                "batchesPerPod": 2,
+                "startDeadlineSeconds": 600,
+            },
+        })
+    }
+
+    async fn create_processor(&self, name: &str, spec: Value) {
+        let resource = ApiResource::erase::<DataShareProcessor>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let object = json!({
+            "apiVersion": "prio-operator.io/v1alpha1",
+            "kind": "DataShareProcessor",
+            "metadata": {"name": name},
+            "spec": spec,
+        });
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// Waits until a condition of a processor has a status and a reason.
+    async fn condition(&self, name: &str, kind: &str, status: &str, reason: &str) -> Condition {
+        let resource = ApiResource::erase::<DataShareProcessor>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        until(&format!("{name}: {kind}={status} ({reason})"), async || {
+            let object = api.get(name).await.ok()?;
+            let conditions: Vec<Condition> = serde_json::from_value(object.data.pointer("/status/conditions")?.clone()).ok()?;
+            conditions.into_iter().find(|c| c.type_ == kind && c.status == status && c.reason == reason)
+        })
+        .await
+    }
+
+    async fn first_job(&self) -> Job {
+        until("a worker Job", async || self.api::<Job>().list(&ListParams::default()).await.ok()?.items.into_iter().next()).await
+    }
+
+    /// As a kubelet would: the Job's pods run.
+    async fn let_pods_run(&self, job: &Job) {
+        let api = self.api::<Pod>();
+        let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
+        let pods = until("the Job's pods", async || {
+            let pods = api.list(&of_job).await.ok()?.items;
+            (!pods.is_empty()).then_some(pods)
+        })
+        .await;
+        for pod in pods {
+            let running = json!({"name": "worker", "image": "w", "imageID": "w", "ready": true, "restartCount": 0,
+                                 "state": {"running": {"startedAt": Timestamp::now().to_string()}}});
+            let status = json!({"status": {"phase": "Running", "containerStatuses": [running]}});
+            api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        }
+    }
+
+    /// As the Job controller would, had its pods succeeded.
+    async fn complete(&self, job: &Job) {
+        let completions = job.spec.as_ref().unwrap().completions.unwrap();
+        let now = Timestamp::now();
+        let second = Timestamp::from_second(now.as_second()).unwrap().to_string();
+        let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": second});
+        let indexes = if completions == 1 { "0".to_owned() } else { format!("0-{}", completions - 1) };
+        let status = json!({"status": {
+            "conditions": [condition("SuccessCriteriaMet"), condition("Complete")],
+            "startTime": second, "completionTime": second, "succeeded": completions, "completedIndexes": indexes,
+            "active": 0, "ready": 0, "terminating": 0, "uncountedTerminatedPods": {},
+        }});
+        let api = self.api::<Job>();
+        // The Job controller writes as well and may be first.
+        until("the Job is complete", async || {
+            api.patch_status(&job.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await.ok()
+        })
+        .await;
+    }
+
+    async fn gone(self) {
+        let _ = Api::<Namespace>::all(self.client.clone()).delete(&self.namespace, &DeleteParams::default()).await;
+    }
+}
+
+fn identity(id: u128) -> Vec<u8> {
+    let start_at = "2026-01-01T00:00:00Z".to_owned();
+    LedgerIdentity { revision: 1, id: Uuid::from_u128(id), instance: "us-ct".into(), share: Share::First, start_at }.to_bytes().unwrap()
+}
+
+/// Three batches an hour ago, so that their window is open.
+fn batch_names() -> Vec<(String, Uuid)> {
+    let time = Timestamp::now().checked_sub(SignedDuration::from_hours(1)).unwrap().strftime("%Y/%m/%d/%H/%M").to_string();
+    (1..=3).map(|n| (time.clone(), Uuid::from_u128(n))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_become_jobs_and_reports_become_outcomes() {
+    let Some(place) = place("batches").await else { return };
+    let names = batch_names();
+    for (time, uuid) in &names {
+        place.put_batch(&format!("agg/{time}/{uuid}")).await;
+    }
+    let mut undecodable = place.spec();
+    undecodable["share"] = json!("Third");
+    for (field, folder) in [("ingestion", "a"), ("peerValidation", "b"), ("ledger", "c")] {
+        undecodable["mailboxes"][field]["url"] = json!(format!("file:///mailboxes/{folder}"));
+    }
+    place.create_processor("unreadable", undecodable).await;
+    place.create_processor("us-ct", place.spec()).await;
+    let operator = place.start_operator();
+
+    let job = place.first_job().await;
+    let spec = job.spec.clone().unwrap();
+    let pod = spec.template.spec.clone().unwrap();
+    assert_eq!((spec.completions, spec.completion_mode.as_deref()), (Some(2), Some("Indexed")));
+    assert_eq!(pod.service_account_name.as_deref(), Some("intake"));
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    assert_eq!(pod.containers[0].image.as_deref(), Some("registry.example/worker:1"));
+    assert_eq!(job.metadata.owner_references.as_ref().unwrap()[0].name, "us-ct");
+
+    let config_maps = place.api::<ConfigMap>();
+    let list = until("the work list", async || config_maps.get_opt(&job.name_any()).await.ok()?).await;
+    let Ok(WorkList::Intake { work, chunks, .. }) = serde_json::from_str(&list.data.as_ref().unwrap()["work.json"]) else {
+        panic!("{list:?}");
+    };
+    assert_eq!((work, chunks.iter().map(Vec::len).collect::<Vec<_>>()), (job.name_any(), vec![2, 1]));
+    assert_eq!(list.immutable, Some(true));
+    let volumes: BTreeMap<_, _> = pod.volumes.unwrap().into_iter().map(|volume| (volume.name.clone(), volume)).collect();
+    let parameters = volumes["parameters"].config_map.as_ref().unwrap().name.clone();
+    let parameters = config_maps.get(&parameters).await.unwrap();
+    let parameters: Parameters = serde_json::from_str(&parameters.data.unwrap()["parameters.json"]).unwrap();
+    assert_eq!((parameters.instance.as_str(), parameters.ledger_id), ("us-ct", None));
+
+    // Nothing can start here: there is no node, and no claim.
+    let workers = until("the cause is named", async || {
+        let processor = place.api::<DataShareProcessor>().get("us-ct").await.ok()?;
+        processor.status?.conditions.into_iter().find(|c| c.type_ == "WorkersReady" && c.status == "False")
+    })
+    .await;
+    assert!(["MountMissing", "Unschedulable"].contains(&workers.reason.as_str()), "{workers:?}");
+    place.condition("us-ct", "AdmissionGuarded", "False", "PolicyMissing").await;
+    // One that doesn't decode says so and doesn't keep the other from work.
+    place.condition("unreadable", "Stalled", "True", "InvalidSpec").await;
+
+    place.let_pods_run(&job).await;
+    place.condition("us-ct", "WorkersReady", "True", "AsExpected").await;
+    place.condition("us-ct", "Ready", "True", "AsExpected").await;
+
+    // What a worker would leave behind.
+    place.put("ledger", "ledger.json", identity(7)).await;
+    let name = |n: usize| format!("agg/{}/{}", names[n].0, names[n].1);
+    let delivered = Delivered {
+        revision: 1,
+        record_digest: "00".repeat(32),
+        signature_object: format!("{}.validity_0.sig", name(0)),
+        store_time_millis: None,
+        put: DeliveredPut::Created,
+    };
+    place.put("ledger", &format!("delivered/{}", name(0)), delivered.to_bytes().unwrap()).await;
+    let rejected = Rejected {
+        revision: 1,
+        reason: RejectedReason::DigestMismatch,
+        message: "the packets are not the header's".into(),
+        header_digest: None,
+        packet_digest: None,
+    };
+    place.put("ledger", &format!("rejected/{}", name(1)), rejected.to_bytes().unwrap()).await;
+    let told = |n: usize, outcome, reason: &str| BatchReport {
+        aggregation: "agg".into(),
+        time: names[n].0.clone(),
+        uuid: names[n].1,
+        outcome,
+        reason: reason.into(),
+        message: format!("batch {n}"),
+        packets: 10,
+        excluded: 1,
+    };
+    let report = |index: u32, batches| Report { revision: 1, work: job.name_any(), index, pod_uid: "p".into(), batches, windows: vec![] };
+    let first = vec![told(0, BatchOutcome::Validated, ""), told(1, BatchOutcome::Rejected, "DigestMismatch")];
+    let second = vec![told(2, BatchOutcome::Blocked, "SignerUnknown")];
+    for (index, batches) in [(0, first), (1, second)] {
+        let name = format!("reports/{}/{index}-p", job.name_any());
+        place.put("ledger", &name, report(index, batches).to_bytes().unwrap()).await;
+    }
+    place.complete(&job).await;
+
+    let outcomes = until("three outcomes", async || {
+        let batches = place.api::<Batch>().list(&ListParams::default()).await.ok()?.items;
+        let outcome = |batch: Batch| Some((batch.spec.uuid.clone(), batch.status?.outcome?));
+        let outcomes: Vec<_> = batches.into_iter().filter_map(outcome).collect();
+        (outcomes.len() == 3).then(|| outcomes.into_iter().collect::<BTreeMap<_, _>>())
+    })
+    .await;
+    let of = |n: usize| outcomes[&names[n].1.to_string()].as_str();
+    assert_eq!((of(0), of(1), of(2)), ("Validated", "Rejected", "Blocked"));
+    let processor = until("the ledger is remembered", async || {
+        let processor = place.api::<DataShareProcessor>().get("us-ct").await.ok()?;
+        processor.status.as_ref()?.ledger_id.is_some().then_some(processor)
+    })
+    .await;
+    assert_eq!(processor.status.unwrap().ledger_id, Some(Uuid::from_u128(7).to_string()));
+    let windows = place.api::<AggregationWindow>().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!((windows.len(), windows[0].spec.aggregation.as_str()), (1, "agg"));
+
+    // What is done stays done: deleted Batches come back with their outcome, and no Job is started for them.
+    place.api::<Batch>().delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    until("the Batches are back", async || {
+        let batches = place.api::<Batch>().list(&ListParams::default()).await.ok()?.items;
+        let ended = batches.iter().filter(|b| b.status.as_ref().is_some_and(|s| s.outcome.is_some())).count();
+        (ended >= 2).then_some(())
+    })
+    .await;
+    let jobs = place.api::<Job>().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(jobs.len(), 1, "{:?}", jobs.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
+
+    // A processor that is deleted takes its windows along (the garbage collector) and its Batches (the operator, in time).
+    operator.stopped().await;
+    place.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_swapped_or_gone_stalls_and_one_that_comes_back_heals() {
+    let Some(place) = place("ledger").await else { return };
+    place.put("ledger", "ledger.json", identity(1)).await;
+    place.create_processor("us-ct", place.spec()).await;
+    let operator = place.start_operator();
+    place.condition("us-ct", "MailboxesListed", "True", "AsExpected").await;
+    let ledger = place.folders.path().join("ledger/ledger.json");
+    let swap = |path: &Path, id| std::fs::write(path, identity(id)).unwrap();
+
+    std::fs::remove_file(&ledger).unwrap();
+    place.condition("us-ct", "Stalled", "True", "LedgerGone").await;
+    place.condition("us-ct", "Ready", "False", "LedgerGone").await;
+    swap(&ledger, 2);
+    place.condition("us-ct", "Stalled", "True", "LedgerMismatch").await;
+    // Nothing is planned on another's ledger.
+    let (time, uuid) = &batch_names()[0];
+    place.put_batch(&format!("agg/{time}/{uuid}")).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(place.api::<Job>().list(&ListParams::default()).await.unwrap().items.is_empty());
+
+    // A restart doesn't forget which ledger was ours.
+    operator.stopped().await;
+    let operator = place.start_operator();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    place.condition("us-ct", "Stalled", "True", "LedgerMismatch").await;
+    swap(&ledger, 1);
+    place.condition("us-ct", "Stalled", "False", "AsExpected").await;
+    place.first_job().await;
+    operator.stopped().await;
+    place.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_operators_one_works_and_the_other_takes_over() {
+    let Some(place) = place("lease").await else { return };
+    let (one, two) = (place.start_operator(), place.start_operator());
+    until("one leads", async || (one.metrics.leader.get() + two.metrics.leader.get() == 1).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(one.metrics.leader.get() + two.metrics.leader.get(), 1);
+    let (leading, waiting) = if one.metrics.leader.get() == 1 { (one, two) } else { (two, one) };
+    leading.stopped().await;
+    until("the other leads", async || (waiting.metrics.leader.get() == 1).then_some(())).await;
+    waiting.stopped().await;
+    place.gone().await;
+}
