@@ -4,6 +4,8 @@ mod object;
 mod outcome;
 mod plan;
 mod retention;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -61,7 +61,8 @@ pub(super) fn labels(processor: &str, outcome: Option<&str>) -> BTreeMap<String,
 
 /// The status that tells an outcome. What only a report tells (packets, excluded) stays from before where there is none.
 pub(super) fn status(outcome: &Outcome, before: Option<&Batch>, now: Timestamp) -> BatchStatus {
-    let generation = before.and_then(|object| object.metadata.generation);
+    // The spec never changes: what is made now has generation 1.
+    let generation = before.and_then(|object| object.metadata.generation).or(Some(1));
     let mut status = before.and_then(|object| object.status.clone()).unwrap_or_default();
     let word = outcome.kind.word();
     for condition in [READY, VALIDATED] {

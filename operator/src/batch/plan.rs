@@ -172,7 +172,10 @@ fn plan(input: &BatchInput<'_>, memory: &Retries<BatchId>, batches: &[Seen<'_>])
     let workers = &input.processor.spec.workers;
     let taken: u32 = input.jobs.iter().map(JobView::pods_wanted).sum();
     let pods = workers.max_pods.saturating_sub(taken).min(input.room.pods);
-    if input.processor.spec.suspend || input.allowance == Allowance::Wait || input.room.jobs == 0 || pods == 0 {
+    let held = input.processor.spec.suspend || input.allowance == Allowance::Wait;
+    // A Job whose work list can't be read holds nobody knows what.
+    let unknown = input.jobs.iter().any(|view| !view.is_finished() && view.work.is_none());
+    if held || unknown || input.room.jobs == 0 || pods == 0 {
         return None;
     }
     let per_pod = usize::try_from(workers.batches_per_pod).unwrap_or(usize::MAX).max(1);

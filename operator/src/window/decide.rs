@@ -277,7 +277,10 @@ fn plan(input: &WindowInput<'_>, memory: &Retries<WindowId>, seen: &[Seen<'_>]) 
     let workers = &input.processor.spec.workers;
     let taken: u32 = input.jobs.iter().map(JobView::pods_wanted).sum();
     let pods = workers.max_pods.saturating_sub(taken).min(input.room.pods);
-    if input.processor.spec.suspend || input.allowance == Allowance::Wait || input.room.jobs == 0 || pods == 0 {
+    let held = input.processor.spec.suspend || input.allowance == Allowance::Wait;
+    // A Job whose work list can't be read holds nobody knows what.
+    let unknown = input.jobs.iter().any(|view| !view.is_finished() && view.work.is_none());
+    if held || unknown || input.room.jobs == 0 || pods == 0 {
         return None;
     }
     let mut due: Vec<_> = seen.iter().filter(|one| one.state == State::Due).collect();

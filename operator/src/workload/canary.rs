@@ -30,6 +30,8 @@ pub struct HealthInput<'a> {
     pub jobs: &'a [JobView],
     /// The spec's generation.
     pub generation: i64,
+    /// The workers' image of today.
+    pub image: &'a str,
     /// `spec.workers.startDeadlineSeconds`.
     pub start_deadline: SignedDuration,
     /// The operator's settings.
@@ -90,7 +92,7 @@ pub struct WorkersHealth {
 }
 
 /// Judges both stages. A cause is told when first seen; its Job is removed at the start deadline, or at once when the spec
-/// has changed since; then single canary Jobs are tried until one starts.
+/// or the image has changed since; then single canary Jobs are tried until one starts.
 #[must_use]
 pub fn health(input: &HealthInput<'_>, now: Timestamp) -> WorkersHealth {
     let mut remove = Vec::new();
@@ -135,7 +137,11 @@ fn stage(
             shown_by: BTreeSet::new(),
             counted: BTreeSet::new(),
         });
-        known.cause = cause;
+        // The kubelet words one fault in several ways: the first stands, so that status isn't written every tick.
+        let is_shown = job.is_some_and(|job| known.shown_by.contains(job.uid()));
+        if !is_shown || known.cause.reason != cause.reason {
+            known.cause = cause;
+        }
         known.shown_by.extend(job.map(|job| job.uid().to_owned()));
         if over && job.is_none_or(|job| known.counted.insert(job.uid().to_owned())) {
             known.next_canary = now.checked_add(wait(known.tries, input.timing)).unwrap_or(Timestamp::MAX);
@@ -144,7 +150,8 @@ fn stage(
         }
     };
     for view in &jobs {
-        let outdated = view.generation().is_some_and(|generation| generation != input.generation);
+        let outdated = view.generation().is_some_and(|generation| generation != input.generation)
+            || view.image().is_some_and(|image| image != input.image);
         if view.end() == Some(JobEnd::ConfigurationRefused) {
             // What an older spec got refused says nothing of this one.
             if !outdated && view.created() > went_well {

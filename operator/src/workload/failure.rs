@@ -38,14 +38,14 @@ fn name(pod: &Pod) -> &str {
 fn of_containers(pod: &Pod) -> Option<Cause> {
     pod.status.as_ref()?.container_statuses.iter().flatten().find_map(|status| {
         let waiting = status.state.as_ref()?.waiting.as_ref()?;
+        let said = waiting.message.as_deref().or(waiting.reason.as_deref()).unwrap_or_default();
         let reason = match waiting.reason.as_deref()? {
             "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable"
             | "ImageInspectError" | "SignatureValidationFailed" => reasons::IMAGE_NOT_PULLED,
-            "CreateContainerConfigError" => reasons::MOUNT_MISSING,
-            "CreateContainerError" | "RunContainerError" | "PostStartHookError" => reasons::NOT_STARTED,
+            "CreateContainerConfigError" if said.contains("not found") => reasons::MOUNT_MISSING,
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "PostStartHookError" => reasons::NOT_STARTED,
             _ => return None,
         };
-        let said = waiting.message.as_deref().or(waiting.reason.as_deref()).unwrap_or_default();
         Some(Cause { reason, message: format!("Pod {}: image {}: {said}", name(pod), status.image) })
     })
 }

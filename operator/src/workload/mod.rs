@@ -6,6 +6,11 @@ mod job;
 mod retry;
 mod view;
 
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
+
 use facilitator_core::formats::work::{AggregateItem, IntakeItem};
 use jiff::SignedDuration;
 

@@ -66,6 +66,12 @@ impl JobView {
         self.job.metadata.annotations.as_ref()?.get(GENERATION_ANNOTATION)?.parse().ok()
     }
 
+    /// Its pods' image.
+    #[must_use]
+    pub fn image(&self) -> Option<&str> {
+        self.job.spec.as_ref()?.template.spec.as_ref()?.containers.first()?.image.as_deref()
+    }
+
     /// When it was created.
     #[must_use]
     pub fn created(&self) -> Option<Timestamp> {
