@@ -136,6 +136,130 @@ impl Cluster {
         Ok(())
     }
 
+    /// How a person calls kubectl for this cluster, from any folder, whether or not one is installed.
+    pub fn kubectl_command(&self) -> String {
+        format!("{} --name {} kubectl", script(&self.repository).display(), self.name)
+    }
+}
+
+/// The project's folder.
+    pub repository: PathBuf,
+    /// The path of its kubeconfig.
+    pub kubeconfig: String,
+    /// The Kubernetes API, as administrator.
+    pub client: kube::Client,
+}
+
+impl Cluster {
+    /// Attaches to a cluster that is up.
+    ///
+    /// # Errors
+    /// When none of that name is up, or its API server doesn't answer.
+    pub async fn attach(name: &str) -> Result<Self> {
+        let repository = repository();
+        let script = script(&repository);
+        let kubeconfig = command::run(&script, &["--name", name, "kubeconfig"])
+            .await?
+            .trim()
+            .to_owned();
+        let config = Kubeconfig::read_from(&kubeconfig)
+            .with_context(|| format!("{kubeconfig} can't be read"))?;
+        let config =
+            kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        let client = kube::Client::try_from(config)?;
+        Ok(Self {
+            name: name.to_owned(),
+            repository,
+            kubeconfig,
+            client,
+        })
+    }
+
+    /// `kubectl` with arguments; gives its output.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with_input(arguments, "").await
+    }
+
+    /// `kubectl` with text on standard input.
+    pub async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut all = vec!["--name", &self.name, "kubectl"];
+        all.extend(arguments);
+        command::run_with_input(script(&self.repository), &all, input).await
+    }
+
+    /// `helm` with arguments; gives its output.
+    pub async fn helm(&self, arguments: &[&str], values: &Value) -> Result<String> {
+        let mut all = vec!["--name", &self.name, "helm"];
+        all.extend(arguments);
+        all.extend(["--values", "-"]);
+        command::run_with_input(script(&self.repository), &all, &values.to_string()).await
+    }
+
+    /// Applies objects on the server's side, as this harness.
+    pub async fn apply(&self, objects: &[Value]) -> Result<()> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let arguments = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--field-manager=prio-operator-tests",
+            "-f",
+            "-",
+        ];
+        self.kubectl_with_input(&arguments, &list.to_string())
+            .await?;
+        Ok(())
+    }
+
+    /// Imports OCI archives into the node.
+    pub async fn load(&self, archives: &[PathBuf]) -> Result<()> {
+        let mut all: Vec<String> = ["--name", &self.name, "load"].map(str::to_owned).to_vec();
+        all.extend(archives.iter().map(|path| path.display().to_string()));
+        command::run(script(&self.repository), &all).await?;
+        Ok(())
+    }
+
+    /// The pods of a namespace with that label selector (empty: all).
+    pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        Ok(api
+            .list(&ListParams::default().labels(selector))
+            .await?
+            .items)
+    }
+
+    /// Ends a pod at once, as a lost machine would.
+    pub async fn kill_pod(&self, namespace: &str, name: &str) -> Result<()> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        match api
+            .delete(
+                name,
+                &DeleteParams {
+                    grace_period_seconds: Some(0),
+                    ..DeleteParams::default()
+                },
+            )
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks for the end of namespaces and doesn't wait for it.
+    pub async fn delete_namespaces(&self, names: &[String]) -> Result<()> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        for name in names {
+            match api.delete(name, &DeleteParams::background()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// How a person calls kubectl for this cluster, from anywhere.
     pub fn kubectl_command(&self) -> String {
         format!("kubectl --kubeconfig {}", self.kubeconfig)

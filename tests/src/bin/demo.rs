@@ -13,6 +13,7 @@ use prio_operator_tests::keys::KeySet;
 use prio_operator_tests::output::{hint, say, step};
 use prio_operator_tests::party::{self, Pair, Settings};
 use prio_operator_tests::samples::{self, Damage, Sample};
+use prio_operator_tests::wait::{Seen, until};
 use prio_operator_tests::{images, leaks, tables};
 
 /// Our own aggregation beside the two of the original.
@@ -224,13 +225,19 @@ fn write_batches(pair: &Pair) -> Result<Vec<Expected>> {
 /// Shows why a batch was rejected, as a person would look it up.
 async fn show_rejected(cluster: &Cluster, pair: &Pair) -> Result<()> {
     let party = &pair.parties[0];
-    let batches = party.batches().await?;
-    let rejected = batches
-        .iter()
-        .find(|b| b.status.as_ref().and_then(|s| s.outcome.as_deref()) == Some("Rejected"));
-    let name = rejected
-        .and_then(|batch| batch.metadata.name.as_deref())
-        .context("no Batch is Rejected, though one is damaged")?;
+    let name = until(
+        "the damaged batch is shown as Rejected",
+        Duration::from_secs(60),
+        || async {
+            let batches = party.batches().await?;
+            let rejected = batches
+                .iter()
+                .find(|b| b.status.as_ref().and_then(|s| s.outcome.as_deref()) == Some("Rejected"));
+            let name = rejected.and_then(|batch| batch.metadata.name.clone());
+            Ok(name.map_or_else(|| Seen::NotYet("not yet".to_owned()), Seen::Done))
+        },
+    )
+    .await?;
     say("Why was a batch rejected?");
     hint(format!(
         "{} describe batch {name} --namespace {}",
@@ -241,7 +248,7 @@ async fn show_rejected(cluster: &Cluster, pair: &Pair) -> Result<()> {
         .kubectl(&[
             "describe",
             "batch",
-            name,
+            &name,
             "--namespace",
             &party.worker_namespace,
         ])

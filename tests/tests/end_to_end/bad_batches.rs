@@ -9,6 +9,7 @@ use prio_operator_tests::wait::{Seen, until};
 use crate::scenario::{MINUTE, run};
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn bad_batches_cost_only_themselves() {
     run("bad", |scenario| async move {
         let pair = &scenario.pair;

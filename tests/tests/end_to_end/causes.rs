@@ -36,6 +36,7 @@ async fn healed(party: &Party, window: &Expected) -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn an_image_that_cannot_be_pulled() {
     run("image", |mut scenario| async move {
         let good = scenario.images.clone();
@@ -52,6 +53,7 @@ async fn an_image_that_cannot_be_pulled() {
 }
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn a_quota_that_is_full() {
     run("quota", |scenario| async move {
         let party = scenario.pair.parties[0].clone();
@@ -68,6 +70,7 @@ async fn a_quota_that_is_full() {
 }
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn a_missing_secret() {
     run("secret", |scenario| async move {
         let party = scenario.pair.parties[0].clone();

@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::scenario::{LIMIT, Scenario, run};
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn killed_operators_and_workers_leave_the_sums_right() {
     run("kills", |scenario| async move {
         let pair = &scenario.pair;
@@ -130,6 +131,7 @@ fn watch_rewrites(scenario: &Scenario, seen: &mut Snapshot) -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn a_jobs_pod_run_twice_changes_nothing() {
     run("twice", |scenario| async move {
         let pair = &scenario.pair;

@@ -22,6 +22,7 @@ async fn refused(pair: &Pair, object: &Value, user: Option<&str>) -> Result<Stri
 }
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn a_bad_spec_is_refused_with_a_message_that_helps() {
     run("spec", |scenario| async move {
         let pair = &scenario.pair;
@@ -60,6 +61,7 @@ async fn a_bad_spec_is_refused_with_a_message_that_helps() {
 }
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn an_author_without_rights_to_a_named_secret_is_refused() {
     run("author", |scenario| async move {
         let pair = &scenario.pair;

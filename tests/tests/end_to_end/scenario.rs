@@ -33,18 +33,15 @@ pub struct Scenario {
 
 static IMAGES: OnceCell<Images> = OnceCell::const_new();
 
-/// Runs a scenario and says how long it took. Without a node there is nothing to run on, and it says so.
+/// Runs a scenario and says how long it took.
 pub async fn run<F, S>(name: &str, steps: S)
 where
     S: FnOnce(Scenario) -> F,
     F: Future<Output = Result<()>>,
 {
-    let Ok(node) = std::env::var(NODE_VARIABLE) else {
-        say(format!(
-            "scenario {name}: not run. It needs a node: run tests/run --only end-to-end"
-        ));
-        return;
-    };
+    let node = std::env::var(NODE_VARIABLE).unwrap_or_else(|_| {
+        panic!("{NODE_VARIABLE} names no node: run tests/run --only end-to-end")
+    });
     let start = Instant::now();
     let scenario = begin(&node, name)
         .await

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::scenario::{LIMIT, MINUTE, Scenario, run, wait_condition};
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn every_window_of_both_parties_is_right_and_no_secret_shows() {
     run("windows", |scenario| async move {
         let pair = &scenario.pair;
@@ -57,6 +58,7 @@ async fn every_window_of_both_parties_is_right_and_no_secret_shows() {
 }
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn batches_deleted_by_hand_change_no_sum() {
     run("batches", |scenario| async move {
         let pair = &scenario.pair;
@@ -112,6 +114,7 @@ async fn batches_deleted_by_hand_change_no_sum() {
 }
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn everything_deleted_and_applied_again_sums_nothing_twice() {
     run("reapplied", |scenario| async move {
         let pair = &scenario.pair;
@@ -180,6 +183,7 @@ async fn delete_everything(scenario: &Scenario) -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
 async fn suspend_starts_no_job_until_it_is_taken_back() {
     run("suspend", |scenario| async move {
         let pair = &scenario.pair;
