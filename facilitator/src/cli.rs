@@ -39,7 +39,8 @@ Both parties on one machine, from nothing to totals:
   facilitator intake --parameters demo/second.json
   facilitator aggregate --parameters demo/first.json
   facilitator aggregate --parameters demo/second.json
-  facilitator reassemble demo/portal-first demo/portal-second --keys demo --truth demo/truth.json
+  facilitator reassemble demo/portal-first demo/portal-second \\
+      --keys demo --truth demo/truth.json
 
 Exit codes:
    0  done                        70  a fault of this program

@@ -20,8 +20,9 @@ use crate::worker::{items, setup};
 
 /// Shown below the arguments.
 pub const AFTER: &str = "\
-Sums each window that has a batch of ours, as soon as both parties' validation batches are there; a window that was summed
-before is left as it is. Both parties must have taken their batches in first.
+Sums each window that has a batch of ours, as soon as both parties' validation
+batches are there; a window that was summed before is left as it is. Both
+parties must have taken their batches in first.
 
   facilitator aggregate --parameters demo/first.json";
 

@@ -13,8 +13,9 @@ use crate::worker::{items, setup};
 
 /// Shown below the arguments.
 pub const AFTER: &str = "\
-Takes in each batch that is there, or those named; a batch that was taken in before is left as it is. Each gives a line:
-its name, Validated, Rejected or Blocked, and why.
+Takes in each batch that is there, or those named; a batch that was taken in
+before is left as it is. Each gives a line: its name, Validated, Rejected or
+Blocked, and why.
 
   facilitator intake --parameters demo/first.json";
 

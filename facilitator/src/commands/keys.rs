@@ -10,12 +10,14 @@ pub const AFTER: &str = "\
 Examples:
   facilitator keys --into keys
   kubectl create secret generic batch-signing \\
-      --from-file=keys/first-keys/batch-signing/key --from-file=keys/first-keys/batch-signing/id
+      --from-file=keys/first-keys/batch-signing/key \\
+      --from-file=keys/first-keys/batch-signing/id
   kubectl create secret generic packet-decryption \\
-      --from-file=keys/first-keys/packet-decryption/0/key --from-file=keys/first-keys/packet-decryption/0/id
+      --from-file=keys/first-keys/packet-decryption/0/key \\
+      --from-file=keys/first-keys/packet-decryption/0/id
 
-Each key has a folder of three files: `key` is secret (base64; mode 0600), `id` is its name, `public.pem` is for the
-partners. A key that is there is kept.";
+Each key has a folder of three files: `key` is secret (base64; mode 0600), `id`
+is its name, `public.pem` is for the partners. A key that is there is kept.";
 
 /// Make keys for an ingestor and both processors, in the form of the Secrets that worker pods mount.
 ///

@@ -13,10 +13,12 @@ use crate::output;
 pub const AFTER: &str = "\
 Examples:
   facilitator lint-manifest --kind portal-global global-manifest.json
-  facilitator lint-manifest --kind data-share-processor-specific us-ct-g-enpa-manifest.json
+  facilitator lint-manifest --kind data-share-processor-specific \\
+      us-ct-g-enpa-manifest.json
 
-Each finding is a line: how bad it is, where, what is wrong and what to do. Exit code 65: there are errors, so partners
-can't use the manifest or a part of it; warnings alone exit with 0.";
+Each finding is a line: how bad it is, where, what is wrong and what to do.
+Exit code 65: there are errors, so partners can't use the manifest or a part of
+it; warnings alone exit with 0.";
 
 /// Whose manifest it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -15,12 +15,20 @@ use crate::{output, truth};
 /// Examples for the help.
 pub const AFTER: &str = "\
 Examples:
-  facilitator reassemble demo/portal-first demo/portal-second --keys demo --truth demo/truth.json
-  facilitator reassemble demo/portal-first demo/portal-second --aggregation kittens-seen --start 202611200000 --json
-  facilitator reassemble first/202611200000-202611200300.sum_0 second/202611200000-202611200300.sum_1 \\
-      --first-key first-key-1=first.pem --second-key second-key-1=second.pem
+  All windows of a local world, signatures checked, the truth beside:
+    facilitator reassemble demo/portal-first demo/portal-second \\
+        --keys demo --truth demo/truth.json
+  One window, as JSON:
+    facilitator reassemble demo/portal-first demo/portal-second \\
+        --aggregation kittens-seen --start 202611200000 --json
+  Two sum parts by their paths:
+    facilitator reassemble \\
+        first/202611200000-202611200300.sum_0 \\
+        second/202611200000-202611200300.sum_1 \\
+        --first-key first-key-1=first.pem --second-key second-key-1=second.pem
 
-Exit code 65: the parts don't belong together, a signature or digest is wrong, or the truth is another.";
+Exit code 65: the parts don't belong together, a signature or digest is wrong,
+or the truth is another.";
 
 /// Add the two sum parts of each window and print the totals.
 ///

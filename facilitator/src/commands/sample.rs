@@ -20,14 +20,17 @@ pub const AFTER: &str = "\
 Examples:
   A complete local world, to run both parties by hand:
     facilitator sample --into demo
-  More of it: 4 batches of 1,000 packets and 256 bins for another aggregation, over two windows:
-    facilitator sample --into demo --aggregation mobility-level --bins 256 --packets 1000 --batches 4 --spacing-minutes 90
+  More of it, for another aggregation and over two windows:
+    facilitator sample --into demo --aggregation mobility-level \\
+        --bins 256 --packets 1000 --batches 4 --spacing-minutes 90
   Only batches, into mailboxes of processors that run elsewhere:
     facilitator keys --into keys
-    facilitator sample --keys keys --first /mnt/first/ingestion --second /mnt/second/ingestion --truth truth.json
+    facilitator sample --keys keys --truth truth.json \\
+        --first /mnt/first/ingestion --second /mnt/second/ingestion
 
-The world: ingestion-, peer-validation-, ledger- and portal-first and -second are the mailboxes; first.json and
-second.json are the parties' parameters; ingestor-keys, first-keys and second-keys hold keys; truth.json holds the totals.";
+The world: ingestion-, peer-validation-, ledger- and portal-first and -second
+are the mailboxes; first.json and second.json are the parties' parameters;
+ingestor-keys, first-keys and second-keys hold keys; truth.json has the totals.";
 
 /// Write ingestion batches with known totals, for both processors.
 ///
@@ -223,6 +226,6 @@ fn next_steps(root: &Path) {
         }
     }
     output::line(format_args!(
-        "  facilitator reassemble {root}/portal-first {root}/portal-second --keys {root} --truth {root}/truth.json"
+        "  facilitator reassemble {root}/portal-first {root}/portal-second \\\n      --keys {root} --truth {root}/truth.json"
     ));
 }

@@ -17,8 +17,9 @@ use crate::worker::{items, setup};
 
 /// Shown below the arguments.
 pub const AFTER: &str = "\
-The operator writes the parameters, the work list and the mounted Secrets; docs/formats.md, section 4, names them. Exit 0
-means that every item of the chunk has an outcome; the ledger's reports/ has them.";
+The operator writes the parameters, the work list and the mounted Secrets;
+docs/formats.md, section 4, names them. Exit 0 means that every item of the
+chunk has an outcome; the ledger's reports/ has them.";
 
 /// Processes one chunk of a work list: what prio-operator runs in pods.
 #[derive(Debug, clap::Args)]
