@@ -21,7 +21,7 @@ pub(super) fn cause(view: &JobView) -> Option<Cause> {
         return None;
     }
     let of_pods = view.pods.iter().filter(|pod| phase(pod) == Some("Pending")).find_map(|pod| {
-        of_containers(pod).or_else(|| of_mounts(view, pod)).or_else(|| of_scheduling(pod))
+        of_containers(pod).or_else(|| of_events(view, pod)).or_else(|| of_scheduling(pod))
     });
     of_pods.or_else(|| of_creation(view))
 }
@@ -50,16 +50,25 @@ fn of_containers(pod: &Pod) -> Option<Cause> {
     })
 }
 
-/// `FailedMount` Events: while a volume's Secret or claim is missing, the pod's own status says only ContainerCreating.
-fn of_mounts(view: &JobView, pod: &Pod) -> Option<Cause> {
+/// A pod's latest Event of what keeps it from being made: while a volume's Secret or claim is missing, its own status
+/// says only ContainerCreating.
+fn of_events(view: &JobView, pod: &Pod) -> Option<Cause> {
     let uid = pod.metadata.uid.as_deref();
-    let event = view.events.iter().rev().find(|event| {
-        matches!(event.reason.as_deref(), Some("FailedMount" | "FailedAttachVolume"))
-            && !is_about_work_list(view, event)
-            && (event.involved_object.uid.as_deref() == uid || event.involved_object.name.as_deref() == Some(name(pod)))
+    let event = latest(view, |event| {
+        let kept_out = matches!(event.reason.as_deref(), Some("FailedMount" | "FailedAttachVolume" | "FailedCreatePodSandBox"));
+        kept_out && event.involved_object.uid.as_deref() == uid && !is_about_work_list(view, event)
     })?;
+    let reason = match event.reason.as_deref() {
+        Some("FailedCreatePodSandBox") => reasons::NOT_STARTED,
+        _ => reasons::MOUNT_MISSING,
+    };
     let said = event.message.as_deref().unwrap_or_default();
-    Some(Cause { reason: reasons::MOUNT_MISSING, message: format!("Pod {}: {said}", name(pod)) })
+    Some(Cause { reason, message: format!("Pod {}: {said}", name(pod)) })
+}
+
+fn latest(view: &JobView, is_wanted: impl Fn(&Event) -> bool) -> Option<&Event> {
+    let wanted = view.events.iter().filter(|event| is_wanted(event));
+    wanted.max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))
 }
 
 /// The work list comes a moment after its Job: once it is there, the kubelet's complaint is history.
@@ -84,7 +93,7 @@ fn of_creation(view: &JobView) -> Option<Cause> {
     if !view.pods.is_empty() || view.has_started() {
         return None;
     }
-    let event = view.events.iter().rev().find(|event| {
+    let event = latest(view, |event| {
         event.reason.as_deref() == Some("FailedCreate") && event.involved_object.kind.as_deref() == Some("Job")
     })?;
     let said = event.message.as_deref().unwrap_or_default();
