@@ -112,6 +112,7 @@ def operator_rights():
     refused = ["get secrets", "list secrets", "create pods", "patch roles.rbac.authorization.k8s.io", "escalate roles.rbac.authorization.k8s.io",
                "bind roles.rbac.authorization.k8s.io", "update datashareprocessors.prio-operator.io", "create serviceaccounts/token",
                "impersonate serviceaccounts", "create pods/exec", "get pods/log", "list namespaces"]
+    kubectl("get", "crd", "batches.prio-operator.io", *as_user(OPERATOR))
     for verdict, questions in (("yes", allowed), ("no", refused)):
         for question in questions:
             verb, resource = question.split()

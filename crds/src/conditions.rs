@@ -90,3 +90,65 @@ pub mod reasons {
     /// Window: the exchange of plan digests comes with a later version.
     pub const NOT_EXCHANGED: &str = "NotExchanged";
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    /// Whoever meets a word in a status finds it in the guide.
+    #[test]
+    fn the_guide_has_every_condition_and_reason() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .unwrap();
+        let guide = std::fs::read_to_string(root.join("docs/operations.md")).unwrap();
+        let words: Vec<&str> = include_str!("conditions.rs")
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub const ")?.split('"').nth(1))
+            .collect();
+        assert!(words.len() > 40, "{words:?}");
+        let missing: Vec<_> = words
+            .iter()
+            .filter(|word| !guide.contains(&format!("| `{word}` |")))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "docs/operations.md has no row for {missing:?}"
+        );
+    }
+
+    /// The words of reports and results end up in statuses too.
+    #[test]
+    fn the_guide_has_every_reason_of_the_formats() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .unwrap();
+        let read = |name: &str| std::fs::read_to_string(root.join("docs").join(name)).unwrap();
+        let (guide, formats) = (read("operations.md"), read("formats.md"));
+        let marks = ["\nReasons: ", "Blocked reasons: ", "`reason` for Failed: "];
+        for mark in marks {
+            let list = formats
+                .split(mark)
+                .nth(1)
+                .unwrap_or_else(|| panic!("docs/formats.md has no {mark:?}"));
+            let list = list
+                .split("\n\n")
+                .next()
+                .unwrap()
+                .split("\n##")
+                .next()
+                .unwrap();
+            let words = list
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(|word| word.starts_with(char::is_uppercase));
+            for word in words {
+                assert!(
+                    guide.contains(&format!("`{word}`")),
+                    "docs/operations.md says nothing of {word}"
+                );
+            }
+        }
+    }
+}
