@@ -1,0 +1,11 @@
+//! Intake and aggregation on whole mailboxes: both parties, the original's objects, faults and crashes.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod original;
+mod repeat;
+mod windows;
+mod world;

@@ -1,0 +1,99 @@
+//! Running again changes nothing; a crash anywhere leaves nothing that a rerun doesn't complete to the same bytes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::formats::work::Share;
+use facilitator_core::intake::{IntakeOutcome, take_in};
+use facilitator_core::processor::{Processor, WorkError};
+use facilitator_core::sample::FaultKind;
+
+use crate::world::{Crash, Failing, NOW, World, intake, intake_both, second, verdict, window};
+
+fn world() -> (World, Vec<facilitator_core::formats::names::BatchId>) {
+    let world = World::new();
+    let batches = vec![
+        world.sample(1, 5, &[(1, FaultKind::InvalidProof), (3, FaultKind::WrongDimension)]).id,
+        world.sample(2, 3, &[]).id,
+    ];
+    (world, batches)
+}
+
+#[tokio::test]
+async fn running_twice_changes_nothing_and_says_so() {
+    let (world, batches) = world();
+    for batch in &batches {
+        intake_both(&world, batch).await;
+    }
+    for share in [Share::First, Share::Second] {
+        verdict(&world.processor(share), &window()).await;
+    }
+    let before = world.everything();
+    for share in [Share::First, Share::Second] {
+        let processor = world.processor(share);
+        for batch in &batches {
+            assert!(matches!(intake(&processor, batch).await, IntakeOutcome::Validated { already: true, .. }));
+        }
+        let outcome = aggregate(&processor, &window(), &[second(NOW)]).await.unwrap();
+        assert!(matches!(outcome, AggregateOutcome::Done { already: true, .. }));
+    }
+    assert_eq!(world.everything(), before);
+}
+
+/// `put` says whether this run or one before it stored the object: all that a crash may change.
+fn but_put(everything: BTreeMap<String, Bytes>) -> BTreeMap<String, String> {
+    everything
+        .into_iter()
+        .map(|(name, bytes)| {
+            let text = bytes.iter().map(|byte| char::from(*byte)).collect::<String>();
+            (name, text.replace(r#""put":"SameBytes""#, r#""put":"Created""#))
+        })
+        .collect()
+}
+
+async fn run_first(processor: &Processor, batches: &[facilitator_core::formats::names::BatchId]) -> Result<(), WorkError> {
+    for batch in batches {
+        take_in(processor, batch, false).await?;
+    }
+    aggregate(processor, &window(), &[second(NOW)]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_crash_at_any_put_is_completed_to_the_same_bytes() {
+    let prepare = || async {
+        let (world, batches) = world();
+        for batch in &batches {
+            intake(&world.processor(Share::Second), batch).await;
+        }
+        (world, batches)
+    };
+    let (undisturbed, batches) = prepare().await;
+    run_first(&undisturbed.processor(Share::First), &batches).await.unwrap();
+    let expected = but_put(undisturbed.everything());
+
+    for crash in [Crash::Before, Crash::After] {
+        let mut crashes = 0;
+        loop {
+            let (world, batches) = prepare().await;
+            let puts = Arc::new(AtomicUsize::new(0));
+            let failing = world.processor_through(Share::First, |inner| {
+                Arc::new(Failing { inner, puts: Arc::clone(&puts), at: crashes, crash })
+            });
+            let result = run_first(&failing, &batches).await;
+            if puts.load(Ordering::SeqCst) <= crashes {
+                result.unwrap();
+                break;
+            }
+            assert!(result.unwrap_err().is_retryable());
+            run_first(&world.processor(Share::First), &batches).await.unwrap();
+            assert!(but_put(world.everything()) == expected, "put {crashes}, {crash:?}");
+            crashes += 1;
+        }
+        // Two batches of record, three objects and delivered; plan, released, three objects of the sum part, results.
+        assert_eq!(crashes, 16, "{crash:?}");
+    }
+}
