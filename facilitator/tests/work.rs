@@ -1,0 +1,180 @@
+//! `facilitator work` as a pod runs it: folders, exit codes, reports, the ledger's identity, stopping.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_facilitator");
+
+struct Pod {
+    folder: tempfile::TempDir,
+}
+
+impl Pod {
+    /// Two batches of ten packets, and First's pod.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let world = folder.path().join("world");
+        let made = Command::new(BINARY)
+            .args(["sample", "--batches", "2", "--packets", "10", "--into"])
+            .arg(&world)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let pod = Self { folder };
+        for name in ["parameters", "work"] {
+            fs::create_dir_all(pod.path(name)).unwrap();
+        }
+        pod.parameters(|_| {});
+        pod
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn parameters(&self, change: impl Fn(&mut Value)) {
+        let text = fs::read(self.path("world/first.json")).unwrap();
+        let mut parameters: Value = serde_json::from_slice(&text).unwrap();
+        change(&mut parameters);
+        fs::write(self.path("parameters/parameters.json"), parameters.to_string()).unwrap();
+    }
+
+    fn list(&self, list: &Value) {
+        fs::write(self.path("work/work.json"), list.to_string()).unwrap();
+    }
+
+    /// A list of every batch, one a chunk.
+    fn intake_list(&self) -> Value {
+        let mut headers = Vec::new();
+        find(&self.path("world"), &mut headers);
+        headers.retain(|path| path.to_str().unwrap().contains("ingestion-first"));
+        headers.sort();
+        let item = |path: &PathBuf| {
+            let text = path.to_str().unwrap().strip_suffix(".batch").unwrap();
+            let parts: Vec<_> = text.rsplitn(8, '/').collect();
+            let time = format!("{}/{}/{}/{}/{}", parts[5], parts[4], parts[3], parts[2], parts[1]);
+            json!([{"aggregation": parts[6], "time": time, "uuid": parts[0]}])
+        };
+        let chunks: Vec<_> = headers.iter().map(item).collect();
+        assert_eq!(chunks.len(), 2);
+        json!({"stage": "Intake", "revision": 1, "work": "intake-1", "chunks": chunks})
+    }
+
+    fn command(&self, index: u32) -> Command {
+        let mut command = Command::new(BINARY);
+        command.arg("work").env("JOB_COMPLETION_INDEX", index.to_string()).env("POD_UID", "pod-1");
+        for (flag, folder) in
+            [("--parameters-directory", "parameters"), ("--work-directory", "work"), ("--keys-directory", "world/first-keys")]
+        {
+            command.arg(flag).arg(self.path(folder));
+        }
+        command
+    }
+
+    fn run(&self, index: u32) -> Output {
+        self.command(index).output().unwrap()
+    }
+
+    fn ledger(&self) -> PathBuf {
+        self.path("world/ledger-first")
+    }
+}
+
+fn find(folder: &Path, headers: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find(&path, headers);
+        } else if path.extension().is_some_and(|extension| extension == "batch") {
+            headers.push(path);
+        }
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+#[test]
+fn a_chunk_is_done_and_reported_and_a_second_pod_changes_nothing() {
+    let pod = Pod::new();
+    pod.list(&pod.intake_list());
+    for index in [0, 1, 1] {
+        let output = pod.run(index);
+        assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
+        let report = fs::read(pod.ledger().join(format!("reports/intake-1/{index}-pod-1"))).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["batches"].as_array().unwrap().len(), 1);
+        assert_eq!(report["batches"][0]["outcome"], "Validated");
+        assert_eq!(report["batches"][0]["packets"], 10);
+    }
+    let window = json!({"aggregation": "kittens-seen", "start": "202611200000", "end": "202611200300", "cutoffs": [1]});
+    pod.list(&json!({"stage": "Aggregate", "revision": 1, "work": "aggregate-1", "chunks": [[window]]}));
+    assert_eq!(code(&pod.run(0)), 0);
+    let report = fs::read(pod.ledger().join("reports/aggregate-1/0-pod-1")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["windows"][0]["outcome"], "NoMembers");
+}
+
+#[test]
+fn another_ledger_than_the_known_one_stops_the_job_and_nothing_is_done() {
+    let pod = Pod::new();
+    pod.list(&pod.intake_list());
+    let known = "0a0a0a0a-0000-4000-8000-000000000001";
+    pod.parameters(|parameters| parameters["ledgerId"] = json!(known));
+    let output = pod.run(0);
+    assert_eq!(code(&output), 78);
+    assert!(String::from_utf8_lossy(&output.stderr).contains(known));
+    assert!(!pod.ledger().join("records").exists() && !pod.ledger().join("ledger.json").exists());
+
+    pod.parameters(|_| {});
+    assert_eq!(code(&pod.run(0)), 0);
+    pod.parameters(|parameters| parameters["ledgerId"] = json!(known));
+    assert_eq!(code(&pod.run(1)), 78);
+    pod.parameters(|parameters| parameters["instance"] = json!("another"));
+    assert_eq!(code(&pod.run(1)), 78);
+    assert!(!pod.ledger().join("reports/intake-1/1-pod-1").exists());
+}
+
+#[test]
+fn wrong_configuration_is_one_clear_line_and_78() {
+    let pod = Pod::new();
+    pod.list(&json!({"stage": "Intake", "revision": 1, "work": "w", "chunks": []}));
+    assert_eq!(code(&pod.run(0)), 78, "no such chunk");
+    pod.list(&json!({"stage": "Intake", "revision": 2, "work": "w", "chunks": [[]]}));
+    assert_eq!(code(&pod.run(0)), 78, "another revision");
+    pod.list(&json!({"stage": "Intake", "revision": 1, "work": "w", "chunks": [[]]}));
+    let key = pod.path("world/first-keys/batch-signing/key");
+    let secret = fs::read_to_string(&key).unwrap();
+    fs::write(&key, format!("x{secret}")).unwrap();
+    let output = pod.run(0);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(code(&output), 78);
+    assert!(message.contains("batch-signing") && !message.contains(secret.trim()), "{message}");
+}
+
+#[test]
+fn asked_to_stop_it_stops_at_once_with_75() {
+    let pod = Pod::new();
+    // A chunk long enough to be interrupted: the ledger's batch over and over is quick, so many of them.
+    let one = pod.intake_list()["chunks"][0][0].clone();
+    let many: Vec<_> = (0..200_000).map(|_| one.clone()).collect();
+    pod.list(&json!({"stage": "Intake", "revision": 1, "work": "w", "chunks": [many]}));
+    let mut child: Child = pod.command(0).stderr(Stdio::null()).spawn().unwrap();
+    let delivered = pod.ledger().join("delivered");
+    for _ in 0..600 {
+        if delivered.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(delivered.exists());
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert!(!pod.ledger().join("reports").exists());
+}
