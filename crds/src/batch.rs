@@ -43,10 +43,7 @@ pub struct BatchSpec {
     #[schemars(length(min = 1, max = 253))]
     pub processor: String,
     /// The aggregation id: the first segment of the batch's name.
-    #[schemars(
-        length(min = 1, max = 100),
-        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    )]
+    #[schemars(length(min = 1, max = 100), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub aggregation: String,
     /// The time of the batch's name, `YYYY/MM/DD/HH/mm`, UTC.
     #[schemars(

@@ -98,9 +98,7 @@ mod tests {
     /// Whoever meets a word in a status finds it in the guide.
     #[test]
     fn the_guide_has_every_condition_and_reason() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .unwrap();
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let guide = std::fs::read_to_string(root.join("docs/operations.md")).unwrap();
         let words: Vec<&str> = include_str!("conditions.rs")
             .lines()
@@ -111,18 +109,13 @@ mod tests {
             .iter()
             .filter(|word| !guide.contains(&format!("| `{word}` |")))
             .collect();
-        assert!(
-            missing.is_empty(),
-            "docs/operations.md has no row for {missing:?}"
-        );
+        assert!(missing.is_empty(), "docs/operations.md has no row for {missing:?}");
     }
 
     /// The words of reports and results end up in statuses too.
     #[test]
     fn the_guide_has_every_reason_of_the_formats() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .unwrap();
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let read = |name: &str| std::fs::read_to_string(root.join("docs").join(name)).unwrap();
         let (guide, formats) = (read("operations.md"), read("formats.md"));
         let marks = ["\nReasons: ", "Blocked reasons: ", "`reason` for Failed: "];
@@ -131,13 +124,7 @@ mod tests {
                 .split(mark)
                 .nth(1)
                 .unwrap_or_else(|| panic!("docs/formats.md has no {mark:?}"));
-            let list = list
-                .split("\n\n")
-                .next()
-                .unwrap()
-                .split("\n##")
-                .next()
-                .unwrap();
+            let list = list.split("\n\n").next().unwrap().split("\n##").next().unwrap();
             let words = list
                 .split('`')
                 .skip(1)

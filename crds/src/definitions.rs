@@ -9,23 +9,14 @@ use serde_json::json;
 use crate::{AggregationWindow, Batch, DataShareProcessor, reference};
 
 /// First line of every generated file.
-const GENERATED: &str =
-    "# Generated from crds/src by `cargo run -p crds --bin generate`; don't edit.\n";
+const GENERATED: &str = "# Generated from crds/src by `cargo run -p crds --bin generate`; don't edit.\n";
 
 /// The definitions of all kinds, as the API server is given them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut definitions = vec![
-        DataShareProcessor::crd(),
-        Batch::crd(),
-        AggregationWindow::crd(),
-    ];
+    let mut definitions = vec![DataShareProcessor::crd(), Batch::crd(), AggregationWindow::crd()];
     for definition in &mut definitions {
         for version in &mut definition.spec.versions {
-            if let Some(schema) = version
-                .schema
-                .as_mut()
-                .and_then(|s| s.open_api_v3_schema.as_mut())
-            {
+            if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
                 drop_unknown_formats(schema);
             }
         }
@@ -79,9 +70,7 @@ pub fn generated_files() -> Result<Vec<GeneratedFile>, serde_saphyr::ser::Error>
         let keep = "  {{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\n";
         files.push(GeneratedFile {
             path: format!("charts/prio-operator-cluster/templates/crds/{name}.yaml"),
-            content: format!(
-                "{GENERATED}{{{{- if .Values.crds.enabled }}}}\n{head}{keep}{spec}{{{{- end }}}}\n"
-            ),
+            content: format!("{GENERATED}{{{{- if .Values.crds.enabled }}}}\n{head}{keep}{spec}{{{{- end }}}}\n"),
         });
         raw.push_str(&format!("---\n{head}{spec}"));
     }
@@ -148,14 +137,8 @@ mod tests {
             Some("string") => schema.max_length.is_some() || schema.enum_.is_some(),
             Some("array") => schema.max_items.is_some(),
             // Kubernetes' own integers, as a toleration's seconds, have no bound there either.
-            Some("integer") => {
-                schema.minimum.is_some()
-                    || path.contains(".affinity.")
-                    || path.contains(".tolerations")
-            }
-            Some("object") if schema.additional_properties.is_some() => {
-                schema.max_properties.is_some()
-            }
+            Some("integer") => schema.minimum.is_some() || path.contains(".affinity.") || path.contains(".tolerations"),
+            Some("object") if schema.additional_properties.is_some() => schema.max_properties.is_some(),
             _ => true,
         };
         if !bounded {

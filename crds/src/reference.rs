@@ -52,11 +52,7 @@ fn kind(text: &mut String, definition: &CustomResourceDefinition) {
     };
     let short = names.short_names.as_deref().unwrap_or_default().join(", ");
     let _ = write!(text, "\n## {}\n\n", names.kind);
-    let _ = writeln!(
-        text,
-        "{}\n",
-        schema.description.as_deref().unwrap_or_default()
-    );
+    let _ = writeln!(text, "{}\n", schema.description.as_deref().unwrap_or_default());
     let _ = write!(text, "`kubectl get {}`", names.plural);
     if !short.is_empty() {
         let _ = write!(text, " (short: `{short}`)");
@@ -67,17 +63,9 @@ fn kind(text: &mut String, definition: &CustomResourceDefinition) {
         .flatten()
         .map(|column| column.name.as_str())
         .collect();
-    let _ = writeln!(
-        text,
-        " shows: {}. Some only with `-o wide`.",
-        columns.join(", ")
-    );
+    let _ = writeln!(text, " shows: {}. Some only with `-o wide`.", columns.join(", "));
     for part in ["spec", "status"] {
-        let Some(schema) = schema
-            .properties
-            .as_ref()
-            .and_then(|properties| properties.get(part))
-        else {
+        let Some(schema) = schema.properties.as_ref().and_then(|properties| properties.get(part)) else {
             continue;
         };
         let _ = write!(
@@ -139,11 +127,7 @@ fn fields(text: &mut String, path: &str, schema: &JSONSchemaProps) {
             _ => String::new(),
         };
         let meaning = cell(property.description.as_deref().unwrap_or_default());
-        let _ = writeln!(
-            text,
-            "| {shown} | {kind} | {} | {default} | {meaning} |",
-            cell(&bounds)
-        );
+        let _ = writeln!(text, "| {shown} | {kind} | {} | {default} | {meaning} |", cell(&bounds));
         if embedded.is_none() {
             fields(text, &place, property);
             if let Some(items) = of_items {
@@ -186,11 +170,7 @@ fn bounds_of(schema: &JSONSchemaProps) -> String {
     };
     bounds.extend(range(schema.min_length, schema.max_length, "characters"));
     bounds.extend(range(schema.min_items, schema.max_items, "items"));
-    bounds.extend(
-        schema
-            .max_properties
-            .map(|most| format!("at most {most} entries")),
-    );
+    bounds.extend(schema.max_properties.map(|most| format!("at most {most} entries")));
     if let Some(pattern) = &schema.pattern {
         bounds.push(format!("`{pattern}`"));
     }
@@ -207,9 +187,7 @@ fn collect_rules(path: &str, schema: &JSONSchemaProps, rules: &mut Vec<(String, 
     for rule in schema.x_kubernetes_validations.iter().flatten() {
         rules.push((
             path.to_owned(),
-            rule.message
-                .clone()
-                .unwrap_or_else(|| format!("`{}`", rule.rule)),
+            rule.message.clone().unwrap_or_else(|| format!("`{}`", rule.rule)),
         ));
     }
     for (name, property) in schema.properties.iter().flatten() {

@@ -52,25 +52,18 @@ pub struct AggregationWindowSpec {
     #[schemars(length(min = 1, max = 253))]
     pub processor: String,
     /// The aggregation id.
-    #[schemars(
-        length(min = 1, max = 100),
-        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    )]
+    #[schemars(length(min = 1, max = 100), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub aggregation: String,
     /// First minute of the window, `YYYYMMDDHHmm`, UTC.
     #[schemars(
         length(min = 12, max = 12),
-        regex(
-            pattern = r"^[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9]$"
-        )
+        regex(pattern = r"^[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9]$")
     )]
     pub start: String,
     /// First minute after the window, `YYYYMMDDHHmm`, UTC.
     #[schemars(
         length(min = 12, max = 12),
-        regex(
-            pattern = r"^[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9]$"
-        )
+        regex(pattern = r"^[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9]$")
     )]
     pub end: String,
 }

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
-};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{conditions, wait::await_condition};
 use kube::{Client, Config};
@@ -36,9 +34,7 @@ async fn install(client: &Client) {
     for definition in crds::definitions::definitions() {
         let name = definition.metadata.name.clone().unwrap();
         let params = PatchParams::apply("prio-operator-crd-test").force();
-        api.patch(&name, &params, &Patch::Apply(&definition))
-            .await
-            .unwrap();
+        api.patch(&name, &params, &Patch::Apply(&definition)).await.unwrap();
         let established = await_condition(api.clone(), &name, conditions::is_crd_established());
         tokio::time::timeout(Duration::from_secs(30), established)
             .await
@@ -46,8 +42,7 @@ async fn install(client: &Client) {
             .unwrap();
     }
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let namespace: Namespace =
-        serde_json::from_value(json!({"metadata": {"name": NAMESPACE}})).unwrap();
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}})).unwrap();
     let _ = namespaces.create(&PostParams::default(), &namespace).await;
 }
 
@@ -87,17 +82,12 @@ async fn attempt(client: &Client, case: &cases::Case) -> String {
             .map_or_else(String::new, |error| error.to_string());
     };
     let name = old["metadata"]["name"].as_str().unwrap().to_owned();
-    let created = api
-        .create(&PostParams::default(), &object(&old))
-        .await
-        .unwrap();
+    let created = api.create(&PostParams::default(), &object(&old)).await.unwrap();
     let mut changed = object(&new);
     changed.metadata.resource_version = created.metadata.resource_version;
     let result = api.replace(&name, &dry, &changed).await;
     api.delete(&name, &DeleteParams::default()).await.unwrap();
-    result
-        .err()
-        .map_or_else(String::new, |error| error.to_string())
+    result.err().map_or_else(String::new, |error| error.to_string())
 }
 
 #[tokio::test]
@@ -111,16 +101,10 @@ async fn the_api_server_takes_and_refuses_the_same() {
             wrong.push(format!("{}: refused: {said}", case.name));
         }
     }
-    for case in cases::refused_by_rule()
-        .into_iter()
-        .chain(cases::refused_by_schema())
-    {
+    for case in cases::refused_by_rule().into_iter().chain(cases::refused_by_schema()) {
         let said = attempt(&client, &case).await;
         if !said.contains(case.message) {
-            wrong.push(format!(
-                "{}: {said:?} holds not {:?}",
-                case.name, case.message
-            ));
+            wrong.push(format!("{}: {said:?} holds not {:?}", case.name, case.message));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -132,14 +116,9 @@ async fn defaults(client: &Client) {
     for mut base in [cases::processor(), cases::batch(), cases::window()] {
         base["metadata"]["name"] = json!("defaults");
         let api = api(client, &base);
-        let created = api
-            .create(&PostParams::default(), &object(&base))
-            .await
-            .unwrap();
+        let created = api.create(&PostParams::default(), &object(&base)).await.unwrap();
         let read = api.get("defaults").await;
-        api.delete("defaults", &DeleteParams::default())
-            .await
-            .unwrap();
+        api.delete("defaults", &DeleteParams::default()).await.unwrap();
         for found in [created, read.unwrap()] {
             let ready = &found.data["status"]["conditions"][0];
             assert_eq!(

@@ -13,9 +13,7 @@ fn refusals(case: &cases::Case) -> String {
             let new: $kind = serde_json::from_value(case.object()).unwrap();
             match case.old() {
                 None => new.validate_cel(),
-                Some(old) => {
-                    new.validate_cel_update(&serde_json::from_value::<$kind>(old).unwrap())
-                }
+                Some(old) => new.validate_cel_update(&serde_json::from_value::<$kind>(old).unwrap()),
             }
         }};
     }
@@ -25,9 +23,7 @@ fn refusals(case: &cases::Case) -> String {
         "AggregationWindow" => check!(AggregationWindow),
         other => panic!("{other}"),
     };
-    result
-        .err()
-        .map_or_else(String::new, |errors| errors.to_string())
+    result.err().map_or_else(String::new, |errors| errors.to_string())
 }
 
 #[test]
@@ -77,12 +73,7 @@ fn collect(value: &Value, messages: &mut Vec<String>) {
                 .into_iter()
                 .flatten()
             {
-                messages.push(
-                    rule["message"]
-                        .as_str()
-                        .expect("every rule has a message")
-                        .to_owned(),
-                );
+                messages.push(rule["message"].as_str().expect("every rule has a message").to_owned());
             }
             object.values().for_each(|value| collect(value, messages));
         }

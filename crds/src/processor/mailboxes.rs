@@ -60,9 +60,6 @@ pub struct Mailbox {
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     /// Name of a PersistentVolumeClaim in the same namespace; its root is the mailbox.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
     pub claim_name: String,
 }

@@ -8,8 +8,8 @@ mod workers;
 
 pub use mailboxes::{Mailbox, Mailboxes, Outgoing, Volume};
 pub use parties::{
-    Ingestor, InlineParty, InlinePortal, KeyReference, Keys, MAX_PACKET_KEYS, PeerProcessor,
-    Portal, PublicKey, SecretReference,
+    Ingestor, InlineParty, InlinePortal, KeyReference, Keys, MAX_PACKET_KEYS, PeerProcessor, Portal, PublicKey,
+    SecretReference,
 };
 pub use status::{BatchCounts, DataShareProcessorStatus, WindowCounts};
 pub use windows::{Cutoff, Windows};
@@ -71,10 +71,7 @@ pub struct DataShareProcessorSpec {
     /// Which of the two shares this party holds. Immutable.
     pub share: Share,
     /// The name in manifests and sum-part paths. Immutable.
-    #[schemars(
-        length(min = 1, max = 100),
-        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    )]
+    #[schemars(length(min = 1, max = 100), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub instance: String,
     /// Who writes ingestion batches.
     pub ingestor: Ingestor,
@@ -131,10 +128,7 @@ pub struct Aggregations {
     #[serde(default)]
     #[schemars(
         length(max = 1000),
-        inner(
-            length(min = 1, max = 100),
-            regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-        )
+        inner(length(min = 1, max = 100), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub names: Vec<String>,

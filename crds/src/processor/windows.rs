@@ -94,17 +94,12 @@ fn default_history_days() -> u32 {
 #[serde(rename_all = "camelCase")]
 pub struct Cutoff {
     /// The aggregation id.
-    #[schemars(
-        length(min = 1, max = 100),
-        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    )]
+    #[schemars(length(min = 1, max = 100), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub aggregation: String,
     /// The window's start, `YYYYMMDDHHmm`, UTC.
     #[schemars(
         length(min = 12, max = 12),
-        regex(
-            pattern = r"^[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9]$"
-        )
+        regex(pattern = r"^[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9]$")
     )]
     pub start: String,
     /// The cutoff, RFC 3339; in the future when set, so that both parties still can act by it.

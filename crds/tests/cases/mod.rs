@@ -110,12 +110,7 @@ pub fn window() -> Value {
     })
 }
 
-fn create(
-    name: &'static str,
-    base: Value,
-    changes: Vec<(&'static str, Value)>,
-    message: &'static str,
-) -> Case {
+fn create(name: &'static str, base: Value, changes: Vec<(&'static str, Value)>, message: &'static str) -> Case {
     Case {
         name,
         message,
@@ -125,12 +120,7 @@ fn create(
     }
 }
 
-fn update(
-    name: &'static str,
-    base: Value,
-    changes: Vec<(&'static str, Value)>,
-    message: &'static str,
-) -> Case {
+fn update(name: &'static str, base: Value, changes: Vec<(&'static str, Value)>, message: &'static str) -> Case {
     Case {
         name,
         message,
@@ -162,12 +152,7 @@ pub fn good() -> Vec<Case> {
             vec![("/spec/peer/inline/batchSigningKeys/0/publicKey", json!(pem))],
             "",
         ),
-        create(
-            "old windows",
-            processor(),
-            vec![("/spec/windows/cutoffs", cutoffs)],
-            "",
-        ),
+        create("old windows", processor(), vec![("/spec/windows/cutoffs", cutoffs)], ""),
         create(
             "a start",
             processor(),
@@ -180,12 +165,7 @@ pub fn good() -> Vec<Case> {
             vec![("/spec/workers/podLabels", json!({"team": "prio"}))],
             "",
         ),
-        update(
-            "suspend",
-            processor(),
-            vec![("/spec/suspend", json!(true))],
-            "",
-        ),
+        update("suspend", processor(), vec![("/spec/suspend", json!(true))], ""),
         update(
             "another peer",
             processor(),
@@ -196,10 +176,7 @@ pub fn good() -> Vec<Case> {
         update(
             "a batch's annotation",
             batch(),
-            vec![(
-                "/metadata/annotations",
-                json!({"prio-operator.io/retry": "1"}),
-            )],
+            vec![("/metadata/annotations", json!({"prio-operator.io/retry": "1"}))],
             "",
         ),
         create("window", window(), vec![], ""),
@@ -238,19 +215,13 @@ pub fn refused_by_rule() -> Vec<Case> {
         update(
             "ledger",
             p(),
-            vec![(
-                "/spec/mailboxes/ledger/url",
-                json!("file:///mailboxes/other"),
-            )],
+            vec![("/spec/mailboxes/ledger/url", json!("file:///mailboxes/other"))],
             "spec.mailboxes.ledger.url is immutable",
         ),
         create(
             "reserved aggregation",
             p(),
-            vec![(
-                "/spec/aggregations",
-                json!({"names": ["a", "task-markers"]}),
-            )],
+            vec![("/spec/aggregations", json!({"names": ["a", "task-markers"]}))],
             "are reserved names",
         ),
         create(
@@ -265,10 +236,7 @@ pub fn refused_by_rule() -> Vec<Case> {
         create(
             "no key",
             p(),
-            vec![(
-                "/spec/peer/inline/batchSigningKeys/0/publicKey",
-                json!("?".repeat(88)),
-            )],
+            vec![("/spec/peer/inline/batchSigningKeys/0/publicKey", json!("?".repeat(88)))],
             "publicKey must be PEM",
         ),
         create(
@@ -283,10 +251,7 @@ pub fn refused_by_rule() -> Vec<Case> {
         create(
             "one Secret for both uses",
             p(),
-            vec![(
-                "/spec/keys/batchSigning/secretRef/name",
-                json!("packet-decryption"),
-            )],
+            vec![("/spec/keys/batchSigning/secretRef/name", json!("packet-decryption"))],
             "name the same Secret",
         ),
         create(
@@ -361,19 +326,13 @@ pub fn refused_by_rule() -> Vec<Case> {
         create(
             "one account for both stages",
             p(),
-            vec![(
-                "/spec/workers/aggregate/serviceAccountName",
-                json!("intake"),
-            )],
+            vec![("/spec/workers/aggregate/serviceAccountName", json!("intake"))],
             "service accounts of their own",
         ),
         create(
             "reserved label",
             p(),
-            vec![(
-                "/spec/workers/podLabels",
-                json!({"prio-operator.io/stage": "other"}),
-            )],
+            vec![("/spec/workers/podLabels", json!({"prio-operator.io/stage": "other"}))],
             "podLabels may not hold",
         ),
         update(
@@ -400,8 +359,7 @@ pub fn refused_by_rule() -> Vec<Case> {
 /// Objects that the schema refuses before any rule; only an API server shows it.
 pub fn refused_by_schema() -> Vec<Case> {
     let p = processor;
-    let cutoff =
-        json!({"aggregation": "a", "start": "202110210800", "cutoff": "2026-01-01T00:00:15Z"});
+    let cutoff = json!({"aggregation": "a", "start": "202110210800", "cutoff": "2026-01-01T00:00:15Z"});
     vec![
         create(
             "share",
