@@ -30,6 +30,10 @@ use crate::status::Events;
 const DEBOUNCE: Duration = Duration::from_millis(500);
 /// Processors that are looked at at a time, of one watched namespace.
 const CONCURRENCY: u16 = 4;
+/// How long a stop waits for the first list.
+const FIRST_LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stop waits for running reconciles; what is cut off is done again by the next operator.
+const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 /// How often left-overs of processors that are gone are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(120);
 /// How often the API server is asked at the start, until it answers.
@@ -125,6 +129,9 @@ async fn lead(
             return Err(RunError::LeaseLost);
         }
         () = work(&context, stop) => {}
+        () = async { stop.cancelled().await; tokio::time::sleep(STOP_TIMEOUT).await } => {
+            tracing::warn!("reconciles still run after {} s: they are cut off", STOP_TIMEOUT.as_secs());
+        }
     }
     health.set_ready(false);
     if let Some(leadership) = leadership {
@@ -179,9 +186,15 @@ async fn work(context: &Arc<Context>, stop: &CancellationToken) {
 async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &CancellationToken) {
     let client = &context.client;
     let controller: Controller<Guarded> = Controller::new(scoped(client, namespace), watcher::Config::default());
+    // A controller that is stopped before its first list came in waits for it for ever.
+    let (store, stopping) = (controller.store(), stop.clone());
+    let stopping = async move {
+        stopping.cancelled().await;
+        let _ = tokio::time::timeout(FIRST_LIST_TIMEOUT, store.wait_until_ready()).await;
+    };
     controller
         .with_config(ControllerConfig::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
-        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .graceful_shutdown_on(stopping)
         // Of Jobs every change counts; of Batches and windows only what people do: what we write ourselves is no news.
         .watches_stream(changes::<Job, _>(client, namespace, every_version), processor_of)
         .watches_stream(changes::<Batch, _>(client, namespace, predicates::generation.combine(predicates::annotations)), processor_of)

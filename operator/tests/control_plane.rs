@@ -62,7 +62,8 @@ async fn place(name: &str) -> Option<Place> {
         let object = serde_json::from_value(json!({"metadata": {"name": account}})).unwrap();
         accounts.create(&PostParams::default(), &object).await.unwrap();
     }
-    let folders = tempfile::tempdir().unwrap();
+    // The API refuses folders of the system and names that begin with a dot.
+    let folders = tempfile::Builder::new().prefix("mailboxes-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for folder in FOLDERS {
         std::fs::create_dir(folders.path().join(folder)).unwrap();
     }
@@ -226,41 +227,32 @@ impl Place {
         until("a worker Job", async || self.api::<Job>().list(&ListParams::default()).await.ok()?.items.into_iter().next()).await
     }
 
-    /// As a kubelet would: the Job's pods run.
-    async fn let_pods_run(&self, job: &Job) {
+    /// As a kubelet would: writes the status of the Job's pods.
+    async fn set_pods(&self, job: &Job, phase: &str, ready: bool, state: Value) {
         let api = self.api::<Pod>();
         let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
+        let wanted = usize::try_from(job.spec.as_ref().unwrap().parallelism.unwrap()).unwrap();
         let pods = until("the Job's pods", async || {
             let pods = api.list(&of_job).await.ok()?.items;
-            (!pods.is_empty()).then_some(pods)
+            (pods.len() >= wanted).then_some(pods)
         })
         .await;
         for pod in pods {
-            let running = json!({"name": "worker", "image": "w", "imageID": "w", "ready": true, "restartCount": 0,
-                                 "state": {"running": {"startedAt": Timestamp::now().to_string()}}});
-            let status = json!({"status": {"phase": "Running", "containerStatuses": [running]}});
+            let container = json!({"name": "worker", "image": "w", "imageID": "w", "ready": ready, "restartCount": 0, "state": state});
+            let status = json!({"status": {"phase": phase, "containerStatuses": [container]}});
             api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
         }
     }
 
-    /// As the Job controller would, had its pods succeeded.
-    async fn complete(&self, job: &Job) {
-        let completions = job.spec.as_ref().unwrap().completions.unwrap();
-        let now = Timestamp::now();
-        let second = Timestamp::from_second(now.as_second()).unwrap().to_string();
-        let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": second});
-        let indexes = if completions == 1 { "0".to_owned() } else { format!("0-{}", completions - 1) };
-        let status = json!({"status": {
-            "conditions": [condition("SuccessCriteriaMet"), condition("Complete")],
-            "startTime": second, "completionTime": second, "succeeded": completions, "completedIndexes": indexes,
-            "active": 0, "ready": 0, "terminating": 0, "uncountedTerminatedPods": {},
-        }});
-        let api = self.api::<Job>();
-        // The Job controller writes as well and may be first.
-        until("the Job is complete", async || {
-            api.patch_status(&job.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await.ok()
-        })
-        .await;
+    async fn let_pods_run(&self, job: &Job) {
+        self.set_pods(job, "Running", true, json!({"running": {"startedAt": Timestamp::now().to_string()}})).await;
+    }
+
+    /// The Job's pods end with a code, and the Job controller draws its conclusions from the Job's failure policy.
+    async fn let_pods_exit(&self, job: &Job, code: i32, message: &str) {
+        let phase = if code == 0 { "Succeeded" } else { "Failed" };
+        let terminated = json!({"terminated": {"exitCode": code, "message": message, "reason": "Ended"}});
+        self.set_pods(job, phase, false, terminated).await;
     }
 
     async fn gone(self) {
@@ -368,7 +360,7 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
         let name = format!("reports/{}/{index}-p", job.name_any());
         place.put("ledger", &name, report(index, batches).to_bytes().unwrap()).await;
     }
-    place.complete(&job).await;
+    place.let_pods_exit(&job, 0, "").await;
 
     let outcomes = until("three outcomes", async || {
         let batches = place.api::<Batch>().list(&ListParams::default()).await.ok()?.items;
@@ -433,6 +425,22 @@ async fn a_ledger_that_is_swapped_or_gone_stalls_and_one_that_comes_back_heals()
     swap(&ledger, 1);
     place.condition("us-ct", "Stalled", "False", "AsExpected").await;
     place.first_job().await;
+    operator.stopped().await;
+    place.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_configuration_is_told_in_the_workers_own_words() {
+    let Some(place) = place("refused").await else { return };
+    let (time, uuid) = &batch_names()[0];
+    place.put_batch(&format!("agg/{time}/{uuid}")).await;
+    place.create_processor("us-ct", place.spec()).await;
+    let operator = place.start_operator();
+    let job = place.first_job().await;
+    place.let_pods_exit(&job, 78, "the signing key is not a P-256 key").await;
+    let condition = place.condition("us-ct", "WorkersReady", "False", "ConfigurationRefused").await;
+    assert!(condition.message.contains("the signing key is not a P-256 key"), "{}", condition.message);
+    place.condition("us-ct", "Ready", "False", "ConfigurationRefused").await;
     operator.stopped().await;
     place.gone().await;
 }
