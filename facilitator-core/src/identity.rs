@@ -103,7 +103,10 @@ pub async fn establish(
 ) -> Result<LedgerIdentity, IdentityError> {
     let url = || ledger.url().to_string();
     let key = ObjectKey::parse(LEDGER_OBJECT).context(NameSnafu)?;
-    let there = match (read_if_there(ledger, &key, LedgerIdentity::MAX_BYTES).await?, expected.id) {
+    let there = match (
+        read_if_there(ledger, &key, LedgerIdentity::MAX_BYTES).await?,
+        expected.id,
+    ) {
         (Some(there), _) => there,
         (None, Some(expected)) => return GoneSnafu { url: url(), expected }.fail(),
         (None, None) => {
@@ -114,15 +117,31 @@ pub async fn establish(
                 share: expected.share,
                 start_at: expected.start_at.to_owned(),
             };
-            put_or_read(ledger, &key, identity.to_bytes()?.into(), LedgerIdentity::MAX_BYTES).await?.0
+            put_or_read(ledger, &key, identity.to_bytes()?.into(), LedgerIdentity::MAX_BYTES)
+                .await?
+                .0
         }
     };
     let identity = LedgerIdentity::from_bytes(&key, &there)?;
     if let Some(id) = expected.id {
-        ensure!(identity.id == id, DifferentSnafu { url: url(), expected: id, actual: identity.id });
+        ensure!(
+            identity.id == id,
+            DifferentSnafu {
+                url: url(),
+                expected: id,
+                actual: identity.id
+            }
+        );
     }
     let ours = identity.instance == expected.instance.as_str() && identity.share == expected.share;
-    ensure!(ours, NotOursSnafu { url: url(), instance: identity.instance, share: identity.share });
+    ensure!(
+        ours,
+        NotOursSnafu {
+            url: url(),
+            instance: identity.instance,
+            share: identity.share
+        }
+    );
     Ok(identity)
 }
 
@@ -137,17 +156,35 @@ mod tests {
         let ledger = MemoryMailbox::new("ledger");
         let instance = InstanceName::parse("us-ct").unwrap();
         let other = InstanceName::parse("us-ca").unwrap();
-        let expect = |id, instance, share| ExpectedLedger { id, instance, share, start_at: "2026-11-20T00:00:00Z" };
+        let expect = |id, instance, share| ExpectedLedger {
+            id,
+            instance,
+            share,
+            start_at: "2026-11-20T00:00:00Z",
+        };
         let (mine, late) = (Uuid::from_u128(1), Uuid::from_u128(2));
 
         let fresh = expect(None, &instance, Share::First);
         let gone = establish(&ledger, &expect(Some(mine), &instance, Share::First), late).await;
         assert!(matches!(gone, Err(IdentityError::Gone { .. })));
-        assert!(ledger.snapshot().is_empty(), "nothing is put into a ledger that should be another");
+        assert!(
+            ledger.snapshot().is_empty(),
+            "nothing is put into a ledger that should be another"
+        );
 
         assert_eq!(establish(&ledger, &fresh, mine).await.unwrap().id, mine);
-        assert_eq!(establish(&ledger, &fresh, late).await.unwrap().id, mine, "the winner counts");
-        assert_eq!(establish(&ledger, &expect(Some(mine), &instance, Share::First), late).await.unwrap().id, mine);
+        assert_eq!(
+            establish(&ledger, &fresh, late).await.unwrap().id,
+            mine,
+            "the winner counts"
+        );
+        assert_eq!(
+            establish(&ledger, &expect(Some(mine), &instance, Share::First), late)
+                .await
+                .unwrap()
+                .id,
+            mine
+        );
         let different = establish(&ledger, &expect(Some(late), &instance, Share::First), late).await;
         assert!(matches!(different, Err(IdentityError::Different { .. })));
         for (instance, share) in [(&other, Share::First), (&instance, Share::Second)] {

@@ -6,8 +6,8 @@ use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use uuid::Uuid;
 
 use crate::crypto::TrustedKeys;
-use crate::formats::batch::{MAX_HEADER_BYTES, MAX_SINGLE_OBJECT_BYTES, read_header, read_packets, read_signature};
 use crate::formats::BatchError;
+use crate::formats::batch::{MAX_HEADER_BYTES, MAX_SINGLE_OBJECT_BYTES, read_header, read_packets, read_signature};
 use crate::formats::names::{BatchId, ValidationPart};
 use crate::formats::parameters::BatchParameters;
 use crate::formats::record::Message;
@@ -47,7 +47,10 @@ pub async fn read_validation(
     keys: &TrustedKeys,
 ) -> Result<PeerBatch, MailboxError> {
     let key = |part| batch.validation_key(share, part);
-    let signature = match mailbox.read(&key(ValidationPart::Signature), MAX_SINGLE_OBJECT_BYTES).await {
+    let signature = match mailbox
+        .read(&key(ValidationPart::Signature), MAX_SINGLE_OBJECT_BYTES)
+        .await
+    {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == MailboxErrorKind::NotFound => return Ok(PeerBatch::Absent),
         Err(error) => return bad_or(error),
@@ -103,12 +106,16 @@ fn first_of_each(packets: &[ValidationPacket]) -> Vec<(Uuid, Message)> {
 }
 
 fn bad(error: &BatchError) -> PeerBatch {
-    PeerBatch::Bad { detail: error.to_string() }
+    PeerBatch::Bad {
+        detail: error.to_string(),
+    }
 }
 
 fn bad_or(error: MailboxError) -> Result<PeerBatch, MailboxError> {
     match error.kind() {
-        MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge => Ok(PeerBatch::Bad { detail: error.to_string() }),
+        MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge => Ok(PeerBatch::Bad {
+            detail: error.to_string(),
+        }),
         _ => Err(error),
     }
 }

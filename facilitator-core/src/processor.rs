@@ -99,13 +99,15 @@ impl WorkError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         // A store that broke off in the middle is worth another read.
-        self.mailbox_error().is_some_and(|error| error.is_retryable() || error.kind() == MailboxErrorKind::Corrupt)
+        self.mailbox_error()
+            .is_some_and(|error| error.is_retryable() || error.kind() == MailboxErrorKind::Corrupt)
     }
 
     /// Whether storage refuses our identity.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        self.mailbox_error().is_some_and(|error| error.kind() == MailboxErrorKind::Denied)
+        self.mailbox_error()
+            .is_some_and(|error| error.kind() == MailboxErrorKind::Denied)
     }
 
     /// The mailbox's fault behind it, if it is one.

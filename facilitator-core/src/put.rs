@@ -46,7 +46,9 @@ enum Found {
     Same,
     Differs,
     /// Can't be read; `differs` where its length or hash tells.
-    Unread { differs: bool },
+    Unread {
+        differs: bool,
+    },
 }
 
 /// Puts one object if none is there. A refusal of an object that exists counts as existing: a store that grants creation
@@ -128,7 +130,10 @@ pub async fn put_batch(
         if put(mailbox, &part.key, &part.bytes).await? == PutOutcome::Created {
             continue;
         }
-        if matches!(compare(mailbox, part).await?, Found::Differs | Found::Unread { differs: true }) {
+        if matches!(
+            compare(mailbox, part).await?,
+            Found::Differs | Found::Unread { differs: true }
+        ) {
             in_the_way = Some(part.key.clone());
             break;
         }
@@ -180,7 +185,11 @@ async fn compare(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<Found, Mailb
 pub async fn look(mailbox: &dyn Mailbox, key: &ObjectKey) -> Result<Option<ObjectMeta>, MailboxError> {
     match mailbox.head(key).await {
         Err(error) if error.kind() == MailboxErrorKind::Denied => {
-            let request = ListRequest { prefix: key.as_str().to_owned(), limit: Some(1), ..ListRequest::default() };
+            let request = ListRequest {
+                prefix: key.as_str().to_owned(),
+                limit: Some(1),
+                ..ListRequest::default()
+            };
             // The name itself comes first of all names that begin with it.
             let page = mailbox.list(&request).await?;
             Ok(page.objects.into_iter().find(|meta| meta.key == *key))
@@ -196,11 +205,15 @@ async fn compare_by_listing(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<F
         Err(error) if error.kind() == MailboxErrorKind::Denied => None,
         Err(error) => return Err(error),
     };
-    let Some(meta) = meta else { return Ok(Found::Unread { differs: false }) };
+    let Some(meta) = meta else {
+        return Ok(Found::Unread { differs: false });
+    };
     Ok(match meta.sha256 {
         Some(there) if there == hex(&Sha256::digest(&ours.bytes).into()) => Found::Same,
         Some(_) => Found::Unread { differs: true },
-        None => Found::Unread { differs: meta.size != ours.bytes.len() as u64 },
+        None => Found::Unread {
+            differs: meta.size != ours.bytes.len() as u64,
+        },
     })
 }
 
@@ -211,7 +224,10 @@ mod tests {
     use mailbox::MemoryMailbox;
 
     fn object(name: &str, content: &'static str) -> OwnObject {
-        OwnObject { key: ObjectKey::parse(name).unwrap(), bytes: Bytes::from_static(content.as_bytes()) }
+        OwnObject {
+            key: ObjectKey::parse(name).unwrap(),
+            bytes: Bytes::from_static(content.as_bytes()),
+        }
     }
 
     struct Case {
@@ -242,16 +258,80 @@ mod tests {
             case("nothing", &[][..], false, Other, "Created", true),
             case("stopped half-way", &[("p", "packets")], false, Other, "Created", true),
             case("all of ours", whole, false, Other, "SameBytes", true),
-            case("others' packets", &[("p", "strange")], false, Same, "Different p", false),
-            case("others' header", &[("p", "packets"), ("h", "strange")], false, Same, "Different h", false),
-            case("predecessor", &[("p", "x"), ("h", "y"), ("s", "z")], false, Same, "SameMeaning", true),
-            case("stranger", &[("p", "x"), ("h", "y"), ("s", "z")], false, Other, "Different p", true),
-            case("other signature", &[("p", "packets"), ("h", "header"), ("s", "z")], false, Same, "SameMeaning", true),
-            case("unreadable, same length or hash", whole, true, Unread, UNREAD_OF_OURS, true),
-            case("unreadable, torn", &[("p", "strange!")], true, Unread, "Different p", false),
-            case("unreadable, whole", &[("p", "x"), ("h", "y"), ("s", "z")], true, Unread, "Unverified", true),
+            case(
+                "others' packets",
+                &[("p", "strange")],
+                false,
+                Same,
+                "Different p",
+                false,
+            ),
+            case(
+                "others' header",
+                &[("p", "packets"), ("h", "strange")],
+                false,
+                Same,
+                "Different h",
+                false,
+            ),
+            case(
+                "predecessor",
+                &[("p", "x"), ("h", "y"), ("s", "z")],
+                false,
+                Same,
+                "SameMeaning",
+                true,
+            ),
+            case(
+                "stranger",
+                &[("p", "x"), ("h", "y"), ("s", "z")],
+                false,
+                Other,
+                "Different p",
+                true,
+            ),
+            case(
+                "other signature",
+                &[("p", "packets"), ("h", "header"), ("s", "z")],
+                false,
+                Same,
+                "SameMeaning",
+                true,
+            ),
+            case(
+                "unreadable, same length or hash",
+                whole,
+                true,
+                Unread,
+                UNREAD_OF_OURS,
+                true,
+            ),
+            case(
+                "unreadable, torn",
+                &[("p", "strange!")],
+                true,
+                Unread,
+                "Different p",
+                false,
+            ),
+            case(
+                "unreadable, whole",
+                &[("p", "x"), ("h", "y"), ("s", "z")],
+                true,
+                Unread,
+                "Unverified",
+                true,
+            ),
         ];
-        for Case { name, there, unreadable, meaning, expected, signed_after } in table {
+        for Case {
+            name,
+            there,
+            unreadable,
+            meaning,
+            expected,
+            signed_after,
+        } in table
+        {
             let mailbox = MemoryMailbox::new("peer");
             for (key, content) in there {
                 let object = object(key, content);
@@ -259,7 +339,9 @@ mod tests {
             }
             mailbox.refuse_reads(unreadable);
             let parts = [object("p", "packets"), object("h", "header")];
-            let put = put_batch(&mailbox, &parts, &object("s", "signature"), async || Ok(meaning)).await.unwrap();
+            let put = put_batch(&mailbox, &parts, &object("s", "signature"), async || Ok(meaning))
+                .await
+                .unwrap();
             let put = match put {
                 BatchPut::There(put) => format!("{put:?}"),
                 BatchPut::Different(key) => format!("Different {key}"),
@@ -268,7 +350,11 @@ mod tests {
             let signed = mailbox.snapshot().contains_key("s");
             assert_eq!(signed, signed_after, "{name}");
             for (key, content) in there {
-                assert_eq!(&mailbox.snapshot()[*key][..], content.as_bytes(), "{name}: nothing is overwritten");
+                assert_eq!(
+                    &mailbox.snapshot()[*key][..],
+                    content.as_bytes(),
+                    "{name}: nothing is overwritten"
+                );
             }
         }
     }

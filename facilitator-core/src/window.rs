@@ -70,13 +70,19 @@ impl Window {
     /// # Errors
     /// [`WindowError::Period`] for zero or a fraction of a minute; [`WindowError::OutOfCalendar`] at the calendar's edge.
     pub fn holding(time: Timestamp, period_seconds: u32) -> Result<Self, WindowError> {
-        ensure!(period_seconds > 0 && period_seconds.is_multiple_of(60), PeriodSnafu { period_seconds });
+        ensure!(
+            period_seconds > 0 && period_seconds.is_multiple_of(60),
+            PeriodSnafu { period_seconds }
+        );
         let period = i64::from(period_seconds);
         // A fraction of a second before 1970 counts down from the next whole one.
         let second = time.as_second() - i64::from(time.subsec_nanosecond() < 0);
         let start = second - (second + YEAR_ONE_TO_EPOCH_SECONDS).rem_euclid(period);
         let at = |second: i64| Timestamp::from_second(second).ok().context(OutOfCalendarSnafu { time });
-        Ok(Self { start: at(start)?, end: at(start + period)? })
+        Ok(Self {
+            start: at(start)?,
+            end: at(start + period)?,
+        })
     }
 
     /// The first instant in the window.
@@ -128,7 +134,11 @@ pub fn planned_at(cutoff: Timestamp, settings: &WindowSettings) -> Timestamp {
 /// The cutoffs that are due at `now`, in order: what goes into the work list.
 #[must_use]
 pub fn due(cutoffs: &[Timestamp], settings: &WindowSettings, now: Timestamp) -> Vec<Timestamp> {
-    cutoffs.iter().copied().filter(|cutoff| planned_at(*cutoff, settings) <= now).collect()
+    cutoffs
+        .iter()
+        .copied()
+        .filter(|cutoff| planned_at(*cutoff, settings) <= now)
+        .collect()
 }
 
 /// With a legacy peer, the plan of a cutoff waits at most one period for answers to what was delivered: the instant from
@@ -136,7 +146,11 @@ pub fn due(cutoffs: &[Timestamp], settings: &WindowSettings, now: Timestamp) -> 
 #[must_use]
 pub fn planned_at_with_legacy_peer(cutoff: Timestamp, settings: &WindowSettings, unanswered: bool) -> Timestamp {
     let planned = planned_at(cutoff, settings);
-    if unanswered { later(planned, settings.period_seconds) } else { planned }
+    if unanswered {
+        later(planned, settings.period_seconds)
+    } else {
+        planned
+    }
 }
 
 /// The next cutoff that something delivered at `now` can still meet. `None`: the window is closed.
@@ -157,11 +171,13 @@ pub fn is_open(cutoffs: &[Timestamp], now: Timestamp) -> bool {
 pub fn oldest_open_start(settings: &WindowSettings, now: Timestamp) -> Timestamp {
     let period = i64::from(settings.period_seconds);
     let reach = period * (i64::from(settings.max_defers) + 1) + i64::from(settings.grace_period_seconds);
-    now.checked_sub(SignedDuration::from_secs(reach)).unwrap_or(Timestamp::MIN)
+    now.checked_sub(SignedDuration::from_secs(reach))
+        .unwrap_or(Timestamp::MIN)
 }
 
 fn later(time: Timestamp, seconds: u32) -> Timestamp {
-    time.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(Timestamp::MAX)
+    time.checked_add(SignedDuration::from_secs(i64::from(seconds)))
+        .unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -173,25 +189,68 @@ mod tests {
         text.parse().unwrap()
     }
 
-    const SETTINGS: WindowSettings =
-        WindowSettings { period_seconds: 28_800, grace_period_seconds: 14_400, settle_seconds: 600, max_defers: 3 };
+    const SETTINGS: WindowSettings = WindowSettings {
+        period_seconds: 28_800,
+        grace_period_seconds: 14_400,
+        settle_seconds: 600,
+        max_defers: 3,
+    };
 
     #[test]
     fn windows_tile_time_from_year_one() {
         // (time, period in seconds, start, end); 7 h does not divide a day, so its windows show the alignment.
         let table = [
-            ("2026-11-20T00:00:00Z", 10_800, "2026-11-20T00:00:00Z", "2026-11-20T03:00:00Z"),
-            ("2026-11-20T02:59:59.999Z", 10_800, "2026-11-20T00:00:00Z", "2026-11-20T03:00:00Z"),
-            ("2026-11-20T03:00:00Z", 10_800, "2026-11-20T03:00:00Z", "2026-11-20T06:00:00Z"),
-            ("1969-12-31T23:59:59.5Z", 3_600, "1969-12-31T23:00:00Z", "1970-01-01T00:00:00Z"),
-            ("0001-01-01T00:00:00Z", 25_200, "0001-01-01T00:00:00Z", "0001-01-01T07:00:00Z"),
-            ("0001-01-02T00:00:00Z", 25_200, "0001-01-01T21:00:00Z", "0001-01-02T04:00:00Z"),
+            (
+                "2026-11-20T00:00:00Z",
+                10_800,
+                "2026-11-20T00:00:00Z",
+                "2026-11-20T03:00:00Z",
+            ),
+            (
+                "2026-11-20T02:59:59.999Z",
+                10_800,
+                "2026-11-20T00:00:00Z",
+                "2026-11-20T03:00:00Z",
+            ),
+            (
+                "2026-11-20T03:00:00Z",
+                10_800,
+                "2026-11-20T03:00:00Z",
+                "2026-11-20T06:00:00Z",
+            ),
+            (
+                "1969-12-31T23:59:59.5Z",
+                3_600,
+                "1969-12-31T23:00:00Z",
+                "1970-01-01T00:00:00Z",
+            ),
+            (
+                "0001-01-01T00:00:00Z",
+                25_200,
+                "0001-01-01T00:00:00Z",
+                "0001-01-01T07:00:00Z",
+            ),
+            (
+                "0001-01-02T00:00:00Z",
+                25_200,
+                "0001-01-01T21:00:00Z",
+                "0001-01-02T04:00:00Z",
+            ),
             // 62135596800 mod 25200 = 7200: a window aligned to 1970 would begin at midnight.
-            ("1970-01-01T00:00:00Z", 25_200, "1969-12-31T22:00:00Z", "1970-01-01T05:00:00Z"),
+            (
+                "1970-01-01T00:00:00Z",
+                25_200,
+                "1969-12-31T22:00:00Z",
+                "1970-01-01T05:00:00Z",
+            ),
         ];
         for (time, period, start, end) in table {
             let window = Window::holding(at(time), period).unwrap();
-            assert_eq!((window.start(), window.end()), (at(start), at(end)), "{time} / {period}");
+            assert_eq!(
+                (window.start(), window.end()),
+                (at(start), at(end)),
+                "{time} / {period}"
+            );
             assert!(window.contains(at(time)));
             assert!(!window.contains(window.end()));
         }
@@ -201,9 +260,15 @@ mod tests {
     fn refuses_periods_that_are_not_whole_minutes_and_times_beyond_the_calendar() {
         let now = at("2026-11-20T00:00:00Z");
         for period_seconds in [0, 1, 59, 61, 3_601] {
-            assert_eq!(Window::holding(now, period_seconds), Err(WindowError::Period { period_seconds }));
+            assert_eq!(
+                Window::holding(now, period_seconds),
+                Err(WindowError::Period { period_seconds })
+            );
         }
-        assert!(matches!(Window::holding(Timestamp::MAX, 3_600), Err(WindowError::OutOfCalendar { .. })));
+        assert!(matches!(
+            Window::holding(Timestamp::MAX, 3_600),
+            Err(WindowError::OutOfCalendar { .. })
+        ));
         assert!(Window::new(now, now).is_err());
         assert!(Window::new(now, at("2026-11-20T00:00:30Z")).is_err());
     }
@@ -211,15 +276,30 @@ mod tests {
     #[test]
     fn the_cutoff_moves_by_periods_and_takes_the_agreed_one_in() {
         let window = Window::holding(at("2026-11-20T09:00:00Z"), 28_800).unwrap();
-        let regular =
-            ["2026-11-20T19:50:00Z", "2026-11-21T03:50:00Z", "2026-11-21T11:50:00Z", "2026-11-21T19:50:00Z"].map(at);
+        let regular = [
+            "2026-11-20T19:50:00Z",
+            "2026-11-21T03:50:00Z",
+            "2026-11-21T11:50:00Z",
+            "2026-11-21T19:50:00Z",
+        ]
+        .map(at);
         assert_eq!(window.cutoffs(&SETTINGS, None), regular);
-        assert_eq!(window.cutoffs(&SETTINGS, Some(regular[1])), regular, "an agreed one that is regular counts once");
+        assert_eq!(
+            window.cutoffs(&SETTINGS, Some(regular[1])),
+            regular,
+            "an agreed one that is regular counts once"
+        );
         let agreed = at("2027-01-01T00:00:15Z");
-        assert_eq!(window.cutoffs(&SETTINGS, Some(agreed)), [&regular[..], &[agreed]].concat());
+        assert_eq!(
+            window.cutoffs(&SETTINGS, Some(agreed)),
+            [&regular[..], &[agreed]].concat()
+        );
         let early = at("2026-11-21T00:00:00Z");
         assert_eq!(window.cutoffs(&SETTINGS, Some(early))[1], early);
-        let none = WindowSettings { max_defers: 0, ..SETTINGS };
+        let none = WindowSettings {
+            max_defers: 0,
+            ..SETTINGS
+        };
         assert_eq!(window.cutoffs(&none, None), [regular[0]]);
     }
 
@@ -257,8 +337,14 @@ mod tests {
     #[test]
     fn a_legacy_peer_is_waited_for_one_period_at_most() {
         let cutoff = at("2026-11-20T19:50:00Z");
-        assert_eq!(planned_at_with_legacy_peer(cutoff, &SETTINGS, false), at("2026-11-20T20:00:00Z"));
-        assert_eq!(planned_at_with_legacy_peer(cutoff, &SETTINGS, true), at("2026-11-21T04:00:00Z"));
+        assert_eq!(
+            planned_at_with_legacy_peer(cutoff, &SETTINGS, false),
+            at("2026-11-20T20:00:00Z")
+        );
+        assert_eq!(
+            planned_at_with_legacy_peer(cutoff, &SETTINGS, true),
+            at("2026-11-21T04:00:00Z")
+        );
     }
 
     #[test]
@@ -274,7 +360,11 @@ mod tests {
             (three, true),
         ];
         for (other, expected) in table {
-            assert_eq!((three.overlaps(other), other.overlaps(three)), (expected, expected), "{other:?}");
+            assert_eq!(
+                (three.overlaps(other), other.overlaps(three)),
+                (expected, expected),
+                "{other:?}"
+            );
         }
     }
 }

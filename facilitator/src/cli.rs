@@ -17,16 +17,15 @@ use crate::output::LogFormat;
 #[derive(Debug, Parser)]
 #[command(name = "facilitator", version, propagate_version = true, after_long_help = AFTER, after_help = AFTER)]
 pub struct Cli {
-    /// How log lines on standard error look; RUST_LOG sets their level.
+    /// How log lines on standard error look [default: text, and json for `work`]; RUST_LOG sets their level.
     #[arg(
         long,
         global = true,
         value_enum,
-        default_value = "text",
         env = "LOG_FORMAT",
         hide_env = true
     )]
-    pub log_format: LogFormat,
+    pub log_format: Option<LogFormat>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -70,6 +69,14 @@ pub enum Command {
 }
 
 impl Command {
+    /// How the command logs unless told: pods for collectors, the rest for people.
+    pub fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Work(_) => LogFormat::Json,
+            _ => LogFormat::Text,
+        }
+    }
+
     /// Runs the command.
     ///
     /// # Errors

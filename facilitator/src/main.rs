@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             return ExitClass::Usage.into();
         }
     };
-    output::start_log(cli.log_format);
+    output::start_log(cli.log_format.unwrap_or_else(|| cli.command.log_format()));
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

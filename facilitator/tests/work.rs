@@ -66,10 +66,15 @@ impl Pod {
 
     fn command(&self, index: u32) -> Command {
         let mut command = Command::new(BINARY);
-        command.arg("work").env("JOB_COMPLETION_INDEX", index.to_string()).env("POD_UID", "pod-1");
-        for (flag, folder) in
-            [("--parameters-directory", "parameters"), ("--work-directory", "work"), ("--keys-directory", "world/first-keys")]
-        {
+        command
+            .arg("work")
+            .env("JOB_COMPLETION_INDEX", index.to_string())
+            .env("POD_UID", "pod-1");
+        for (flag, folder) in [
+            ("--parameters-directory", "parameters"),
+            ("--work-directory", "work"),
+            ("--keys-directory", "world/first-keys"),
+        ] {
             command.arg(flag).arg(self.path(folder));
         }
         command
@@ -154,7 +159,10 @@ fn wrong_configuration_is_one_clear_line_and_78() {
     let output = pod.run(0);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(code(&output), 78);
-    assert!(message.contains("batch-signing") && !message.contains(secret.trim()), "{message}");
+    assert!(
+        message.contains("batch-signing") && !message.contains(secret.trim()),
+        "{message}"
+    );
 }
 
 #[test]
@@ -173,7 +181,10 @@ fn asked_to_stop_it_stops_at_once_with_75() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     assert!(delivered.exists());
-    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let killed = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(75));
     assert!(!pod.ledger().join("reports").exists());

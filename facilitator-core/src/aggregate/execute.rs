@@ -61,7 +61,9 @@ type Failure = (FailedReason, String);
 impl Execution<'_> {
     /// Checks every member's record and peer messages against the plan, and every proof.
     pub(super) async fn count(&self) -> Result<Result<Counted, Failure>, WorkError> {
-        let mut judging = futures::stream::iter(&self.plan.members).map(|member| self.judge(member)).buffered(MEMBERS);
+        let mut judging = futures::stream::iter(&self.plan.members)
+            .map(|member| self.judge(member))
+            .buffered(MEMBERS);
         let mut digest = Sha256::new();
         let mut named = std::collections::HashSet::new();
         let mut counted = Counted {
@@ -79,14 +81,22 @@ impl Execution<'_> {
                 Ok(member) => member,
                 Err(failure) => return Ok(Err(failure)),
             };
-            let Judged { counted: uuids, subtracted, not_counted, invalid_proofs, missing_peer_messages } = judged;
+            let Judged {
+                counted: uuids,
+                subtracted,
+                not_counted,
+                invalid_proofs,
+                missing_peer_messages,
+            } = judged;
             counted.packets += member.record.plain.packets.len() as u64;
             counted.excluded_packets += member.record.plain.excluded();
             counted.clients += uuids.len() as u64;
             counted.invalid_proofs += invalid_proofs;
             counted.missing_peer_messages += missing_peer_messages;
             uuids.iter().for_each(|uuid| digest.update(uuid.as_bytes()));
-            counted.invalid.extend(not_counted.into_iter().filter(|uuid| named.insert(*uuid)));
+            counted
+                .invalid
+                .extend(not_counted.into_iter().filter(|uuid| named.insert(*uuid)));
             member.subtracted = subtracted;
             // Flat in packets: the sum needs only the seals.
             member.record.plain.packets = Vec::new();
@@ -98,8 +108,17 @@ impl Execution<'_> {
 
     async fn judge(&self, member: &Member) -> Result<Result<(JudgedMember, Judged), Failure>, WorkError> {
         let batch = match BatchTime::parse_path(&member.time) {
-            Ok(time) => BatchId { aggregation: self.window.aggregation.clone(), time, uuid: member.uuid },
-            Err(error) => return Ok(Err((FailedReason::RecordLost, format!("the plan names no batch: {error}")))),
+            Ok(time) => BatchId {
+                aggregation: self.window.aggregation.clone(),
+                time,
+                uuid: member.uuid,
+            },
+            Err(error) => {
+                return Ok(Err((
+                    FailedReason::RecordLost,
+                    format!("the plan names no batch: {error}"),
+                )));
+            }
         };
         let record = match self.record(&batch, &member.record_digest).await? {
             Ok(record) => record,
@@ -107,7 +126,12 @@ impl Execution<'_> {
         };
         let processor = self.processor;
         let peer = &*processor.mailboxes.peer_validation;
-        let lost = |detail: &str| (FailedReason::PeerMessagesLost, format!("the peer's messages of {}: {detail}", batch.path()));
+        let lost = |detail: &str| {
+            (
+                FailedReason::PeerMessagesLost,
+                format!("the peer's messages of {}: {detail}", batch.path()),
+            )
+        };
         let messages = match read_validation(peer, &batch, processor.share.peer(), &processor.peer_keys).await? {
             PeerBatch::Read { messages, .. } => messages,
             PeerBatch::Absent => return Ok(Err(lost("they are gone"))),
@@ -118,7 +142,15 @@ impl Execution<'_> {
         }
         let judged = judge(&record.plain, messages);
         let plain_digest = record.plain.digest();
-        Ok(Ok((JudgedMember { batch, record, plain_digest, subtracted: Vec::new() }, judged)))
+        Ok(Ok((
+            JudgedMember {
+                batch,
+                record,
+                plain_digest,
+                subtracted: Vec::new(),
+            },
+            judged,
+        )))
     }
 
     async fn record(&self, batch: &BatchId, digest: &str) -> Result<Result<Record, Failure>, WorkError> {
@@ -154,7 +186,12 @@ impl Execution<'_> {
         let mut damaged = Vec::new();
         let mut mounted = Vec::with_capacity(plain.packet_keys.len());
         for (point, sealed) in plain.packet_keys.iter().zip(&member.record.sealed) {
-            let Some(key) = self.processor.packet_keys.iter().position(|key| key.key.public_point() == point) else {
+            let Some(key) = self
+                .processor
+                .packet_keys
+                .iter()
+                .position(|key| key.key.public_point() == point)
+            else {
                 let message = format!(
                     "the batch {} was opened with a packet key that isn't mounted (public point {}…): mount it again",
                     member.batch.path(),
@@ -162,8 +199,13 @@ impl Execution<'_> {
                 );
                 return Ok(Err(Stop::Blocked(BlockedReason::PacketKeyNotMounted, message)));
             };
-            let opened =
-                crypto::open(&self.processor.packet_keys[key].key, &plain.header_digest, plain.share, &member.plain_digest, sealed);
+            let opened = crypto::open(
+                &self.processor.packet_keys[key].key,
+                &plain.header_digest,
+                plain.share,
+                &member.plain_digest,
+                sealed,
+            );
             match opened {
                 Ok(sum) => proof::accumulate(total, &sum),
                 Err(error) => {
@@ -177,7 +219,11 @@ impl Execution<'_> {
             return Ok(Ok(()));
         }
         let wanted = if damaged.is_empty() {
-            member.subtracted.iter().map(|(index, key)| (*index, Wanted { key: *key, add: false })).collect()
+            member
+                .subtracted
+                .iter()
+                .map(|(index, key)| (*index, Wanted { key: *key, add: false }))
+                .collect()
         } else {
             match self.wanted_of_damaged(member, &damaged).await? {
                 Ok(wanted) => wanted,
@@ -193,20 +239,31 @@ impl Execution<'_> {
         member: &JudgedMember,
         damaged: &[u8],
     ) -> Result<Result<HashMap<usize, Wanted>, Failure>, WorkError> {
-        let pinned = self.plan.members.iter().find(|pinned| pinned.uuid == member.batch.uuid && pinned.time == member.batch.time.to_path());
+        let pinned = self
+            .plan
+            .members
+            .iter()
+            .find(|pinned| pinned.uuid == member.batch.uuid && pinned.time == member.batch.time.to_path());
         let digest = pinned.map(|pinned| pinned.record_digest.as_str()).unwrap_or_default();
         let record = match self.record(&member.batch, digest).await? {
             Ok(record) => record,
             Err(failure) => return Ok(Err(failure)),
         };
         let subtracted: HashMap<usize, u8> = member.subtracted.iter().copied().collect();
-        let wanted = record.plain.packets.iter().enumerate().filter_map(|(index, packet)| match packet.state {
-            PacketState::In { key, .. } if damaged.contains(&key) => {
-                (!subtracted.contains_key(&index)).then_some((index, Wanted { key, add: true }))
-            }
-            PacketState::In { key, .. } => subtracted.contains_key(&index).then_some((index, Wanted { key, add: false })),
-            PacketState::Excluded(_) => None,
-        });
+        let wanted = record
+            .plain
+            .packets
+            .iter()
+            .enumerate()
+            .filter_map(|(index, packet)| match packet.state {
+                PacketState::In { key, .. } if damaged.contains(&key) => {
+                    (!subtracted.contains_key(&index)).then_some((index, Wanted { key, add: true }))
+                }
+                PacketState::In { key, .. } => subtracted
+                    .contains_key(&index)
+                    .then_some((index, Wanted { key, add: false })),
+                PacketState::Excluded(_) => None,
+            });
         Ok(Ok(wanted.collect()))
     }
 
@@ -227,9 +284,15 @@ impl Execution<'_> {
                 let packet = packet?;
                 let Some(wanted) = wanted.get(&index) else { continue };
                 let key = &keys[mounted[usize::from(wanted.key)]];
-                let Ok(opened) = open_packet(&packet, bins, share, std::slice::from_ref(key)) else { break };
+                let Ok(opened) = open_packet(&packet, bins, share, std::slice::from_ref(key)) else {
+                    break;
+                };
                 let values = &opened.elements[..bins as usize];
-                if wanted.add { proof::accumulate(&mut sum, values) } else { proof::subtract_from(&mut sum, values) }
+                if wanted.add {
+                    proof::accumulate(&mut sum, values)
+                } else {
+                    proof::subtract_from(&mut sum, values)
+                }
                 left -= 1;
             }
             Ok((sum, left))
@@ -248,9 +311,14 @@ impl Execution<'_> {
             }
             Ok((_, left)) => failed(
                 FailedReason::KeyGone,
-                format!("{left} packets of {batch} that were opened at intake don't open any more: check the mounted keys"),
+                format!(
+                    "{left} packets of {batch} that were opened at intake don't open any more: check the mounted keys"
+                ),
             ),
-            Err(error) => failed(FailedReason::IngestionChanged, format!("the packets of {batch}: {error}")),
+            Err(error) => failed(
+                FailedReason::IngestionChanged,
+                format!("the packets of {batch}: {error}"),
+            ),
         }
     }
 }

@@ -39,7 +39,11 @@ pub(super) fn judge(record: &RecordPlain, peer: impl IntoIterator<Item = (Uuid, 
     }
     // A duplicate of a packet that counts is no invalid client: its UUID is in the sum, once.
     let mut named: HashSet<Uuid> = judged.counted.iter().copied().collect();
-    judged.not_counted =
-        record.packets.iter().map(|packet| packet.uuid).filter(|uuid| named.insert(*uuid)).collect();
+    judged.not_counted = record
+        .packets
+        .iter()
+        .map(|packet| packet.uuid)
+        .filter(|uuid| named.insert(*uuid))
+        .collect();
     judged
 }

@@ -79,7 +79,9 @@ pub fn by_times(candidate: &Candidate, cutoff: Timestamp, legacy_peer: bool) -> 
 /// The set at the first of the cutoffs that has a member; `None`: none has. Candidates are sorted by name.
 #[must_use]
 pub fn first_set(candidates: &[Candidate], cutoffs: &[Timestamp], legacy_peer: bool) -> Option<Set> {
-    cutoffs.iter().find_map(|cutoff| set_at(candidates, *cutoff, legacy_peer))
+    cutoffs
+        .iter()
+        .find_map(|cutoff| set_at(candidates, *cutoff, legacy_peer))
 }
 
 fn set_at(candidates: &[Candidate], cutoff: Timestamp, legacy_peer: bool) -> Option<Set> {
@@ -94,7 +96,11 @@ fn set_at(candidates: &[Candidate], cutoff: Timestamp, legacy_peer: bool) -> Opt
             (None, None) => Err(ExclusionReason::NoRecord),
             (None, Some(Content::Good(pinned))) => {
                 let first = shape.get_or_insert_with(|| pinned.shape.clone());
-                if first.same(&pinned.shape) { Ok(pinned) } else { Err(ExclusionReason::ShapeDiffers) }
+                if first.same(&pinned.shape) {
+                    Ok(pinned)
+                } else {
+                    Err(ExclusionReason::ShapeDiffers)
+                }
             }
         };
         let (time, uuid) = (candidate.batch.time.to_path(), candidate.batch.uuid);
@@ -108,7 +114,12 @@ fn set_at(candidates: &[Candidate], cutoff: Timestamp, legacy_peer: bool) -> Opt
             Err(reason) => exclusions.push(Exclusion { time, uuid, reason }),
         }
     }
-    shape.map(|shape| Set { cutoff, shape, members, exclusions })
+    shape.map(|shape| Set {
+        cutoff,
+        shape,
+        members,
+        exclusions,
+    })
 }
 
 /// How many candidates each reason keeps out at `cutoff`, in order of first appearance.
@@ -148,7 +159,14 @@ mod tests {
     }
 
     fn shape(bins: u32) -> Shape {
-        Shape { name: "a".into(), bins, epsilon: 0.1, prime: 4_293_918_721, number_of_servers: 2, hamming_weight: None }
+        Shape {
+            name: "a".into(),
+            bins,
+            epsilon: 0.1,
+            prime: 4_293_918_721,
+            number_of_servers: 2,
+            hamming_weight: None,
+        }
     }
 
     fn candidate(n: u8, ours: Option<i64>, theirs: Option<i64>) -> Candidate {
@@ -169,15 +187,29 @@ mod tests {
     #[test]
     fn both_times_decide_and_the_cutoff_is_inclusive() {
         use ExclusionReason as E;
-        let rejected = Candidate { rejected: true, ..candidate(1, None, Some(1)) };
-        let unrecorded = Candidate { recorded: false, ..candidate(1, Some(1), Some(1)) };
+        let rejected = Candidate {
+            rejected: true,
+            ..candidate(1, None, Some(1))
+        };
+        let unrecorded = Candidate {
+            recorded: false,
+            ..candidate(1, Some(1), Some(1))
+        };
         let table = [
             (candidate(1, Some(10), Some(10)), None, None),
             (candidate(1, Some(11), Some(10)), Some(E::Late), Some(E::Late)),
             (candidate(1, Some(10), Some(11)), Some(E::PeerLate), None),
             (candidate(1, Some(11), Some(11)), Some(E::Late), Some(E::Late)),
-            (candidate(1, None, Some(10)), Some(E::NotDelivered), Some(E::NotDelivered)),
-            (candidate(1, Some(10), None), Some(E::NoPeerMessages), Some(E::NoPeerMessages)),
+            (
+                candidate(1, None, Some(10)),
+                Some(E::NotDelivered),
+                Some(E::NotDelivered),
+            ),
+            (
+                candidate(1, Some(10), None),
+                Some(E::NoPeerMessages),
+                Some(E::NoPeerMessages),
+            ),
             (rejected, Some(E::Rejected), Some(E::Rejected)),
             (unrecorded, Some(E::NoRecord), Some(E::NoRecord)),
         ];
@@ -196,7 +228,11 @@ mod tests {
         };
         assert_eq!(at(&[]), None);
         assert_eq!(at(&[10]), None);
-        assert_eq!(at(&[10, 20, 30]), Some((20, 1)), "later cutoffs don't make a planned window grow");
+        assert_eq!(
+            at(&[10, 20, 30]),
+            Some((20, 1)),
+            "later cutoffs don't make a planned window grow"
+        );
         assert_eq!(at(&[30]), Some((30, 2)));
     }
 
@@ -210,8 +246,12 @@ mod tests {
             content: Some(Content::Bad(ExclusionReason::Overwritten)),
             ..candidate(3, Some(1), Some(1))
         };
-        let candidates =
-            [candidate(1, Some(1), Some(1)), other_shape, overwritten, candidate(4, Some(99), Some(1))];
+        let candidates = [
+            candidate(1, Some(1), Some(1)),
+            other_shape,
+            overwritten,
+            candidate(4, Some(99), Some(1)),
+        ];
         let set = first_set(&candidates, &[second(10)], false).unwrap();
         assert_eq!(set.members.len(), 1);
         assert_eq!(set.shape, shape(4));

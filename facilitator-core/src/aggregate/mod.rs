@@ -81,7 +81,11 @@ pub async fn aggregate(
     if let Some(bytes) = read_if_there(ledger, &key, WindowResult::MAX_BYTES).await? {
         let result = Box::new(WindowResult::from_bytes(&key, &bytes)?);
         let cutoff_millis = frozen.map(|frozen| frozen.plan.cutoff_millis);
-        return Ok(AggregateOutcome::Done { result, cutoff_millis, already: true });
+        return Ok(AggregateOutcome::Done {
+            result,
+            cutoff_millis,
+            already: true,
+        });
     }
     if let Some(message) = overlap(processor, window).await? {
         let failure = Verdicts::of(frozen.as_ref()).failed(FailedReason::WindowOverlaps, &message);
@@ -112,7 +116,11 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
         );
         return Ok(blocked(BlockedReason::SigningKeyNotMounted, &message));
     }
-    let execution = Execution { processor, window, plan: &frozen.plan };
+    let execution = Execution {
+        processor,
+        window,
+        plan: &frozen.plan,
+    };
     let counted = match execution.count().await? {
         Ok(counted) => counted,
         Err((reason, message)) => {
@@ -121,7 +129,10 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
     };
     verdicts.count(&counted);
     if !floor::may_release(counted.clients, processor.min_clients) {
-        let message = format!("{} valid clients, fewer than the floor of {}", counted.clients, processor.min_clients);
+        let message = format!(
+            "{} valid clients, fewer than the floor of {}",
+            counted.clients, processor.min_clients
+        );
         return put_result(processor, window, verdicts.below_floor(&message), Some(&frozen)).await;
     }
     let total = match execution.sum(&counted).await? {
@@ -151,7 +162,10 @@ async fn overlap(processor: &Processor, window: &WindowId) -> Result<Option<Stri
         .filter_map(|meta| WindowId::parse(meta.key.as_str().strip_prefix(RELEASED)?.strip_prefix('/')?).ok())
         .collect();
     Ok(overlapping(window, &released).map(|other| {
-        format!("the window shares time with {}, which was released: a batch is in one sum at most", other.path())
+        format!(
+            "the window shares time with {}, which was released: a batch is in one sum at most",
+            other.path()
+        )
     }))
 }
 
@@ -160,7 +174,10 @@ async fn read_plan(processor: &Processor, window: &WindowId) -> Result<Option<Fr
     let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, Plan::MAX_BYTES).await? else {
         return Ok(None);
     };
-    Ok(Some(Frozen { plan: Plan::from_bytes(&key, &bytes)?, digest: hex(&sha256(&bytes)) }))
+    Ok(Some(Frozen {
+        plan: Plan::from_bytes(&key, &bytes)?,
+        digest: hex(&sha256(&bytes)),
+    }))
 }
 
 type Excluded = Vec<(ExclusionReason, u64)>;
@@ -194,7 +211,10 @@ async fn make_plan(
     let key = window.ledger_key(PLANS);
     let bytes = plan.to_bytes()?.into();
     let (bytes, _) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, Plan::MAX_BYTES).await?;
-    Ok(Ok(Frozen { plan: Plan::from_bytes(&key, &bytes)?, digest: hex(&sha256(&bytes)) }))
+    Ok(Ok(Frozen {
+        plan: Plan::from_bytes(&key, &bytes)?,
+        digest: hex(&sha256(&bytes)),
+    }))
 }
 
 async fn put_result(
@@ -208,7 +228,11 @@ async fn put_result(
     let (bytes, _) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, WindowResult::MAX_BYTES).await?;
     let result = Box::new(WindowResult::from_bytes(&key, &bytes)?);
     let cutoff_millis = frozen.map(|frozen| frozen.plan.cutoff_millis);
-    Ok(AggregateOutcome::Done { result, cutoff_millis, already: false })
+    Ok(AggregateOutcome::Done {
+        result,
+        cutoff_millis,
+        already: false,
+    })
 }
 
 /// Fills verdicts in, from what is known so far.
@@ -247,11 +271,20 @@ impl Verdicts {
     }
 
     fn failed(self, reason: FailedReason, message: &str) -> WindowResult {
-        WindowResult { verdict: Verdict::Failed, reason: Some(reason), message: short_message(message), ..self.0 }
+        WindowResult {
+            verdict: Verdict::Failed,
+            reason: Some(reason),
+            message: short_message(message),
+            ..self.0
+        }
     }
 
     fn below_floor(self, message: &str) -> WindowResult {
-        WindowResult { verdict: Verdict::BelowFloor, message: short_message(message), ..self.0 }
+        WindowResult {
+            verdict: Verdict::BelowFloor,
+            message: short_message(message),
+            ..self.0
+        }
     }
 
     fn summed(self, part: release::ReleasedPart) -> WindowResult {

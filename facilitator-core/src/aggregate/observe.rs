@@ -60,9 +60,18 @@ pub(super) async fn candidates(
         };
         let theirs = theirs.get(&batch).copied();
         let (rejected, recorded) = (rejected.contains(&batch), recorded.contains(&batch));
-        candidates.push(Candidate { batch, rejected, recorded, ours, theirs, content: None });
+        candidates.push(Candidate {
+            batch,
+            rejected,
+            recorded,
+            ours,
+            theirs,
+            content: None,
+        });
     }
-    let Some(last_cutoff) = last_cutoff else { return Ok(candidates) };
+    let Some(last_cutoff) = last_cutoff else {
+        return Ok(candidates);
+    };
     let looked: Vec<Candidate> = futures::stream::iter(candidates)
         .map(|mut candidate| async move {
             if by_times(&candidate, last_cutoff, processor.legacy_peer).is_none() {
@@ -78,7 +87,11 @@ pub(super) async fn candidates(
 
 async fn list(mailbox: &dyn Mailbox, folder: &str, window: &WindowId) -> Result<ListPage, MailboxError> {
     let aggregation = window.aggregation.as_str();
-    let prefix = if folder.is_empty() { format!("{aggregation}/") } else { format!("{folder}/{aggregation}/") };
+    let prefix = if folder.is_empty() {
+        format!("{aggregation}/")
+    } else {
+        format!("{folder}/{aggregation}/")
+    };
     let request = ListRequest {
         start_after: Some(format!("{prefix}{}", window.start.to_path())),
         end_before: Some(format!("{prefix}{}", window.end.to_path())),
@@ -100,7 +113,11 @@ fn complete_ingestion(page: &ListPage) -> BTreeSet<BatchId> {
         *signature |= part == IngestionPart::Signature;
         *header |= part == IngestionPart::Header;
     }
-    parts.into_iter().filter(|(_, (signature, header))| *signature && *header).map(|(batch, _)| batch).collect()
+    parts
+        .into_iter()
+        .filter(|(_, (signature, header))| *signature && *header)
+        .map(|(batch, _)| batch)
+        .collect()
 }
 
 /// The store times of the signature objects that `share` wrote.
@@ -118,7 +135,9 @@ fn signatures(page: &ListPage, share: crate::formats::work::Share) -> BTreeMap<B
 async fn delivered_time(processor: &Processor, meta: &ObjectMeta) -> Result<Timestamp, WorkError> {
     let bytes = processor.mailboxes.ledger.read(&meta.key, Delivered::MAX_BYTES).await?;
     let delivered = Delivered::from_bytes(&meta.key, &bytes)?;
-    let shown = delivered.store_time_millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    let shown = delivered
+        .store_time_millis
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok());
     Ok(shown.unwrap_or(to_millis(meta.modified)))
 }
 

@@ -56,12 +56,21 @@ pub(super) async fn release(
     if let Some(message) = overlap(processor, window).await? {
         return Ok(Err((FailedReason::WindowOverlaps, message)));
     }
-    let invalid: Vec<_> = counted.invalid.iter().map(|uuid| InvalidPacket { uuid: *uuid }).collect();
+    let invalid: Vec<_> = counted
+        .invalid
+        .iter()
+        .map(|uuid| InvalidPacket { uuid: *uuid })
+        .collect();
     let invalid = InvalidPacket::write_all(&invalid);
     let part = sum_part(window, plan, counted, total, sha256(&invalid));
     let header = Bytes::from(part.write());
-    let signature = BatchSignature::sign(&processor.signing_key, &header)
-        .map_err(|error| InternalSnafu { doing: "signing the sum part", detail: error.to_string() }.build())?;
+    let signature = BatchSignature::sign(&processor.signing_key, &header).map_err(|error| {
+        InternalSnafu {
+            doing: "signing the sum part",
+            detail: error.to_string(),
+        }
+        .build()
+    })?;
     let object = |part, bytes| OwnObject {
         key: window.sum_part_key(&processor.instance, processor.share, part),
         bytes,
@@ -81,9 +90,14 @@ pub(super) async fn release(
     })
     .await?;
     Ok(match put {
-        BatchPut::There(put) => Ok(ReleasedPart { header: header_key, digest, put }),
+        BatchPut::There(put) => Ok(ReleasedPart {
+            header: header_key,
+            digest,
+            put,
+        }),
         BatchPut::Different(object) => {
-            let message = format!("the portal's mailbox holds another sum part of ours in {object}; nothing was overwritten");
+            let message =
+                format!("the portal's mailbox holds another sum part of ours in {object}; nothing was overwritten");
             Err((FailedReason::PortalHasOther, message))
         }
     })
@@ -146,10 +160,15 @@ async fn read_there(
 ) -> Result<Option<(SumPart, Vec<Uuid>)>, MailboxError> {
     let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
     let own = &processor.signing_key;
-    let keys: TrustedKeys = [(own.id().to_owned(), own.verifying_key().clone())].into_iter().collect();
+    let keys: TrustedKeys = [(own.id().to_owned(), own.verifying_key().clone())]
+        .into_iter()
+        .collect();
     let signature = portal.read(&key(SumPartPart::Signature), MAX_HEADER_BYTES).await?;
     let header = portal.read(&key(SumPartPart::Header), MAX_SUM_PART_BYTES).await?;
-    let invalid = match portal.read(&key(SumPartPart::InvalidPackets), MAX_SINGLE_OBJECT_BYTES).await {
+    let invalid = match portal
+        .read(&key(SumPartPart::InvalidPackets), MAX_SINGLE_OBJECT_BYTES)
+        .await
+    {
         Err(error) if error.kind() == MailboxErrorKind::NotFound => Bytes::new(),
         read => read?,
     };

@@ -35,7 +35,9 @@ const MAX_MESSAGE_CHARS: usize = 500;
 #[derive(Debug, Snafu)]
 pub enum LedgerError {
     /// Not the JSON that is expected there.
-    #[snafu(display("{object} is not what this build writes there: {source}; restore it, or ask who else writes the ledger"))]
+    #[snafu(display(
+        "{object} is not what this build writes there: {source}; restore it, or ask who else writes the ledger"
+    ))]
     Malformed {
         /// Its name.
         object: String,
@@ -65,7 +67,9 @@ pub trait LedgerObject: Serialize + DeserializeOwned {
     /// # Errors
     /// [`LedgerError::Malformed`] for values that JSON can't hold (none of ours).
     fn to_bytes(&self) -> Result<Vec<u8>, LedgerError> {
-        let mut bytes = serde_json::to_vec(self).context(MalformedSnafu { object: "a ledger object" })?;
+        let mut bytes = serde_json::to_vec(self).context(MalformedSnafu {
+            object: "a ledger object",
+        })?;
         bytes.push(b'\n');
         Ok(bytes)
     }
@@ -75,9 +79,17 @@ pub trait LedgerObject: Serialize + DeserializeOwned {
     /// # Errors
     /// [`LedgerError`].
     fn from_bytes(object: &ObjectKey, bytes: &[u8]) -> Result<Self, LedgerError> {
-        let value: Self = serde_json::from_slice(bytes).context(MalformedSnafu { object: object.as_str() })?;
+        let value: Self = serde_json::from_slice(bytes).context(MalformedSnafu {
+            object: object.as_str(),
+        })?;
         let revision = value.revision();
-        ensure!(revision == REVISION, RevisionSnafu { object: object.as_str(), revision });
+        ensure!(
+            revision == REVISION,
+            RevisionSnafu {
+                object: object.as_str(),
+                revision
+            }
+        );
         Ok(value)
     }
 }
@@ -99,7 +111,11 @@ pub(crate) use ledger_object;
 /// Shortens a message so that the object that carries it keeps its bound; one line.
 #[must_use]
 pub fn short_message(message: &str) -> String {
-    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
+    message
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_MESSAGE_CHARS)
+        .collect()
 }
 
 /// Lower-case hex of a SHA-256.
@@ -347,7 +363,10 @@ mod tests {
             put: DeliveredPut::SameMeaning,
         };
         let text = String::from_utf8(delivered.to_bytes().unwrap()).unwrap();
-        assert!(text.ends_with("\"signatureObject\":\"a/b\",\"storeTimeMillis\":null,\"put\":\"SameMeaning\"}\n"), "{text}");
+        assert!(
+            text.ends_with("\"signatureObject\":\"a/b\",\"storeTimeMillis\":null,\"put\":\"SameMeaning\"}\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -355,7 +374,10 @@ mod tests {
         let read = |text: &str| Rejected::from_bytes(&key(), text.as_bytes()).unwrap_err();
         let good = r#"{"revision":1,"reason":"Empty","message":"","headerDigest":null,"packetDigest":null"#;
         assert!(Rejected::from_bytes(&key(), format!("{good}}}").as_bytes()).is_ok());
-        assert!(matches!(read(&format!("{good},\"extra\":1}}")), LedgerError::Malformed { .. }));
+        assert!(matches!(
+            read(&format!("{good},\"extra\":1}}")),
+            LedgerError::Malformed { .. }
+        ));
         let later = good.replace(":1,", ":2,") + "}";
         assert!(matches!(read(&later), LedgerError::Revision { revision: 2, .. }));
         assert!(read("{").to_string().contains("ledger.json"));

@@ -45,7 +45,13 @@ impl Shape {
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         self.epsilon.to_bits() == other.epsilon.to_bits()
-            && Self { epsilon: 0.0, ..self.clone() } == Self { epsilon: 0.0, ..other.clone() }
+            && Self {
+                epsilon: 0.0,
+                ..self.clone()
+            } == Self {
+                epsilon: 0.0,
+                ..other.clone()
+            }
     }
 }
 
@@ -158,11 +164,23 @@ mod tests {
     #[test]
     fn the_digest_pins_meaning_not_order() {
         let digest = messages_digest([message(1, 7), message(2, 8)]);
-        assert_eq!(digest, messages_digest([message(2, 8), message(1, 7)]), "order doesn't matter");
-        assert_eq!(digest, messages_digest([message(1, 7), message(2, 8), message(1, 9)]), "the first counts");
+        assert_eq!(
+            digest,
+            messages_digest([message(2, 8), message(1, 7)]),
+            "order doesn't matter"
+        );
+        assert_eq!(
+            digest,
+            messages_digest([message(1, 7), message(2, 8), message(1, 9)]),
+            "the first counts"
+        );
         assert_ne!(digest, messages_digest([message(1, 9), message(2, 8), message(1, 7)]));
         assert_ne!(digest, messages_digest([message(1, 7)]));
-        assert_eq!(messages_digest([message(1, PRIME)]), messages_digest([message(1, 0)]), "reduced mod p");
+        assert_eq!(
+            messages_digest([message(1, PRIME)]),
+            messages_digest([message(1, 0)]),
+            "reduced mod p"
+        );
     }
 
     #[test]
@@ -177,12 +195,30 @@ mod tests {
         };
         assert!(shape.same(&shape.clone()));
         for other in [
-            Shape { name: "b".into(), ..shape.clone() },
-            Shape { bins: 2, ..shape.clone() },
-            Shape { epsilon: 1.0, ..shape.clone() },
-            Shape { prime: 6, ..shape.clone() },
-            Shape { number_of_servers: 3, ..shape.clone() },
-            Shape { hamming_weight: Some(0), ..shape.clone() },
+            Shape {
+                name: "b".into(),
+                ..shape.clone()
+            },
+            Shape {
+                bins: 2,
+                ..shape.clone()
+            },
+            Shape {
+                epsilon: 1.0,
+                ..shape.clone()
+            },
+            Shape {
+                prime: 6,
+                ..shape.clone()
+            },
+            Shape {
+                number_of_servers: 3,
+                ..shape.clone()
+            },
+            Shape {
+                hamming_weight: Some(0),
+                ..shape.clone()
+            },
         ] {
             assert!(!shape.same(&other), "{other:?}");
         }

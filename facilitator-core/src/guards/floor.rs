@@ -16,9 +16,14 @@ mod tests {
 
     #[test]
     fn the_floor_is_inclusive_and_nobody_is_never_summed() {
-        for (clients, floor, expected) in
-            [(0, 0, false), (1, 0, true), (0, 1, false), (99, 100, false), (100, 100, true), (u64::MAX, 100, true)]
-        {
+        for (clients, floor, expected) in [
+            (0, 0, false),
+            (1, 0, true),
+            (0, 1, false),
+            (99, 100, false),
+            (100, 100, true),
+            (u64::MAX, 100, true),
+        ] {
             assert_eq!(may_release(clients, floor), expected, "{clients} of {floor}");
         }
     }

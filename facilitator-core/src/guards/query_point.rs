@@ -21,7 +21,11 @@ mod tests {
     fn power(base: u64, exponent: u64) -> u64 {
         (0..64).rev().fold(1, |acc, bit| {
             let squared = acc * acc % PRIME;
-            if exponent >> bit & 1 == 1 { squared * base % PRIME } else { squared }
+            if exponent >> bit & 1 == 1 {
+                squared * base % PRIME
+            } else {
+                squared
+            }
         })
     }
 

@@ -49,10 +49,26 @@ mod tests {
 
     #[test]
     fn another_set_is_another_release_whatever_its_size() {
-        let ours =
-            Released { revision: 1, plan_digest: "a".into(), packet_set_digest: "b".into(), clients: 3 };
+        let ours = Released {
+            revision: 1,
+            plan_digest: "a".into(),
+            packet_set_digest: "b".into(),
+            clients: 3,
+        };
         assert!(is_same_release(&ours.clone(), &ours));
-        assert!(!is_same_release(&Released { packet_set_digest: "c".into(), ..ours.clone() }, &ours));
-        assert!(!is_same_release(&Released { plan_digest: "c".into(), ..ours.clone() }, &ours));
+        assert!(!is_same_release(
+            &Released {
+                packet_set_digest: "c".into(),
+                ..ours.clone()
+            },
+            &ours
+        ));
+        assert!(!is_same_release(
+            &Released {
+                plan_digest: "c".into(),
+                ..ours.clone()
+            },
+            &ours
+        ));
     }
 }

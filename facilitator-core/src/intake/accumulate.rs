@@ -46,20 +46,29 @@ impl Accumulated {
     /// How many packets are excluded for this reason.
     #[must_use]
     pub fn excluded_as(&self, reason: PacketExclusion) -> u64 {
-        self.packets.iter().filter(|packet| packet.state == PacketState::Excluded(reason)).count() as u64
+        self.packets
+            .iter()
+            .filter(|packet| packet.state == PacketState::Excluded(reason))
+            .count() as u64
     }
 
     /// How many packets are excluded, for any reason.
     #[must_use]
     pub fn excluded(&self) -> u64 {
-        self.packets.iter().filter(|packet| matches!(packet.state, PacketState::Excluded(_))).count() as u64
+        self.packets
+            .iter()
+            .filter(|packet| matches!(packet.state, PacketState::Excluded(_)))
+            .count() as u64
     }
 
     fn key_index(&mut self, mounted: usize, bins: u32) -> Option<u8> {
         let index = match self.keys.iter().position(|key| key.mounted == mounted) {
             Some(index) => index,
             None => {
-                self.keys.push(KeySum { mounted, sum: Zeroizing::new(vec![0; bins as usize]) });
+                self.keys.push(KeySum {
+                    mounted,
+                    sum: Zeroizing::new(vec![0; bins as usize]),
+                });
                 self.keys.len() - 1
             }
         };
@@ -97,7 +106,11 @@ pub(crate) fn open_packet(
     if query_point::is_refused(r_pit, bins) {
         return Err(PacketExclusion::QueryPointRefused);
     }
-    Ok(OpenedPacket { mounted, elements, r_pit })
+    Ok(OpenedPacket {
+        mounted,
+        elements,
+        r_pit,
+    })
 }
 
 /// The first key that opens the packet: those of the id that it names, then the others in order.
@@ -105,7 +118,9 @@ fn decrypt(packet: &DataSharePacket, keys: &[MountedPacketKey]) -> Option<(usize
     let named = |key: &MountedPacketKey| packet.encryption_key_id.as_deref() == Some(key.id.as_str());
     let first = keys.iter().enumerate().filter(|(_, key)| named(key));
     let rest = keys.iter().enumerate().filter(|(_, key)| !named(key));
-    first.chain(rest).find_map(|(index, key)| Some((index, key.key.decrypt(&packet.encrypted_payload).ok()?)))
+    first
+        .chain(rest)
+        .find_map(|(index, key)| Some((index, key.key.decrypt(&packet.encrypted_payload).ok()?)))
 }
 
 /// Reads packets to the end and decides each.
@@ -130,7 +145,12 @@ fn accumulate_on(
     keys: &[MountedPacketKey],
 ) -> Result<Accumulated, FormatError> {
     let query = ProofQuery::new(bins);
-    let worker = Worker { query: &query, bins, share, keys };
+    let worker = Worker {
+        query: &query,
+        bins,
+        share,
+        keys,
+    };
     let mut result = Accumulated::default();
     let mut seen = Duplicates::default();
     let mut round = Vec::new();
@@ -195,7 +215,11 @@ impl Worker<'_> {
 
     fn run(&self, packets: &[Read]) -> Part {
         let sums = (0..self.keys.len()).map(|_| None).collect();
-        let mut part = Part { decisions: Vec::with_capacity(packets.len()), sums, unmounted_key: None };
+        let mut part = Part {
+            decisions: Vec::with_capacity(packets.len()),
+            sums,
+            unmounted_key: None,
+        };
         for (packet, duplicate) in packets {
             let decision = match duplicate {
                 Some(reason) => Err(*reason),
@@ -203,13 +227,18 @@ impl Worker<'_> {
             };
             let decision = decision.map(|opened| {
                 let values = &opened.elements[..self.bins as usize];
-                let sum = part.sums[opened.mounted]
-                    .get_or_insert_with(|| Zeroizing::new(vec![0; self.bins as usize]));
+                let sum = part.sums[opened.mounted].get_or_insert_with(|| Zeroizing::new(vec![0; self.bins as usize]));
                 proof::accumulate(sum, values);
-                (opened.mounted, self.query.message(&opened.elements, opened.r_pit, self.share))
+                (
+                    opened.mounted,
+                    self.query.message(&opened.elements, opened.r_pit, self.share),
+                )
             });
             if decision == Err(PacketExclusion::Undecryptable) && part.unmounted_key.is_none() {
-                let id = packet.encryption_key_id.as_deref().filter(|id| self.keys.iter().all(|key| key.id != *id));
+                let id = packet
+                    .encryption_key_id
+                    .as_deref()
+                    .filter(|id| self.keys.iter().all(|key| key.id != *id));
                 part.unmounted_key = id.map(str::to_owned);
             }
             part.decisions.push((packet.uuid, decision));

@@ -45,14 +45,23 @@ pub(crate) fn parameters_of(plain: &RecordPlain) -> BatchParameters {
 /// # Errors
 /// [`WorkError::Internal`] where the signature doesn't verify.
 pub fn validation_objects(record: &RecordPlain, key: &BatchSigningKey) -> Result<ValidationObjects, WorkError> {
-    let packets: Vec<_> =
-        record.included().map(|(_, uuid, _, message)| ValidationPacket::new(uuid, message)).collect();
+    let packets: Vec<_> = record
+        .included()
+        .map(|(_, uuid, _, message)| ValidationPacket::new(uuid, message))
+        .collect();
     let packets = ValidationPacket::write_all(&packets);
-    let header =
-        ValidationHeader { parameters: parameters_of(record), packet_file_digest: sha256(&packets).to_vec() }.write();
+    let header = ValidationHeader {
+        parameters: parameters_of(record),
+        packet_file_digest: sha256(&packets).to_vec(),
+    }
+    .write();
     let signed = |result: Result<BatchSignature, crate::crypto::SigningError>| {
         result.map_err(|error| {
-            InternalSnafu { doing: "signing the validation batch", detail: error.to_string() }.build()
+            InternalSnafu {
+                doing: "signing the validation batch",
+                detail: error.to_string(),
+            }
+            .build()
         })
     };
     let object = |part, bytes: Vec<u8>| OwnObject {
@@ -63,13 +72,19 @@ pub fn validation_objects(record: &RecordPlain, key: &BatchSigningKey) -> Result
         ValidationFormat::ThreeObjects => {
             let signature = signed(BatchSignature::sign(key, &header))?.write();
             ValidationObjects {
-                parts: vec![object(ValidationPart::Packets, packets), object(ValidationPart::Header, header)],
+                parts: vec![
+                    object(ValidationPart::Packets, packets),
+                    object(ValidationPart::Header, header),
+                ],
                 signature: object(ValidationPart::Signature, signature),
             }
         }
         ValidationFormat::SingleObject => {
             let signature = signed(BatchSignature::sign_inline(key, header, packets))?.write();
-            ValidationObjects { parts: Vec::new(), signature: object(ValidationPart::Signature, signature) }
+            ValidationObjects {
+                parts: Vec::new(),
+                signature: object(ValidationPart::Signature, signature),
+            }
         }
     })
 }
@@ -89,17 +104,27 @@ pub(super) async fn deliver(
             processor.signing_key.id()
         );
         let reason = BlockedReason::SigningKeyNotMounted;
-        return Ok(IntakeOutcome::Blocked { reason, message: short_message(&message), packets, excluded });
+        return Ok(IntakeOutcome::Blocked {
+            reason,
+            message: short_message(&message),
+            packets,
+            excluded,
+        });
     }
     let objects = validation_objects(plain, &processor.signing_key)?;
     let peer = &*processor.mailboxes.peer;
-    let put = put_batch(peer, &objects.parts, &objects.signature, async || meaning(processor, peer, plain).await).await?;
+    let put = put_batch(peer, &objects.parts, &objects.signature, async || {
+        meaning(processor, peer, plain).await
+    })
+    .await?;
     let put = match put {
         BatchPut::There(put) => put,
         BatchPut::Different(object) => {
             let refusal = Refusal {
                 reason: RejectedReason::PeerHasOther,
-                message: format!("the peer's mailbox holds other messages of ours in {object}; nothing was overwritten"),
+                message: format!(
+                    "the peer's mailbox holds other messages of ours in {object}; nothing was overwritten"
+                ),
                 header_digest: Some(plain.header_digest),
                 packet_digest: Some(plain.packet_digest),
             };
@@ -122,7 +147,12 @@ pub(super) async fn deliver(
     let bytes = delivered.to_bytes()?.into();
     let (bytes, outcome) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, Delivered::MAX_BYTES).await?;
     let Delivered { put, .. } = Delivered::from_bytes(&key, &bytes)?;
-    Ok(IntakeOutcome::Validated { put, packets, excluded, already: outcome == PutOutcome::Exists })
+    Ok(IntakeOutcome::Validated {
+        put,
+        packets,
+        excluded,
+        already: outcome == PutOutcome::Exists,
+    })
 }
 
 /// Whether what is there under our names is signed by us and says what the record says.
@@ -132,7 +162,9 @@ async fn meaning(
     plain: &RecordPlain,
 ) -> Result<Meaning, mailbox::MailboxError> {
     let key = &processor.signing_key;
-    let keys: TrustedKeys = [(key.id().to_owned(), key.verifying_key().clone())].into_iter().collect();
+    let keys: TrustedKeys = [(key.id().to_owned(), key.verifying_key().clone())]
+        .into_iter()
+        .collect();
     let there = match read_validation(peer, &plain.batch, plain.share, &keys).await {
         Ok(there) => there,
         Err(error) if error.kind() == MailboxErrorKind::Denied => return Ok(Meaning::Unread),
@@ -142,9 +174,12 @@ async fn meaning(
     Ok(match there {
         PeerBatch::Read { parameters, messages } => {
             let same_batch = parameters.difference(&parameters_of(plain)).is_none();
-            if same_batch && messages_digest(messages) == ours { Meaning::Same } else { Meaning::Other }
+            if same_batch && messages_digest(messages) == ours {
+                Meaning::Same
+            } else {
+                Meaning::Other
+            }
         }
         PeerBatch::Absent | PeerBatch::Bad { .. } => Meaning::Other,
     })
 }
-

@@ -6,8 +6,8 @@ mod deliver;
 mod read;
 mod stream;
 
-pub use accumulate::{Accumulated, accumulate};
 pub(crate) use accumulate::open_packet;
+pub use accumulate::{Accumulated, accumulate};
 pub(crate) use deliver::parameters_of;
 pub(crate) use read::read_packets;
 
@@ -84,12 +84,21 @@ pub async fn take_in(processor: &Processor, batch: &BatchId, take_anyway: bool) 
             Some(record) => (record.plain.packets.len() as u64, record.plain.excluded()),
             None => (0, 0),
         };
-        return Ok(IntakeOutcome::Validated { put: delivered.put, packets, excluded, already: true });
+        return Ok(IntakeOutcome::Validated {
+            put: delivered.put,
+            packets,
+            excluded,
+            already: true,
+        });
     }
     let rejected_key = batch.ledger_key(REJECTED);
     if let Some(bytes) = read_if_there(ledger, &rejected_key, Rejected::MAX_BYTES).await? {
         let Rejected { reason, message, .. } = Rejected::from_bytes(&rejected_key, &bytes)?;
-        return Ok(IntakeOutcome::Rejected { reason, message, already: true });
+        return Ok(IntakeOutcome::Rejected {
+            reason,
+            message,
+            already: true,
+        });
     }
     let record = match read_record(processor, batch).await? {
         Some(there) => there,
@@ -120,9 +129,12 @@ async fn decide_record(processor: &Processor, batch: &BatchId, take_anyway: bool
     };
     match reading {
         Reading::Refused(refusal) => Ok(Decided::Refused(refusal)),
-        Reading::Blocked { reason, message } => {
-            Ok(Decided::Blocked(IntakeOutcome::Blocked { reason, message, packets: 0, excluded: 0 }))
-        }
+        Reading::Blocked { reason, message } => Ok(Decided::Blocked(IntakeOutcome::Blocked {
+            reason,
+            message,
+            packets: 0,
+            excluded: 0,
+        })),
         Reading::Taken(taken) => {
             if let Some(outcome) = wait_for_keys(&taken.accumulated, take_anyway) {
                 return Ok(Decided::Blocked(outcome));
@@ -164,7 +176,12 @@ fn wait_for_keys(accumulated: &Accumulated, take_anyway: bool) -> Option<IntakeO
         return None;
     };
     let excluded = accumulated.excluded();
-    Some(IntakeOutcome::Blocked { reason, message: short_message(&message), packets, excluded })
+    Some(IntakeOutcome::Blocked {
+        reason,
+        message: short_message(&message),
+        packets,
+        excluded,
+    })
 }
 
 /// Seals the accumulators under the packet keys that they were opened with.
@@ -172,7 +189,10 @@ fn seal_record(processor: &Processor, taken: read::Taken) -> Record {
     let read::Taken { mut plain, accumulated } = taken;
     let Accumulated { packets, keys, .. } = accumulated;
     plain.packets = packets;
-    plain.packet_keys = keys.iter().map(|key| *processor.packet_keys[key.mounted].key.public_point()).collect();
+    plain.packet_keys = keys
+        .iter()
+        .map(|key| *processor.packet_keys[key.mounted].key.public_point())
+        .collect();
     let digest = plain.digest();
     let sealed = keys
         .iter()
@@ -189,9 +209,7 @@ async fn put_record(processor: &Processor, batch: &BatchId, record: Record) -> R
     let bytes = record.encode();
     match put_or_read(&*processor.mailboxes.ledger, &key, bytes.into(), RECORD_MAX_BYTES).await? {
         (_, PutOutcome::Created) => Ok(record),
-        (bytes, PutOutcome::Exists) => {
-            Record::decode(&bytes).context(RecordSnafu { object: key.as_str() })
-        }
+        (bytes, PutOutcome::Exists) => Record::decode(&bytes).context(RecordSnafu { object: key.as_str() }),
     }
 }
 
@@ -201,7 +219,9 @@ async fn read_record(processor: &Processor, batch: &BatchId) -> Result<Option<Re
     let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, RECORD_MAX_BYTES).await? else {
         return Ok(None);
     };
-    Record::decode(&bytes).context(RecordSnafu { object: key.as_str() }).map(Some)
+    Record::decode(&bytes)
+        .context(RecordSnafu { object: key.as_str() })
+        .map(Some)
 }
 
 /// Writes a final refusal; where one is there, that one counts.
@@ -217,5 +237,9 @@ async fn reject(processor: &Processor, batch: &BatchId, refusal: Refusal) -> Res
     let bytes = rejected.to_bytes()?.into();
     let (bytes, put) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, Rejected::MAX_BYTES).await?;
     let Rejected { reason, message, .. } = Rejected::from_bytes(&key, &bytes)?;
-    Ok(IntakeOutcome::Rejected { reason, message, already: put == PutOutcome::Exists })
+    Ok(IntakeOutcome::Rejected {
+        reason,
+        message,
+        already: put == PutOutcome::Exists,
+    })
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use mailbox::ObjectKey;
 
+use super::Refusal;
 use super::accumulate::{Accumulated, accumulate};
 use super::stream::{ChunkReader, Passed, read_through};
-use super::Refusal;
 use crate::crypto::{SignatureError, sha256};
-use crate::formats::{BatchError, FormatError};
 use crate::formats::batch::{BatchHeader, MAX_HEADER_BYTES, read_header, read_signature};
 use crate::formats::ingestion::{DataSharePacket, IngestionHeader};
 use crate::formats::ledger::{BlockedReason, RejectedReason, short_message};
 use crate::formats::names::{BatchId, IngestionPart};
 use crate::formats::record::RecordPlain;
+use crate::formats::{BatchError, FormatError};
 use crate::processor::{InternalSnafu, Processor, WorkError};
 use mailbox::{MailboxError, MailboxErrorKind};
 
@@ -43,18 +43,29 @@ pub struct Taken {
 /// Reads, verifies, decrypts and decides one batch.
 pub async fn read(processor: &Processor, batch: &BatchId) -> Result<Reading, WorkError> {
     let mailbox = &*processor.mailboxes.ingestion;
-    let signature = match mailbox.read(&batch.ingestion_key(IngestionPart::Signature), MAX_HEADER_BYTES).await {
+    let signature = match mailbox
+        .read(&batch.ingestion_key(IngestionPart::Signature), MAX_HEADER_BYTES)
+        .await
+    {
         Ok(bytes) => bytes,
         Err(error) => return unread("signature", error),
     };
-    let header_bytes = match mailbox.read(&batch.ingestion_key(IngestionPart::Header), MAX_HEADER_BYTES).await {
+    let header_bytes = match mailbox
+        .read(&batch.ingestion_key(IngestionPart::Header), MAX_HEADER_BYTES)
+        .await
+    {
         Ok(bytes) => bytes,
         Err(error) => return unread("header", error),
     };
     let header_digest = sha256(&header_bytes);
     let refused = |reason, message: String, packet_digest| {
         let message = short_message(&message);
-        Ok(Reading::Refused(Refusal { reason, message, header_digest: Some(header_digest), packet_digest }))
+        Ok(Reading::Refused(Refusal {
+            reason,
+            message,
+            header_digest: Some(header_digest),
+            packet_digest,
+        }))
     };
     let header: IngestionHeader = match read_signature(&signature)
         .and_then(|signature| read_header(&signature, &header_bytes, &processor.ingestor_keys))
@@ -64,9 +75,21 @@ pub async fn read(processor: &Processor, batch: &BatchId) -> Result<Reading, Wor
             return refused(RejectedReason::HeaderMalformed, error.to_string(), None);
         }
         Err(error) => {
-            let unknown = matches!(&error, BatchError::Signature { source: SignatureError::UnknownKey { .. } });
-            let reason = if unknown { BlockedReason::SignerUnknown } else { BlockedReason::SignatureInvalid };
-            return Ok(Reading::Blocked { reason, message: short_message(&error.to_string()) });
+            let unknown = matches!(
+                &error,
+                BatchError::Signature {
+                    source: SignatureError::UnknownKey { .. }
+                }
+            );
+            let reason = if unknown {
+                BlockedReason::SignerUnknown
+            } else {
+                BlockedReason::SignatureInvalid
+            };
+            return Ok(Reading::Blocked {
+                reason,
+                message: short_message(&error.to_string()),
+            });
         }
     };
     if let Some(message) = mismatch(&header, batch) {
@@ -85,7 +108,10 @@ pub async fn read(processor: &Processor, batch: &BatchId) -> Result<Reading, Wor
     if actual != passed.digest {
         if !passed.there {
             let message = "the packet object isn't there, and the header says that there are packets".to_owned();
-            return Ok(Reading::Blocked { reason: BlockedReason::ObjectMissing, message });
+            return Ok(Reading::Blocked {
+                reason: BlockedReason::ObjectMissing,
+                message,
+            });
         }
         let message = "the packet object isn't the one whose digest the signed header names".to_owned();
         return refused(RejectedReason::DigestMismatch, message, Some(passed.digest));
@@ -93,12 +119,20 @@ pub async fn read(processor: &Processor, batch: &BatchId) -> Result<Reading, Wor
     let accumulated = match accumulated {
         Ok(accumulated) => accumulated,
         Err(error) if error.is_retryable() => {
-            return InternalSnafu { doing: "reading packets", detail: error.to_string() }.fail();
+            return InternalSnafu {
+                doing: "reading packets",
+                detail: error.to_string(),
+            }
+            .fail();
         }
         Err(error) => return refused(RejectedReason::PacketsMalformed, error.to_string(), Some(passed.digest)),
     };
     if accumulated.packets.is_empty() {
-        return refused(RejectedReason::Empty, "the batch holds no packet".to_owned(), Some(passed.digest));
+        return refused(
+            RejectedReason::Empty,
+            "the batch holds no packet".to_owned(),
+            Some(passed.digest),
+        );
     }
     let plain = plain_part(processor, batch, &header, bins, header_digest, passed.digest);
     Ok(Reading::Taken(Box::new(Taken { plain, accumulated })))
@@ -108,31 +142,45 @@ pub async fn read(processor: &Processor, batch: &BatchId) -> Result<Reading, Wor
 pub(crate) async fn read_packets<T: Send + 'static>(
     processor: &Processor,
     batch: &BatchId,
-    consume: impl FnOnce(ChunkReader, Arc<[crate::processor::MountedPacketKey]>, crate::formats::work::Share) -> Result<T, FormatError>
+    consume: impl FnOnce(
+        ChunkReader,
+        Arc<[crate::processor::MountedPacketKey]>,
+        crate::formats::work::Share,
+    ) -> Result<T, FormatError>
     + Send
     + 'static,
 ) -> Result<(Passed, Result<T, FormatError>), WorkError> {
     let key: ObjectKey = batch.ingestion_key(IngestionPart::Packets);
     let keys = Arc::clone(&processor.packet_keys);
     let share = processor.share;
-    let (passed, result) =
-        read_through(&*processor.mailboxes.ingestion, &key, move |source| consume(source, keys, share)).await?;
+    let (passed, result) = read_through(&*processor.mailboxes.ingestion, &key, move |source| {
+        consume(source, keys, share)
+    })
+    .await?;
     match result {
         Some(result) => Ok((passed, result)),
-        None => InternalSnafu { doing: "reading packets", detail: format!("the reader of {key} panicked") }.fail(),
+        None => InternalSnafu {
+            doing: "reading packets",
+            detail: format!("the reader of {key} panicked"),
+        }
+        .fail(),
     }
 }
 
 fn unread(what: &str, error: MailboxError) -> Result<Reading, WorkError> {
     let (reason, message) = match error.kind() {
-        MailboxErrorKind::NotFound => {
-            (BlockedReason::ObjectMissing, format!("the {what} object isn't there: its writer may not be done"))
-        }
+        MailboxErrorKind::NotFound => (
+            BlockedReason::ObjectMissing,
+            format!("the {what} object isn't there: its writer may not be done"),
+        ),
         // What can't be read whole can't be verified.
         MailboxErrorKind::TooLarge => (BlockedReason::SignatureInvalid, format!("the {what} object: {error}")),
         _ => return Err(error.into()),
     };
-    Ok(Reading::Blocked { reason, message: short_message(&message) })
+    Ok(Reading::Blocked {
+        reason,
+        message: short_message(&message),
+    })
 }
 
 /// In what the header speaks of another batch than its path.

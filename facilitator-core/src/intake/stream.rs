@@ -35,7 +35,12 @@ pub async fn read_through<T: Send + 'static>(
         Err(error) => return Err(error),
     };
     let (send, receive) = mpsc::channel(CHUNKS);
-    let consumer = tokio::task::spawn_blocking(move || consume(ChunkReader { receive, left: Bytes::new() }));
+    let consumer = tokio::task::spawn_blocking(move || {
+        consume(ChunkReader {
+            receive,
+            left: Bytes::new(),
+        })
+    });
     let mut digest = Context::new(&SHA256);
     let there = body.is_some();
     if let Some(body) = body {

@@ -32,7 +32,11 @@ async fn spoilt_packets_are_not_counted_and_the_rest_is_summed_right() {
         intake_both(&world, &sample.id).await;
         for share in [Share::First, Share::Second] {
             let result = verdict(&world.processor(share), &window()).await;
-            assert_eq!((result.verdict, result.clients), (Verdict::Summed, sample.clients), "{kind:?} {share:?} {result:?}");
+            assert_eq!(
+                (result.verdict, result.clients),
+                (Verdict::Summed, sample.clients),
+                "{kind:?} {share:?} {result:?}"
+            );
         }
         assert_eq!(world.totals(&window()), sample.totals, "{kind:?}");
     }
@@ -45,13 +49,24 @@ async fn a_packet_without_the_peers_message_is_not_counted() {
     intake_both(&world, &sample.id).await;
     // First sees the dimension and answers three; Second can't see it and answers four.
     let second = verdict(&world.processor(Share::Second), &window()).await;
-    assert_eq!((second.clients, second.missing_peer_messages, second.excluded_packets), (3, 1, 0));
+    assert_eq!(
+        (second.clients, second.missing_peer_messages, second.excluded_packets),
+        (3, 1, 0)
+    );
     let first = verdict(&world.processor(Share::First), &window()).await;
-    assert_eq!((first.clients, first.missing_peer_messages, first.excluded_packets), (3, 0, 1));
+    assert_eq!(
+        (first.clients, first.missing_peer_messages, first.excluded_packets),
+        (3, 0, 1)
+    );
     assert_eq!(world.totals(&window()), sample.totals);
 }
 
-fn change(world: &World, sample: &facilitator_core::sample::Sample, part: IngestionPart, change: impl Fn(&mut Vec<u8>)) {
+fn change(
+    world: &World,
+    sample: &facilitator_core::sample::Sample,
+    part: IngestionPart,
+    change: impl Fn(&mut Vec<u8>),
+) {
     let key = sample.id.ingestion_key(part);
     let mut bytes = world.ingestion[0].snapshot()[key.as_str()].to_vec();
     change(&mut bytes);
@@ -65,7 +80,11 @@ async fn a_bad_batch_is_rejected_once_and_leaves_nothing_else() {
     let empty = world.sample(1, 0, &[]);
     let torn = world.sample(2, 3, &[]);
     change(&world, &torn, IngestionPart::Packets, flip);
-    let unusable = world.sample(3, 2, &[(0, FaultKind::QueryPointRefused), (1, FaultKind::QueryPointOutOfRange)]);
+    let unusable = world.sample(
+        3,
+        2,
+        &[(0, FaultKind::QueryPointRefused), (1, FaultKind::QueryPointOutOfRange)],
+    );
     let moved = world.sample(4, 3, &[]);
     let elsewhere = facilitator_core::formats::names::BatchId {
         time: facilitator_core::formats::names::BatchTime::parse_path("2026/11/20/00/50").unwrap(),
@@ -100,7 +119,9 @@ async fn what_may_be_mended_is_blocked_and_leaves_nothing() {
     let missing = world.sample(1, 3, &[]);
     world.ingestion[0].remove(&missing.id.ingestion_key(IngestionPart::Packets));
     let forged = world.sample(2, 3, &[]);
-    change(&world, &forged, IngestionPart::Header, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    change(&world, &forged, IngestionPart::Header, |bytes| {
+        *bytes.last_mut().unwrap() ^= 1
+    });
     let good = world.sample(3, 3, &[]);
     let many = world.sample(4, 30, &[(1, FaultKind::Undecryptable), (2, FaultKind::Undecryptable)]);
     let processor = world.processor(Share::First);
@@ -108,21 +129,43 @@ async fn what_may_be_mended_is_blocked_and_leaves_nothing() {
         IntakeOutcome::Blocked { reason, .. } => reason,
         other => panic!("{other:?}"),
     };
-    assert_eq!(blocked(intake(&processor, &missing.id).await), BlockedReason::ObjectMissing);
-    assert_eq!(blocked(intake(&processor, &forged.id).await), BlockedReason::SignatureInvalid);
-    assert_eq!(blocked(intake(&processor, &many.id).await), BlockedReason::TooManyUndecryptable);
+    assert_eq!(
+        blocked(intake(&processor, &missing.id).await),
+        BlockedReason::ObjectMissing
+    );
+    assert_eq!(
+        blocked(intake(&processor, &forged.id).await),
+        BlockedReason::SignatureInvalid
+    );
+    assert_eq!(
+        blocked(intake(&processor, &many.id).await),
+        BlockedReason::TooManyUndecryptable
+    );
     let mut stranger = world.processor(Share::First);
     stranger.ingestor_keys = facilitator_core::crypto::TrustedKeys::default();
     assert_eq!(blocked(intake(&stranger, &good.id).await), BlockedReason::SignerUnknown);
     let mut keyless = world.processor(Share::First);
     keyless.packet_keys = Arc::new([mounted("other", Keys::read().second_packets)]);
-    assert_eq!(blocked(intake(&keyless, &good.id).await), BlockedReason::PacketKeyNotMounted);
+    assert_eq!(
+        blocked(intake(&keyless, &good.id).await),
+        BlockedReason::PacketKeyNotMounted
+    );
     let anyway = take_in(&keyless, &good.id, true).await.unwrap();
     assert_eq!(blocked(anyway), BlockedReason::PacketKeyNotMounted, "none remains");
     assert!(world.ledger[0].snapshot().is_empty());
 
     let anyway = take_in(&processor, &many.id, true).await.unwrap();
-    assert!(matches!(anyway, IntakeOutcome::Validated { packets: 30, excluded: 2, .. }), "{anyway:?}");
+    assert!(
+        matches!(
+            anyway,
+            IntakeOutcome::Validated {
+                packets: 30,
+                excluded: 2,
+                ..
+            }
+        ),
+        "{anyway:?}"
+    );
 }
 
 #[tokio::test]
@@ -132,10 +175,25 @@ async fn a_peer_whose_mailbox_cannot_be_read_gets_the_batch_and_delivered_says_s
     world.peer_validation[1].refuse_reads(true);
     let processor = world.processor(Share::First);
     let outcome = intake(&processor, &sample.id).await;
-    assert!(matches!(outcome, IntakeOutcome::Validated { put: DeliveredPut::Created, .. }));
+    assert!(matches!(
+        outcome,
+        IntakeOutcome::Validated {
+            put: DeliveredPut::Created,
+            ..
+        }
+    ));
     world.ledger[0].remove(&sample.id.ledger_key("delivered"));
     let outcome = intake(&processor, &sample.id).await;
-    assert!(matches!(outcome, IntakeOutcome::Validated { put: DeliveredPut::Unverified, .. }), "{outcome:?}");
+    assert!(
+        matches!(
+            outcome,
+            IntakeOutcome::Validated {
+                put: DeliveredPut::Unverified,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
@@ -143,10 +201,24 @@ async fn other_messages_of_ours_at_the_peer_are_named_and_not_overwritten() {
     let world = World::new();
     let sample = world.sample(1, 3, &[]);
     let key = sample.id.validation_key(Share::First, ValidationPart::Packets);
-    let strange = ValidationPacket::write_all(&[ValidationPacket { uuid: uuid::Uuid::nil(), f_r: 1, g_r: 2, h_r: 3 }]);
+    let strange = ValidationPacket::write_all(&[ValidationPacket {
+        uuid: uuid::Uuid::nil(),
+        f_r: 1,
+        g_r: 2,
+        h_r: 3,
+    }]);
     world.peer_validation[1].replace(&key, strange.clone());
     let outcome = intake(&world.processor(Share::First), &sample.id).await;
-    assert!(matches!(outcome, IntakeOutcome::Rejected { reason: RejectedReason::PeerHasOther, .. }), "{outcome:?}");
+    assert!(
+        matches!(
+            outcome,
+            IntakeOutcome::Rejected {
+                reason: RejectedReason::PeerHasOther,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
     let there = world.peer_validation[1].snapshot();
     assert_eq!((there.len(), &there[key.as_str()][..]), (1, &strange[..]));
 }

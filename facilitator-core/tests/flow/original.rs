@@ -32,7 +32,8 @@ fn with_ingestion(truth: &Truth) -> World {
     for share in SHARES {
         for id in truth.batch_ids() {
             for part in [IngestionPart::Packets, IngestionPart::Header, IngestionPart::Signature] {
-                world.ingestion[usize::from(share.index())].replace(&id.ingestion_key(part), ingestion(share, &id, part));
+                world.ingestion[usize::from(share.index())]
+                    .replace(&id.ingestion_key(part), ingestion(share, &id, part));
             }
         }
     }
@@ -63,7 +64,12 @@ async fn our_intake_gives_the_originals_messages() {
 #[tokio::test]
 async fn sums_are_the_originals_whoever_wrote_the_messages() {
     use ValidationFormat::{SingleObject, ThreeObjects};
-    let peers = [Peer::Ours(ThreeObjects), Peer::Ours(SingleObject), Peer::Original, Peer::OriginalSingleObject];
+    let peers = [
+        Peer::Ours(ThreeObjects),
+        Peer::Ours(SingleObject),
+        Peer::Original,
+        Peer::OriginalSingleObject,
+    ];
     for truth in Truth::read() {
         let window = window_of(&truth);
         for peer in peers {
@@ -82,14 +88,20 @@ async fn sums_are_the_originals_whoever_wrote_the_messages() {
             }
             for share in SHARES {
                 let result = verdict(&world.processor(share), &window).await;
-                assert_eq!((result.verdict, result.clients), (Verdict::Summed, truth.clients), "{peer:?}: {result:?}");
+                assert_eq!(
+                    (result.verdict, result.clients),
+                    (Verdict::Summed, truth.clients),
+                    "{peer:?}: {result:?}"
+                );
                 let ours = world.sum_part(share, &window).unwrap();
                 let instance = facilitator_core::formats::names::InstanceName::parse("us-ct-g-enpa").unwrap();
                 let key = window.sum_part_key(&instance, share, SumPartPart::Header);
                 let original = std::fs::read(root().join("sums").join(key.as_str())).unwrap();
                 let mut original = SumPart::read(&original).unwrap();
                 // The original lists batches as its task did, and we by name.
-                original.batch_uuids.sort_by_key(|uuid| ours.batch_uuids.iter().position(|ours| ours == uuid));
+                original
+                    .batch_uuids
+                    .sort_by_key(|uuid| ours.batch_uuids.iter().position(|ours| ours == uuid));
                 assert_eq!(ours, original, "{peer:?} {share:?} {}", window.path());
             }
             assert_eq!(world.totals(&window), truth.totals);
@@ -102,12 +114,19 @@ fn replace_by_originals(world: &World, truth: &Truth, peer: Peer) {
     for writer in SHARES {
         let mailbox = Arc::clone(&world.peer_validation[usize::from(writer.peer().index())]);
         for id in truth.batch_ids() {
-            let parts = [ValidationPart::Packets, ValidationPart::Header, ValidationPart::Signature];
+            let parts = [
+                ValidationPart::Packets,
+                ValidationPart::Header,
+                ValidationPart::Signature,
+            ];
             parts.iter().for_each(|part| {
                 mailbox.remove(&id.validation_key(writer, *part));
             });
             if peer == Peer::OriginalSingleObject {
-                mailbox.replace(&id.validation_key(writer, ValidationPart::Signature), single_object(writer, &id));
+                mailbox.replace(
+                    &id.validation_key(writer, ValidationPart::Signature),
+                    single_object(writer, &id),
+                );
             } else {
                 for part in parts {
                     mailbox.replace(&id.validation_key(writer, part), validation(writer, &id, part));
@@ -127,7 +146,16 @@ async fn messages_that_a_predecessor_left_are_kept_and_said_to_mean_the_same() {
     let before = world.peer_validation[1].snapshot();
     for id in truth.batch_ids() {
         let outcome = intake(&world.processor(Share::First), &id).await;
-        assert!(matches!(outcome, IntakeOutcome::Validated { put: DeliveredPut::SameMeaning, .. }), "{outcome:?}");
+        assert!(
+            matches!(
+                outcome,
+                IntakeOutcome::Validated {
+                    put: DeliveredPut::SameMeaning,
+                    ..
+                }
+            ),
+            "{outcome:?}"
+        );
     }
     assert_eq!(world.peer_validation[1].snapshot(), before);
 }

@@ -16,7 +16,9 @@ use crate::world::{Crash, Failing, NOW, World, intake, intake_both, second, verd
 fn world() -> (World, Vec<facilitator_core::formats::names::BatchId>) {
     let world = World::new();
     let batches = vec![
-        world.sample(1, 5, &[(1, FaultKind::InvalidProof), (3, FaultKind::WrongDimension)]).id,
+        world
+            .sample(1, 5, &[(1, FaultKind::InvalidProof), (3, FaultKind::WrongDimension)])
+            .id,
         world.sample(2, 3, &[]).id,
     ];
     (world, batches)
@@ -35,7 +37,10 @@ async fn running_twice_changes_nothing_and_says_so() {
     for share in [Share::First, Share::Second] {
         let processor = world.processor(share);
         for batch in &batches {
-            assert!(matches!(intake(&processor, batch).await, IntakeOutcome::Validated { already: true, .. }));
+            assert!(matches!(
+                intake(&processor, batch).await,
+                IntakeOutcome::Validated { already: true, .. }
+            ));
         }
         let outcome = aggregate(&processor, &window(), &[second(NOW)]).await.unwrap();
         assert!(matches!(outcome, AggregateOutcome::Done { already: true, .. }));
@@ -54,7 +59,10 @@ fn but_put(everything: BTreeMap<String, Bytes>) -> BTreeMap<String, String> {
         .collect()
 }
 
-async fn run_first(processor: &Processor, batches: &[facilitator_core::formats::names::BatchId]) -> Result<(), WorkError> {
+async fn run_first(
+    processor: &Processor,
+    batches: &[facilitator_core::formats::names::BatchId],
+) -> Result<(), WorkError> {
     for batch in batches {
         take_in(processor, batch, false).await?;
     }
@@ -81,7 +89,12 @@ async fn a_crash_at_any_put_is_completed_to_the_same_bytes() {
             let (world, batches) = prepare().await;
             let puts = Arc::new(AtomicUsize::new(0));
             let failing = world.processor_through(Share::First, |inner| {
-                Arc::new(Failing { inner, puts: Arc::clone(&puts), at: crashes, crash })
+                Arc::new(Failing {
+                    inner,
+                    puts: Arc::clone(&puts),
+                    at: crashes,
+                    crash,
+                })
             });
             let result = run_first(&failing, &batches).await;
             if puts.load(Ordering::SeqCst) <= crashes {

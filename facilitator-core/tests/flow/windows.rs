@@ -33,16 +33,27 @@ async fn each_batch_that_is_not_in_is_named_with_its_reason() {
     let first = world.processor(Share::First);
     intake(&first, &unanswered.id).await;
     intake(&first, &rejected.id).await;
-    let signature = |sample: &facilitator_core::sample::Sample, writer: Share| sample.id.validation_key(writer, ValidationPart::Signature);
+    let signature = |sample: &facilitator_core::sample::Sample, writer: Share| {
+        sample.id.validation_key(writer, ValidationPart::Signature)
+    };
     assert!(world.peer_validation[1].set_modified(&signature(&late, Share::First), second(NOW + 1)));
     assert!(world.peer_validation[0].set_modified(&signature(&peer_late, Share::Second), second(NOW + 1)));
     world.ingestion[0].replace(&overwritten.id.ingestion_key(IngestionPart::Header), b"other".to_vec());
-    world.peer_validation[0].replace(&bad.id.validation_key(Share::Second, ValidationPart::Packets), b"other".to_vec());
+    world.peer_validation[0].replace(
+        &bad.id.validation_key(Share::Second, ValidationPart::Packets),
+        b"other".to_vec(),
+    );
 
     let result = verdict(&first, &window()).await;
-    assert_eq!((result.verdict, result.clients, result.late_batches), (Verdict::Summed, 10, 2));
+    assert_eq!(
+        (result.verdict, result.clients, result.late_batches),
+        (Verdict::Summed, 10, 2)
+    );
     let plan = plan(&world, Share::First);
-    assert_eq!(plan.members.iter().map(|member| member.uuid).collect::<Vec<_>>(), [good.id.uuid]);
+    assert_eq!(
+        plan.members.iter().map(|member| member.uuid).collect::<Vec<_>>(),
+        [good.id.uuid]
+    );
     use ExclusionReason as E;
     let expected = [
         (&late, E::Late),
@@ -54,7 +65,11 @@ async fn each_batch_that_is_not_in_is_named_with_its_reason() {
         (&unrecorded, E::NoRecord),
         (&bad, E::PeerBad),
     ];
-    let excluded: Vec<_> = plan.exclusions.iter().map(|exclusion| (exclusion.uuid, exclusion.reason)).collect();
+    let excluded: Vec<_> = plan
+        .exclusions
+        .iter()
+        .map(|exclusion| (exclusion.uuid, exclusion.reason))
+        .collect();
     assert_eq!(excluded, expected.map(|(sample, reason)| (sample.id.uuid, reason)));
 }
 
@@ -65,10 +80,19 @@ async fn without_a_member_nothing_is_written_and_a_later_cutoff_can_have_one() {
     intake_both(&world, &sample.id).await;
     let processor = world.processor(Share::First);
     let before = world.everything();
-    let outcome = aggregate(&processor, &window(), &[second(NOW - 20), second(NOW - 10)]).await.unwrap();
-    assert_eq!(outcome, AggregateOutcome::NoMembers { excluded: vec![(ExclusionReason::Late, 1)] });
+    let outcome = aggregate(&processor, &window(), &[second(NOW - 20), second(NOW - 10)])
+        .await
+        .unwrap();
+    assert_eq!(
+        outcome,
+        AggregateOutcome::NoMembers {
+            excluded: vec![(ExclusionReason::Late, 1)]
+        }
+    );
     assert_eq!(world.everything(), before);
-    let outcome = aggregate(&processor, &window(), &[second(NOW - 10), second(NOW)]).await.unwrap();
+    let outcome = aggregate(&processor, &window(), &[second(NOW - 10), second(NOW)])
+        .await
+        .unwrap();
     assert!(matches!(outcome, AggregateOutcome::Done { cutoff_millis: Some(millis), .. } if millis == NOW * 1000));
 }
 
@@ -80,9 +104,17 @@ async fn below_the_floor_nothing_is_released() {
     let mut processor = world.processor(Share::First);
     processor.min_clients = 10;
     let result = verdict(&processor, &window()).await;
-    assert_eq!((result.verdict, result.clients, result.invalid_proofs), (Verdict::BelowFloor, 9, 1));
+    assert_eq!(
+        (result.verdict, result.clients, result.invalid_proofs),
+        (Verdict::BelowFloor, 9, 1)
+    );
     assert!(world.portal[0].snapshot().is_empty());
-    assert!(!world.ledger[0].snapshot().keys().any(|key| key.starts_with("released/")));
+    assert!(
+        !world.ledger[0]
+            .snapshot()
+            .keys()
+            .any(|key| key.starts_with("released/"))
+    );
 }
 
 #[tokio::test]
@@ -94,7 +126,10 @@ async fn a_window_that_overlaps_a_released_one_fails() {
     verdict(&processor, &window()).await;
     let longer = WindowId::parse("kittens-seen/202611200000-202611200800").unwrap();
     let result = verdict(&processor, &longer).await;
-    assert_eq!((result.verdict, result.reason), (Verdict::Failed, Some(FailedReason::WindowOverlaps)));
+    assert_eq!(
+        (result.verdict, result.reason),
+        (Verdict::Failed, Some(FailedReason::WindowOverlaps))
+    );
     assert_eq!(world.sum_part(Share::First, &longer), None);
 }
 
@@ -112,7 +147,8 @@ async fn planned(world: &World) {
 
 #[tokio::test]
 async fn what_a_plan_pinned_must_still_be_there() {
-    let changes: [(&str, fn(&World, &facilitator_core::sample::Sample), Option<FailedReason>); 6] = [
+    type Change = fn(&World, &facilitator_core::sample::Sample);
+    let changes: [(&str, Change, Option<FailedReason>); 6] = [
         ("nothing", |_, _| {}, None),
         (
             "messages gone",
@@ -173,7 +209,11 @@ async fn another_sum_part_in_the_portal_is_not_overwritten() {
     let sample = world.sample(1, 10, &[]);
     intake_both(&world, &sample.id).await;
     let processor = world.processor(Share::First);
-    let key = window().sum_part_key(&processor.instance, Share::First, facilitator_core::formats::names::SumPartPart::Header);
+    let key = window().sum_part_key(
+        &processor.instance,
+        Share::First,
+        facilitator_core::formats::names::SumPartPart::Header,
+    );
     world.portal[0].replace(&key, b"other".to_vec());
     let result = verdict(&processor, &window()).await;
     assert_eq!(result.reason, Some(FailedReason::PortalHasOther));
@@ -187,7 +227,8 @@ async fn a_legacy_peers_time_does_not_count_but_ours_does() {
     for sample in [&late_peer, &late_ours] {
         intake_both(&world, &sample.id).await;
     }
-    let signature = |sample: &facilitator_core::sample::Sample, writer| sample.id.validation_key(writer, ValidationPart::Signature);
+    let signature =
+        |sample: &facilitator_core::sample::Sample, writer| sample.id.validation_key(writer, ValidationPart::Signature);
     world.peer_validation[1].set_modified(&signature(&late_peer, Share::Second), second(NOW + 1));
     world.peer_validation[0].set_modified(&signature(&late_peer, Share::First), second(NOW - 1));
     world.peer_validation[1].set_modified(&signature(&late_ours, Share::First), second(NOW + 1));

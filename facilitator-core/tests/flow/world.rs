@@ -42,9 +42,8 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let mailboxes = |name: &str| {
-            [0, 1].map(|n| Arc::new(MemoryMailbox::with_clock(&format!("{name}-{n}"), || second(NOW))))
-        };
+        let mailboxes =
+            |name: &str| [0, 1].map(|n| Arc::new(MemoryMailbox::with_clock(&format!("{name}-{n}"), || second(NOW))));
         Self {
             ingestion: mailboxes("ingestion"),
             peer_validation: mailboxes("peer"),
@@ -58,11 +57,7 @@ impl World {
     }
 
     /// A processor that sees its mailboxes through `wrap`.
-    pub fn processor_through(
-        &self,
-        share: Share,
-        wrap: impl Fn(Arc<dyn Mailbox>) -> Arc<dyn Mailbox>,
-    ) -> Processor {
+    pub fn processor_through(&self, share: Share, wrap: impl Fn(Arc<dyn Mailbox>) -> Arc<dyn Mailbox>) -> Processor {
         let keys = Keys::read();
         let (own, peer) = (usize::from(share.index()), usize::from(share.peer().index()));
         let see = |mailbox: &Arc<MemoryMailbox>| wrap(Arc::clone(mailbox) as Arc<dyn Mailbox>);
@@ -108,10 +103,18 @@ impl World {
             batch_start_time: 1,
             batch_end_time: 2,
             seed: 1,
-            faults: faults.iter().map(|(packet, kind)| Fault { packet: *packet, kind: *kind }).collect(),
+            faults: faults
+                .iter()
+                .map(|(packet, kind)| Fault {
+                    packet: *packet,
+                    kind: *kind,
+                })
+                .collect(),
         };
-        let recipient =
-            |key: &PacketDecryptionKey| Recipient { public_point: *key.public_point(), key_id: Some("packets".into()) };
+        let recipient = |key: &PacketDecryptionKey| Recipient {
+            public_point: *key.public_point(),
+            key_id: Some("packets".into()),
+        };
         let recipients = [recipient(&keys.first_packets), recipient(&keys.second_packets)];
         let sample = make(&spec, &recipients, &keys.ingestor).unwrap();
         for (mailbox, objects) in self.ingestion.iter().zip([&sample.first, &sample.second]) {
@@ -126,11 +129,16 @@ impl World {
     pub fn everything(&self) -> BTreeMap<String, Bytes> {
         let groups = [&self.ingestion, &self.peer_validation, &self.ledger, &self.portal];
         let mailboxes = groups.into_iter().enumerate().flat_map(|(group, pair)| {
-            pair.iter().enumerate().map(move |(share, mailbox)| (format!("{group}-{share}"), mailbox))
+            pair.iter()
+                .enumerate()
+                .map(move |(share, mailbox)| (format!("{group}-{share}"), mailbox))
         });
         mailboxes
             .flat_map(|(name, mailbox)| {
-                mailbox.snapshot().into_iter().map(move |(key, bytes)| (format!("{name}/{key}"), bytes))
+                mailbox
+                    .snapshot()
+                    .into_iter()
+                    .map(move |(key, bytes)| (format!("{name}/{key}"), bytes))
             })
             .collect()
     }
@@ -146,7 +154,8 @@ impl World {
     pub fn totals(&self, window: &WindowId) -> Vec<u64> {
         let [first, second] = [Share::First, Share::Second].map(|share| self.sum_part(share, window).unwrap());
         let sums = first.sum.iter().zip(&second.sum);
-        sums.map(|(a, b)| (a + b).unsigned_abs() % u64::from(facilitator_core::proof::PRIME)).collect()
+        sums.map(|(a, b)| (a + b).unsigned_abs() % u64::from(facilitator_core::proof::PRIME))
+            .collect()
     }
 }
 
@@ -221,7 +230,12 @@ impl Mailbox for Failing {
         if self.crash == Crash::After {
             self.inner.put_if_absent(key, content).await?;
         }
-        Err(MailboxError::of_object(MailboxErrorKind::Unavailable, self.url(), key, "the test crashed here"))
+        Err(MailboxError::of_object(
+            MailboxErrorKind::Unavailable,
+            self.url(),
+            key,
+            "the test crashed here",
+        ))
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError> {

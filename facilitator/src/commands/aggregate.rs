@@ -56,13 +56,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let processor = setup::processor(&parameters, &keys_folder(&args.parameters, args.keys))?;
     let mut budget = Budget::new();
     setup::ledger(&parameters, &processor, &mut budget).await?;
-    let start = args
-        .start
-        .as_deref()
-        .map(BatchTime::parse_compact)
-        .transpose();
-    let start =
-        start.map_err(|error| Failure::new(ExitClass::Usage, error, "write it as YYYYMMDDHHmm"))?;
+    let start = args.start.as_deref().map(BatchTime::parse_compact).transpose();
+    let start = start.map_err(|error| Failure::new(ExitClass::Usage, error, "write it as YYYYMMDDHHmm"))?;
     let mut windows = windows(&parameters, &processor).await?;
     windows.retain(|window| {
         args.aggregation
@@ -71,10 +66,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             && start.is_none_or(|start| window.start == start)
     });
     if windows.is_empty() {
-        let message = format!(
-            "no record of a batch in {}",
-            processor.mailboxes.ledger.url()
-        );
+        let message = format!("no record of a batch in {}", processor.mailboxes.ledger.url());
         return Err(Failure::new(
             ExitClass::NoInput,
             message,
@@ -123,10 +115,9 @@ fn class_of(outcome: &AggregateOutcome) -> Option<ExitClass> {
     match outcome {
         AggregateOutcome::Done { result, .. } => match (result.verdict, result.reason) {
             (Verdict::Summed | Verdict::BelowFloor, _) => None,
-            (
-                Verdict::Failed,
-                Some(FailedReason::PortalHasOther | FailedReason::ReleasedDiffers),
-            ) => Some(ExitClass::Conflict),
+            (Verdict::Failed, Some(FailedReason::PortalHasOther | FailedReason::ReleasedDiffers)) => {
+                Some(ExitClass::Conflict)
+            }
             (Verdict::Failed, _) => Some(ExitClass::Data),
         },
         AggregateOutcome::NoMembers { .. } => Some(ExitClass::NoInput),
@@ -141,13 +132,8 @@ async fn windows(parameters: &Parameters, processor: &Processor) -> Result<Vec<W
         ..ListRequest::default()
     };
     let page = processor.mailboxes.ledger.list_all(&request).await?;
-    let wrong = |error: &dyn std::fmt::Display| {
-        Failure::new(
-            ExitClass::Configuration,
-            error,
-            "correct windows.periodSeconds",
-        )
-    };
+    let wrong =
+        |error: &dyn std::fmt::Display| Failure::new(ExitClass::Configuration, error, "correct windows.periodSeconds");
     let mut windows = BTreeSet::new();
     for meta in &page.objects {
         let name = meta
@@ -160,11 +146,9 @@ async fn windows(parameters: &Parameters, processor: &Processor) -> Result<Vec<W
         };
         let window = Window::holding(batch.time.timestamp(), parameters.windows.period_seconds)
             .map_err(|error| wrong(&error))?;
-        let bounds =
-            BatchTime::from_timestamp(window.start()).zip(BatchTime::from_timestamp(window.end()));
+        let bounds = BatchTime::from_timestamp(window.start()).zip(BatchTime::from_timestamp(window.end()));
         let Some((start, end)) = bounds else { continue };
-        windows
-            .insert(WindowId::new(batch.aggregation, start, end).map_err(|error| wrong(&error))?);
+        windows.insert(WindowId::new(batch.aggregation, start, end).map_err(|error| wrong(&error))?);
     }
     Ok(windows.into_iter().collect())
 }

@@ -77,15 +77,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             .is_none_or(|only| batch.aggregation.as_str() == only)
     });
     if batches.is_empty() {
-        let message = format!(
-            "no ingestion batch in {}",
-            processor.mailboxes.ingestion.url()
-        );
-        return Err(Failure::new(
-            ExitClass::NoInput,
-            message,
-            "check the mailbox's URL",
-        ));
+        let message = format!("no ingestion batch in {}", processor.mailboxes.ingestion.url());
+        return Err(Failure::new(ExitClass::NoInput, message, "check the mailbox's URL"));
     }
     let (mut rejected, mut blocked) = (0, 0);
     for batch in batches {
@@ -107,11 +100,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
                 format!("{}: {}", report.reason, report.message)
             }
         };
-        output::line(format_args!(
-            "{} {:?}{before}: {detail}",
-            batch.path(),
-            report.outcome
-        ));
+        output::line(format_args!("{} {:?}{before}: {detail}", batch.path(), report.outcome));
     }
     match (blocked, rejected) {
         (0, 0) => Ok(()),

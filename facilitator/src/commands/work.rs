@@ -64,10 +64,7 @@ async fn asked_to_stop() -> Failure {
             )
         })
     };
-    let (mut terminate, mut interrupt) = match (
-        listen(SignalKind::terminate()),
-        listen(SignalKind::interrupt()),
-    ) {
+    let (mut terminate, mut interrupt) = match (listen(SignalKind::terminate()), listen(SignalKind::interrupt())) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
         (Err(failure), _) | (_, Err(failure)) => return failure,
     };
@@ -100,11 +97,7 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         windows: Vec::new(),
     };
     match list {
-        WorkList::Intake {
-            revision,
-            work,
-            chunks,
-        } => {
+        WorkList::Intake { revision, work, chunks } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
                 match items::intake(&processor, &item, &mut budget).await {
@@ -113,11 +106,7 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
                 }
             }
         }
-        WorkList::Aggregate {
-            revision,
-            work,
-            chunks,
-        } => {
+        WorkList::Aggregate { revision, work, chunks } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
                 match items::window(&processor, &item, &mut budget).await {
@@ -162,19 +151,13 @@ fn keep(fault: &mut Option<Failure>, failure: Failure) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn put_report(
-    processor: &Processor,
-    report: &Report,
-    budget: &mut Budget,
-) -> Result<(), Failure> {
-    let key = ObjectKey::parse(format!(
-        "{REPORTS}/{}/{}-{}",
-        report.work, report.index, report.pod_uid
-    ))
-    .map_err(|error| Failure {
-        exit: ExitClass::Configuration,
-        ..error.into()
-    })?;
+async fn put_report(processor: &Processor, report: &Report, budget: &mut Budget) -> Result<(), Failure> {
+    let key = ObjectKey::parse(format!("{REPORTS}/{}/{}-{}", report.work, report.index, report.pod_uid)).map_err(
+        |error| Failure {
+            exit: ExitClass::Configuration,
+            ..error.into()
+        },
+    )?;
     let bytes = report
         .to_bytes()
         .map_err(|error| Failure::new(ExitClass::Internal, error, ""))?

@@ -29,9 +29,7 @@ pub fn batch_of(item: &IntakeItem) -> Result<BatchId, Failure> {
             uuid: item.uuid,
         })
     };
-    parse().map_err(|error: NameError| {
-        Failure::new(ExitClass::Configuration, error, "correct the work list")
-    })
+    parse().map_err(|error: NameError| Failure::new(ExitClass::Configuration, error, "correct the work list"))
 }
 
 /// The window of an item.
@@ -47,19 +45,13 @@ pub fn window_of(item: &AggregateItem) -> Result<WindowId, Failure> {
             BatchTime::parse_compact(&item.end)?,
         )
     };
-    parse().map_err(|error: NameError| {
-        Failure::new(ExitClass::Configuration, error, "correct the work list")
-    })
+    parse().map_err(|error: NameError| Failure::new(ExitClass::Configuration, error, "correct the work list"))
 }
 
 /// The class of an error that left an item without an outcome.
 pub fn failure_of(error: &WorkError) -> Failure {
     if error.is_retryable() {
-        return Failure::new(
-            ExitClass::Unavailable,
-            error,
-            "run it again: what is done stays",
-        );
+        return Failure::new(ExitClass::Unavailable, error, "run it again: what is done stays");
     }
     match error {
         WorkError::Mailbox { source } => source.clone().into(),
@@ -132,13 +124,7 @@ pub async fn intake(
             packets,
             excluded,
         }) => (
-            report(
-                BatchOutcome::Blocked,
-                reason.to_string(),
-                message,
-                packets,
-                excluded,
-            ),
+            report(BatchOutcome::Blocked, reason.to_string(), message, packets, excluded),
             false,
         ),
         Err(error) if error.is_denied() => {
@@ -182,8 +168,7 @@ pub async fn window(
         .iter()
         .map(|millis| Timestamp::from_millisecond(*millis))
         .collect();
-    let cutoffs = cutoffs
-        .map_err(|error| Failure::new(ExitClass::Configuration, error, "correct the work list"))?;
+    let cutoffs = cutoffs.map_err(|error| Failure::new(ExitClass::Configuration, error, "correct the work list"))?;
     let result = loop {
         match aggregate(processor, &window, &cutoffs).await {
             Err(error) if error.is_retryable() => {
@@ -218,19 +203,14 @@ pub async fn window(
 fn window_report(item: &AggregateItem, outcome: &AggregateOutcome) -> WindowReport {
     let (outcome, reason, message, cutoff_millis) = match outcome {
         AggregateOutcome::Done {
-            result,
-            cutoff_millis,
-            ..
+            result, cutoff_millis, ..
         } => {
             let outcome = match result.verdict {
                 Verdict::Summed => WindowOutcome::Summed,
                 Verdict::BelowFloor => WindowOutcome::BelowFloor,
                 Verdict::Failed => WindowOutcome::Failed,
             };
-            let reason = result
-                .reason
-                .map(|reason| reason.to_string())
-                .unwrap_or_default();
+            let reason = result.reason.map(|reason| reason.to_string()).unwrap_or_default();
             let message = match result.verdict {
                 Verdict::Summed => {
                     format!("{} clients of {} batches", result.clients, result.batches)

@@ -3,9 +3,7 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use facilitator_core::crypto::{
-    BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, TrustedKeys,
-};
+use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, TrustedKeys};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
 use facilitator_core::formats::work::{Parameters, PublicKeyParameter, REVISION};
@@ -41,10 +39,7 @@ pub fn parameters(file: &Path) -> Result<Parameters, Failure> {
             file.display(),
             parameters.revision
         );
-        return Err(configuration(
-            message,
-            "use the facilitator of the operator's version",
-        ));
+        return Err(configuration(message, "use the facilitator of the operator's version"));
     }
     Ok(parameters)
 }
@@ -97,11 +92,7 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         ingestor_keys: trusted("the ingestor", &parameters.ingestor_keys)?,
         peer_keys: trusted("the peer", &parameters.peer_keys)?,
         signing_key: signing_key(&keys.join("batch-signing"))?,
-        packet_keys: packet_keys(
-            &keys.join("packet-decryption"),
-            parameters.packet_decryption_keys,
-        )?
-        .into(),
+        packet_keys: packet_keys(&keys.join("packet-decryption"), parameters.packet_decryption_keys)?.into(),
     })
 }
 
@@ -116,10 +107,7 @@ fn trusted(whose: &str, keys: &[PublicKeyParameter]) -> Result<TrustedKeys, Fail
         .map(|key| match BatchVerifyingKey::parse(&key.public_key) {
             Ok(parsed) => Ok((key.id.clone(), parsed)),
             Err(error) => Err(configuration(
-                format_args!(
-                    "the public key {:?} of {whose} can't be used: {error}",
-                    key.id
-                ),
+                format_args!("the public key {:?} of {whose} can't be used: {error}", key.id),
                 "copy it from the party's manifest",
             )),
         })
@@ -139,8 +127,7 @@ fn packet_keys(folder: &Path, count: u32) -> Result<Vec<MountedPacketKey>, Failu
         let text = secret_file(&folder, &KEY_FILES)?;
         // The original's packet keys have no id: an empty one is named by no packet.
         let id = secret_file(&folder, &ID_FILES).unwrap_or_default();
-        let parsed =
-            PacketDecryptionKey::parse_list(&text).map_err(|error| unusable(&folder, &error))?;
+        let parsed = PacketDecryptionKey::parse_list(&text).map_err(|error| unusable(&folder, &error))?;
         keys.extend(parsed.into_iter().map(|key| MountedPacketKey {
             id: id.trim().to_owned(),
             key,
@@ -148,10 +135,7 @@ fn packet_keys(folder: &Path, count: u32) -> Result<Vec<MountedPacketKey>, Failu
     }
     if keys.is_empty() || keys.len() > MAX_PACKET_KEYS {
         let message = format!("{} packet decryption keys are mounted", keys.len());
-        return Err(configuration(
-            message,
-            format_args!("mount 1 to {MAX_PACKET_KEYS}"),
-        ));
+        return Err(configuration(message, format_args!("mount 1 to {MAX_PACKET_KEYS}")));
     }
     Ok(keys)
 }
@@ -165,20 +149,10 @@ fn unusable(folder: &Path, error: &dyn Display) -> Failure {
 
 /// The first of these files that is there.
 fn secret_file(folder: &Path, names: &[&str]) -> Result<String, Failure> {
-    let there: Option<PathBuf> = names
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|file| file.exists());
+    let there: Option<PathBuf> = names.iter().map(|name| folder.join(name)).find(|file| file.exists());
     let Some(file) = there else {
-        let message = format!(
-            "{} has neither `{}`",
-            folder.display(),
-            names.join("` nor `")
-        );
-        return Err(configuration(
-            message,
-            "put it into the Secret that is mounted there",
-        ));
+        let message = format!("{} has neither `{}`", folder.display(), names.join("` nor `"));
+        return Err(configuration(message, "put it into the Secret that is mounted there"));
     };
     places::read_text(&file).map_err(|error| Failure {
         exit: ExitClass::Configuration,
@@ -206,9 +180,7 @@ pub async fn ledger(
             Ok(identity) => return Ok(identity),
             Err(error) => error,
         };
-        let retryable = error
-            .mailbox_error()
-            .is_some_and(mailbox::MailboxError::is_retryable);
+        let retryable = error.mailbox_error().is_some_and(mailbox::MailboxError::is_retryable);
         if !(retryable && budget.wait().await) {
             return Err(ledger_failure(error));
         }
@@ -217,9 +189,7 @@ pub async fn ledger(
 
 fn ledger_failure(error: IdentityError) -> Failure {
     match error {
-        IdentityError::Mailbox { source } if source.kind() != MailboxErrorKind::NotFound => {
-            source.into()
-        }
+        IdentityError::Mailbox { source } if source.kind() != MailboxErrorKind::NotFound => source.into(),
         other => configuration(other, ""),
     }
 }

@@ -63,7 +63,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], RecordError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(RecordError::Truncated { field })?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(RecordError::Truncated { field })?;
         self.0 = rest;
         Ok(taken)
     }
@@ -103,6 +106,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn end(&self) -> Result<(), RecordError> {
-        if self.0.is_empty() { Ok(()) } else { Err(RecordError::Trailing { bytes: self.0.len() }) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(RecordError::Trailing { bytes: self.0.len() })
+        }
     }
 }

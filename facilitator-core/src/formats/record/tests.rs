@@ -2,10 +2,21 @@
 use super::*;
 
 fn record() -> Record {
-    let message = Message { f: 1, g: 4_293_918_720, h: 3 };
-    let packet = |n: u128, state| RecordPacket { uuid: Uuid::from_u128(n), state };
+    let message = Message {
+        f: 1,
+        g: 4_293_918_720,
+        h: 3,
+    };
+    let packet = |n: u128, state| RecordPacket {
+        uuid: Uuid::from_u128(n),
+        state,
+    };
     let mut packets = vec![packet(7, PacketState::In { key: 1, message })];
-    packets.extend(PacketExclusion::ALL.into_iter().map(|r| packet(u128::from(r as u8), PacketState::Excluded(r))));
+    packets.extend(
+        PacketExclusion::ALL
+            .into_iter()
+            .map(|r| packet(u128::from(r as u8), PacketState::Excluded(r))),
+    );
     Record {
         plain: RecordPlain {
             instance: "us-ct-g-enpa".into(),
@@ -47,8 +58,14 @@ fn the_layout_is_frozen() {
     let bytes = record().encode();
     assert_eq!(&bytes[..8], b"PRIOREC1");
     assert_eq!(&bytes[16..24], &[1, 0, 0, 0, 12, 0, 0, 0]);
-    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    assert_eq!(digest, "55f279a161cd4149d08662d69f8c243c24118c754a92dff591d97a636ab3843b");
+    let digest = Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    assert_eq!(
+        digest,
+        "55f279a161cd4149d08662d69f8c243c24118c754a92dff591d97a636ab3843b"
+    );
 }
 
 #[test]
@@ -74,8 +91,11 @@ fn values_out_of_bounds_are_named() {
     assert!(change(|r| r.sealed.truncate(1)).contains("sealed parts"));
     assert!(change(|r| r.sealed[0].truncate(23)).contains("sealed part's length"));
     assert!(
-        change(|r| r.plain.packets[0].state = PacketState::In { key: 2, message: Message { f: 0, g: 0, h: 0 } })
-            .contains("packet's key")
+        change(|r| r.plain.packets[0].state = PacketState::In {
+            key: 2,
+            message: Message { f: 0, g: 0, h: 0 }
+        })
+        .contains("packet's key")
     );
     assert_eq!(Record::decode(b"something else"), Err(RecordError::NotARecord));
 }
@@ -102,7 +122,9 @@ fn the_plain_part_is_read_despite_lost_seals() {
     let cut = Record::decode_despite_seals(&bytes[..bytes.len() - 1]).unwrap();
     assert_eq!(cut.plain, record.plain);
     assert_eq!(cut.sealed, [vec![8; 24], vec![]]);
-    assert_eq!(Record::decode_despite_seals(&bytes[..bytes.len() - 60]).unwrap().sealed, 
-        vec![Vec::<u8>::new(); 2]);
+    assert_eq!(
+        Record::decode_despite_seals(&bytes[..bytes.len() - 60]).unwrap().sealed,
+        vec![Vec::<u8>::new(); 2]
+    );
     assert_eq!(Record::decode_despite_seals(&bytes).unwrap(), record);
 }
