@@ -102,7 +102,10 @@ impl IngestionObjects {
     /// The objects in the order in which they must be put, a packet object without bytes left out.
     pub fn in_put_order(&self) -> impl Iterator<Item = (IngestionPart, &[u8])> {
         let packets = (!self.packets.is_empty()).then_some((IngestionPart::Packets, self.packets.as_slice()));
-        let rest = [(IngestionPart::Header, self.header.as_slice()), (IngestionPart::Signature, self.signature.as_slice())];
+        let rest = [
+            (IngestionPart::Header, self.header.as_slice()),
+            (IngestionPart::Signature, self.signature.as_slice()),
+        ];
         packets.into_iter().chain(rest)
     }
 }
@@ -170,10 +173,17 @@ pub fn make(spec: &SampleSpec, recipients: &[Recipient; 2], ingestor: &BatchSign
     let mut faults = vec![None; spec.packets];
     for Fault { packet, kind } in &spec.faults {
         let needs_previous = matches!(kind, FaultKind::DuplicateUuid | FaultKind::DuplicatePayload);
-        ensure!(*packet < spec.packets && (*packet > 0 || !needs_previous), FaultSnafu { packet: *packet });
+        ensure!(
+            *packet < spec.packets && (*packet > 0 || !needs_previous),
+            FaultSnafu { packet: *packet }
+        );
         faults[*packet] = Some(*kind);
     }
-    let id = BatchId { aggregation: spec.aggregation.clone(), time: spec.time, uuid: spec.batch_uuid };
+    let id = BatchId {
+        aggregation: spec.aggregation.clone(),
+        time: spec.time,
+        uuid: spec.batch_uuid,
+    };
     let mut maker = Maker::new(spec, &id);
     let mut packets = [Vec::with_capacity(spec.packets), Vec::with_capacity(spec.packets)];
     for fault in faults {
@@ -205,11 +215,14 @@ struct Maker<'a> {
 
 impl<'a> Maker<'a> {
     fn new(spec: &'a SampleSpec, id: &BatchId) -> Self {
-        let source = |purpose: &str| StdRng::from_seed(sha256(format!("sample {} {id} {purpose}", spec.seed).as_bytes()));
+        let source =
+            |purpose: &str| StdRng::from_seed(sha256(format!("sample {} {id} {purpose}", spec.seed).as_bytes()));
         // Of the aggregation alone: a bin means the same in each of its batches.
         let name = format!("sample {} {} bins", spec.seed, spec.aggregation);
         let mut bins = StdRng::from_seed(sha256(name.as_bytes()));
-        let likelihood = (0..spec.bins).map(|_| 0.02 + 0.6 * bins.random::<f64>().powi(2)).collect();
+        let likelihood = (0..spec.bins)
+            .map(|_| 0.02 + 0.6 * bins.random::<f64>().powi(2))
+            .collect();
         Self {
             spec,
             splitter: ShareSplitter::new(spec.bins),
@@ -228,13 +241,19 @@ impl<'a> Maker<'a> {
         previous: [Option<&DataSharePacket>; 2],
     ) -> Result<[DataSharePacket; 2], SampleError> {
         let mut uuid = uuid::Builder::from_random_bytes(self.values.random()).into_uuid();
-        let mut values: Vec<u32> =
-            self.likelihood.iter().map(|likelihood| u32::from(self.values.random_bool(*likelihood))).collect();
+        let mut values: Vec<u32> = self
+            .likelihood
+            .iter()
+            .map(|likelihood| u32::from(self.values.random_bool(*likelihood)))
+            .collect();
         let mut r_pit = i64::from(self.query_point());
         match fault {
             None => {
                 self.clients += 1;
-                self.totals.iter_mut().zip(&values).for_each(|(total, value)| *total += u64::from(*value));
+                self.totals
+                    .iter_mut()
+                    .zip(&values)
+                    .for_each(|(total, value)| *total += u64::from(*value));
             }
             Some(FaultKind::InvalidProof) => values[0] = 2,
             Some(FaultKind::QueryPointRefused) => r_pit = 1,
@@ -301,7 +320,11 @@ fn spoil(payload: &mut [u8]) {
     }
 }
 
-fn objects(spec: &SampleSpec, packets: &[DataSharePacket], ingestor: &BatchSigningKey) -> Result<IngestionObjects, SampleError> {
+fn objects(
+    spec: &SampleSpec,
+    packets: &[DataSharePacket],
+    ingestor: &BatchSigningKey,
+) -> Result<IngestionObjects, SampleError> {
     let packets = DataSharePacket::write_all(packets);
     let header = IngestionHeader {
         parameters: BatchParameters {
@@ -319,5 +342,9 @@ fn objects(spec: &SampleSpec, packets: &[DataSharePacket], ingestor: &BatchSigni
     }
     .write();
     let signature = BatchSignature::sign(ingestor, &header)?.write();
-    Ok(IngestionObjects { header, signature, packets })
+    Ok(IngestionObjects {
+        header,
+        signature,
+        packets,
+    })
 }

@@ -44,7 +44,11 @@ fn every_name_is_one_of_ours() {
 }
 
 /// Ingestion of both parties: signature, header, packets.
-fn read_ingestion(keys: &Keys, share: Share, id: &facilitator_core::formats::names::BatchId) -> (IngestionHeader, Vec<DataSharePacket>) {
+fn read_ingestion(
+    keys: &Keys,
+    share: Share,
+    id: &facilitator_core::formats::names::BatchId,
+) -> (IngestionHeader, Vec<DataSharePacket>) {
     let signature = read_signature(&ingestion(share, id, IngestionPart::Signature)).unwrap();
     assert_eq!(signature.inline(), None);
     let header: IngestionHeader =
@@ -68,8 +72,12 @@ fn messages_are_the_originals_for_every_packet_of_both_parties() {
                 assert_eq!(packets.len(), truth.packets);
 
                 let signature = read_signature(&validation(share, id, ValidationPart::Signature)).unwrap();
-                let validation_header: ValidationHeader =
-                    read_header(&signature, &validation(share, id, ValidationPart::Header), &keys.trusted).unwrap();
+                let validation_header: ValidationHeader = read_header(
+                    &signature,
+                    &validation(share, id, ValidationPart::Header),
+                    &keys.trusted,
+                )
+                .unwrap();
                 assert_eq!(validation_header.parameters.difference(&header.parameters), None);
                 let written: Vec<ValidationPacket> =
                     read_packets(&validation_header, &validation(share, id, ValidationPart::Packets)).unwrap();
@@ -78,7 +86,10 @@ fn messages_are_the_originals_for_every_packet_of_both_parties() {
                 let (inline_header, inline_packets) = single.inline().unwrap();
                 let inline_header: ValidationHeader = read_header(&single, inline_header, &keys.trusted).unwrap();
                 assert_eq!(inline_header.parameters, validation_header.parameters);
-                assert_eq!(read_packets::<ValidationPacket>(&inline_header, inline_packets).unwrap(), written);
+                assert_eq!(
+                    read_packets::<ValidationPacket>(&inline_header, inline_packets).unwrap(),
+                    written
+                );
 
                 assert_eq!(packets.len(), written.len());
                 for (packet, written) in packets.iter().zip(&written) {
@@ -98,7 +109,12 @@ fn messages_are_the_originals_for_every_packet_of_both_parties() {
                 }
             }
             let [first, second] = messages;
-            assert!(first.into_iter().zip(second).all(|(first, second)| proof::proof_holds(first, second)));
+            assert!(
+                first
+                    .into_iter()
+                    .zip(second)
+                    .all(|(first, second)| proof::proof_holds(first, second))
+            );
         }
     }
     assert!(checked > 1000, "{checked}");
@@ -112,7 +128,14 @@ fn the_originals_sum_parts_and_our_sums_of_shares_give_the_truth() {
         let window = WindowId::parse(&format!("{}/{}-{}", truth.aggregation, truth.start, truth.end)).unwrap();
         let mut totals = vec![0; truth.bins as usize];
         for share in SHARES {
-            let read = |part| std::fs::read(root().join("sums").join(window.sum_part_key(&instance, share, part).as_str())).unwrap();
+            let read = |part| {
+                std::fs::read(
+                    root()
+                        .join("sums")
+                        .join(window.sum_part_key(&instance, share, part).as_str()),
+                )
+                .unwrap()
+            };
             let signature = read_signature(&read(SumPartPart::Signature)).unwrap();
             let part: SumPart = read_header(&signature, &read(SumPartPart::Header), &keys.trusted).unwrap();
             let invalid: Vec<InvalidPacket> = read_packets(&part, &read(SumPartPart::InvalidPackets)).unwrap();
@@ -120,7 +143,10 @@ fn the_originals_sum_parts_and_our_sums_of_shares_give_the_truth() {
             assert_eq!(part.total_individual_clients.cast_unsigned(), truth.clients);
             assert_eq!(part.name, truth.aggregation);
             assert_eq!((part.bins.cast_unsigned(), part.epsilon), (truth.bins, truth.epsilon));
-            assert_eq!((part.aggregation_start_time, part.aggregation_end_time), (window.start.as_millis(), window.end.as_millis()));
+            assert_eq!(
+                (part.aggregation_start_time, part.aggregation_end_time),
+                (window.start.as_millis(), window.end.as_millis())
+            );
             let mut batches = part.batch_uuids.clone();
             batches.sort();
             let mut expected: Vec<_> = truth.batches.iter().map(|batch| batch.id).collect();

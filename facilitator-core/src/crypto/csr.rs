@@ -24,7 +24,9 @@ impl SigningRequest {
     /// # Errors
     /// [`KeyError`] where it is no such PEM, no PKCS#10, or its key isn't on P-256.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let wrong = |detail: &str| KeyError::SigningRequest { detail: detail.to_owned() };
+        let wrong = |detail: &str| KeyError::SigningRequest {
+            detail: detail.to_owned(),
+        };
         let der = decode_pem(text, "CERTIFICATE REQUEST")?;
         let (rest, request) = X509CertificationRequest::from_der(&der).map_err(|_| wrong("it is no PKCS#10"))?;
         if !rest.is_empty() {
@@ -32,7 +34,10 @@ impl SigningRequest {
         }
         let info = &request.certification_request_info;
         let algorithm = &info.subject_pki.algorithm;
-        let curve = algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+        let curve = algorithm
+            .parameters
+            .as_ref()
+            .and_then(|parameters| parameters.as_oid().ok());
         let is_p256 = algorithm.algorithm.to_id_string() == "1.2.840.10045.2.1"
             && curve.is_some_and(|curve| curve.to_id_string() == "1.2.840.10045.3.1.7");
         if !is_p256 {
@@ -45,7 +50,16 @@ impl SigningRequest {
             && UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
                 .verify(info.raw, &request.signature_value.data)
                 .is_ok();
-        let common_name = info.subject.iter_common_name().next().and_then(|name| name.as_str().ok()).map(str::to_owned);
-        Ok(Self { public_point: point, common_name, signature_verifies })
+        let common_name = info
+            .subject
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+            .map(str::to_owned);
+        Ok(Self {
+            public_point: point,
+            common_name,
+            signature_verifies,
+        })
     }
 }

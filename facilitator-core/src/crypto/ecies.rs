@@ -9,7 +9,7 @@ use aes_gcm::aes::Aes128;
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
 use aws_lc_rs::digest::{Context, SHA256};
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 use snafu::{OptionExt, Snafu, ensure};
 use zeroize::Zeroizing;
 
@@ -52,7 +52,9 @@ pub struct PacketDecryptionKey {
 impl fmt::Debug for PacketDecryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let point = crate::formats::batch::hex(&self.point);
-        f.debug_struct("PacketDecryptionKey").field("public_point", &point).finish_non_exhaustive()
+        f.debug_struct("PacketDecryptionKey")
+            .field("public_point", &point)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,7 +66,10 @@ impl PacketDecryptionKey {
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         ensure!(!text.trim().is_empty(), super::EmptySnafu);
         let bytes = decode_base64(text)?;
-        ensure!(bytes.len() == POINT + SCALAR, super::PacketKeyLengthSnafu { length: bytes.len() });
+        ensure!(
+            bytes.len() == POINT + SCALAR,
+            super::PacketKeyLengthSnafu { length: bytes.len() }
+        );
         let mut scalar = Zeroizing::new([0; SCALAR]);
         scalar.copy_from_slice(&bytes[POINT..]);
         let key = Self::from_scalar(scalar)?;
@@ -93,7 +98,7 @@ impl PacketDecryptionKey {
 
     /// A new random key.
     #[must_use]
-    pub fn generate(rng: &mut (impl RngCore + CryptoRng)) -> Self {
+    pub fn generate(rng: &mut impl CryptoRng) -> Self {
         loop {
             let mut scalar = Zeroizing::new([0; SCALAR]);
             rng.fill_bytes(scalar.as_mut_slice());
@@ -153,7 +158,7 @@ pub fn ephemeral_point(payload: &[u8]) -> Option<&PublicPoint> {
 pub fn encrypt(
     public_point: &PublicPoint,
     plaintext: &[u8],
-    rng: &mut (impl RngCore + CryptoRng),
+    rng: &mut impl CryptoRng,
 ) -> Result<Vec<u8>, EncryptionError> {
     let ephemeral = PacketDecryptionKey::generate(rng);
     let okm = shared_key(&ephemeral.private, public_point, &ephemeral.point).ok_or(EncryptionError)?;
@@ -170,15 +175,20 @@ pub fn encrypt(
 
 /// X9.63: SHA-256(Z ‖ 00000001 ‖ ephemeral point).
 fn shared_key(private: &PrivateKey, peer: &PublicPoint, ephemeral: &PublicPoint) -> Option<Zeroizing<[u8; 32]>> {
-    agree(private, UnparsedPublicKey::new(&ECDH_P256, peer.as_slice()), (), |secret| {
-        let mut context = Context::new(&SHA256);
-        context.update(secret);
-        context.update(&1_u32.to_be_bytes());
-        context.update(ephemeral);
-        let mut okm = Zeroizing::new([0; 32]);
-        okm.copy_from_slice(context.finish().as_ref());
-        Ok(okm)
-    })
+    agree(
+        private,
+        UnparsedPublicKey::new(&ECDH_P256, peer.as_slice()),
+        (),
+        |secret| {
+            let mut context = Context::new(&SHA256);
+            context.update(secret);
+            context.update(&1_u32.to_be_bytes());
+            context.update(ephemeral);
+            let mut okm = Zeroizing::new([0; 32]);
+            okm.copy_from_slice(context.finish().as_ref());
+            Ok(okm)
+        },
+    )
     .ok()
 }
 
@@ -203,7 +213,10 @@ mod tests {
     #[test]
     fn opens_what_was_encrypted_for_it_and_nothing_else() {
         let mut rng = StdRng::seed_from_u64(1);
-        let (key, other) = (PacketDecryptionKey::generate(&mut rng), PacketDecryptionKey::generate(&mut rng));
+        let (key, other) = (
+            PacketDecryptionKey::generate(&mut rng),
+            PacketDecryptionKey::generate(&mut rng),
+        );
         for length in [0, 1, 16, 32, 1000] {
             let plaintext = vec![7; length];
             let payload = encrypt(key.public_point(), &plaintext, &mut rng).unwrap();
@@ -224,22 +237,39 @@ mod tests {
     #[test]
     fn keys_decode_only_whole() {
         let mut rng = StdRng::seed_from_u64(2);
-        let (key, other) = (PacketDecryptionKey::generate(&mut rng), PacketDecryptionKey::generate(&mut rng));
+        let (key, other) = (
+            PacketDecryptionKey::generate(&mut rng),
+            PacketDecryptionKey::generate(&mut rng),
+        );
         let text = key.to_base64();
-        assert_eq!(PacketDecryptionKey::parse(&format!(" {}\n", *text)).unwrap().public_point(), key.public_point());
+        assert_eq!(
+            PacketDecryptionKey::parse(&format!(" {}\n", *text))
+                .unwrap()
+                .public_point(),
+            key.public_point()
+        );
         let both = format!("{},{}", *text, *other.to_base64());
-        assert_eq!(PacketDecryptionKey::parse_list(&both).unwrap()[1].public_point(), other.public_point());
+        assert_eq!(
+            PacketDecryptionKey::parse_list(&both).unwrap()[1].public_point(),
+            other.public_point()
+        );
         let mixed = STANDARD.encode([key.point.as_slice(), other.scalar.as_slice()].concat());
-        let short = STANDARD.encode(&[key.point.as_slice(), &key.scalar[1..]].concat());
+        let short = STANDARD.encode([key.point.as_slice(), &key.scalar[1..]].concat());
         let zero = STANDARD.encode([key.point.as_slice(), &[0; 32]].concat());
         let cases = [
-            (mixed.as_str(), KeyError::PointOfOtherScalar), (&short, KeyError::PacketKeyLength { length: 96 }),
-            (&zero, KeyError::Scalar), ("", KeyError::Empty), ("not base64!", KeyError::Base64),
+            (mixed.as_str(), KeyError::PointOfOtherScalar),
+            (&short, KeyError::PacketKeyLength { length: 96 }),
+            (&zero, KeyError::Scalar),
+            ("", KeyError::Empty),
+            ("not base64!", KeyError::Base64),
         ];
         for (text, error) in cases {
             assert_eq!(PacketDecryptionKey::parse(text).unwrap_err(), error);
         }
-        assert_eq!(PacketDecryptionKey::parse_list(&format!("{},", *text)).unwrap_err(), KeyError::Empty);
+        assert_eq!(
+            PacketDecryptionKey::parse_list(&format!("{},", *text)).unwrap_err(),
+            KeyError::Empty
+        );
     }
 
     #[test]

@@ -7,7 +7,10 @@ use zeroize::Zeroizing;
 use super::KeyError;
 
 pub(super) fn decode_base64(text: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    STANDARD.decode(text.trim()).map(Zeroizing::new).map_err(|_| KeyError::Base64)
+    STANDARD
+        .decode(text.trim())
+        .map(Zeroizing::new)
+        .map_err(|_| KeyError::Base64)
 }
 
 /// The content of the only PEM block of a text.
@@ -15,7 +18,14 @@ pub(super) fn decode_pem(text: &str, label: &'static str) -> Result<Zeroizing<Ve
     let wrong = KeyError::Pem { label };
     let begin = format!("-----BEGIN {label}-----");
     let end = format!("-----END {label}-----");
-    let body = text.trim().strip_prefix(&begin).and_then(|rest| rest.strip_suffix(&end)).ok_or(wrong.clone())?;
+    let body = text
+        .trim()
+        .strip_prefix(&begin)
+        .and_then(|rest| rest.strip_suffix(&end))
+        .ok_or(wrong.clone())?;
     let joined = Zeroizing::new(body.split_ascii_whitespace().collect::<String>());
-    STANDARD.decode(joined.as_bytes()).map(Zeroizing::new).map_err(|_| wrong)
+    STANDARD
+        .decode(joined.as_bytes())
+        .map(Zeroizing::new)
+        .map_err(|_| wrong)
 }

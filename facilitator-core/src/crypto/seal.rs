@@ -18,7 +18,9 @@ const TAG: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Snafu)]
 pub enum SealError {
     /// Damaged, moved from another record, or of another key.
-    #[snafu(display("the sealed accumulator can't be opened: it is damaged, another record's, or of another packet key"))]
+    #[snafu(display(
+        "the sealed accumulator can't be opened: it is damaged, another record's, or of another packet key"
+    ))]
     Refused,
     /// Opened, and not an accumulator.
     #[snafu(display("the sealed part opens, but isn't an accumulator of field elements"))]
@@ -74,18 +76,30 @@ pub fn open(
     let (ciphertext, tag) = sealed.split_last_chunk::<TAG>().ok_or(SealError::Refused)?;
     let mut bytes = Zeroizing::new(ciphertext.to_vec());
     cipher(key, header_digest, share)
-        .decrypt_inout_detached(&[0; 12].into(), plain_digest, bytes.as_mut_slice().into(), &(*tag).into())
+        .decrypt_inout_detached(
+            &[0; 12].into(),
+            plain_digest,
+            bytes.as_mut_slice().into(),
+            &(*tag).into(),
+        )
         .map_err(|_| SealError::Refused)?;
     let (elements, rest) = bytes.as_chunks::<4>();
-    let elements: Zeroizing<Vec<u32>> = Zeroizing::new(elements.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect());
-    ensure!(rest.is_empty() && elements.iter().all(|element| *element < PRIME), NotAnAccumulatorSnafu);
+    let elements: Zeroizing<Vec<u32>> =
+        Zeroizing::new(elements.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect());
+    ensure!(
+        rest.is_empty() && elements.iter().all(|element| *element < PRIME),
+        NotAnAccumulatorSnafu
+    );
     Ok(elements)
 }
 
 fn cipher(key: &PacketDecryptionKey, header_digest: &[u8; 32], share: Share) -> Aes256GcmSiv {
     let mut derived = Zeroizing::new([0; 32]);
     Hkdf::<Sha256>::new(None, key.scalar())
-        .expand_multi_info(&[CONTEXT, key.public_point(), header_digest, &[share.index()]], derived.as_mut_slice())
+        .expand_multi_info(
+            &[CONTEXT, key.public_point(), header_digest, &[share.index()]],
+            derived.as_mut_slice(),
+        )
         .expect("32 bytes are one block of HKDF-SHA-256");
     Aes256GcmSiv::new((&*derived).into())
 }
@@ -101,24 +115,40 @@ mod tests {
     #[test]
     fn opens_only_with_everything_the_same() {
         let mut rng = StdRng::seed_from_u64(5);
-        let (key, other) = (PacketDecryptionKey::generate(&mut rng), PacketDecryptionKey::generate(&mut rng));
+        let (key, other) = (
+            PacketDecryptionKey::generate(&mut rng),
+            PacketDecryptionKey::generate(&mut rng),
+        );
         let accumulator = [0, 1, PRIME - 1, 7];
         let sealed = seal(&key, &[1; 32], Share::First, &[2; 32], &accumulator);
         assert_eq!(sealed.len(), sealed_length(4));
-        assert_eq!(sealed, seal(&key, &[1; 32], Share::First, &[2; 32], &accumulator), "deterministic");
-        assert_eq!(**open(&key, &[1; 32], Share::First, &[2; 32], &sealed).unwrap(), accumulator);
+        assert_eq!(
+            sealed,
+            seal(&key, &[1; 32], Share::First, &[2; 32], &accumulator),
+            "deterministic"
+        );
+        assert_eq!(
+            **open(&key, &[1; 32], Share::First, &[2; 32], &sealed).unwrap(),
+            accumulator
+        );
         let mut damaged = sealed.clone();
         damaged[0] ^= 1;
         let attempts = [
-            open(&other, &[1; 32], Share::First, &[2; 32], &sealed), open(&key, &[0; 32], Share::First, &[2; 32], &sealed),
-            open(&key, &[1; 32], Share::Second, &[2; 32], &sealed), open(&key, &[1; 32], Share::First, &[0; 32], &sealed),
-            open(&key, &[1; 32], Share::First, &[2; 32], &damaged), open(&key, &[1; 32], Share::First, &[2; 32], &sealed[..15]),
+            open(&other, &[1; 32], Share::First, &[2; 32], &sealed),
+            open(&key, &[0; 32], Share::First, &[2; 32], &sealed),
+            open(&key, &[1; 32], Share::Second, &[2; 32], &sealed),
+            open(&key, &[1; 32], Share::First, &[0; 32], &sealed),
+            open(&key, &[1; 32], Share::First, &[2; 32], &damaged),
+            open(&key, &[1; 32], Share::First, &[2; 32], &sealed[..15]),
         ];
         for attempt in attempts {
             assert_eq!(attempt.unwrap_err(), SealError::Refused);
         }
         let beyond = seal(&key, &[1; 32], Share::First, &[2; 32], &[PRIME]);
-        assert_eq!(open(&key, &[1; 32], Share::First, &[2; 32], &beyond).unwrap_err(), SealError::NotAnAccumulator);
+        assert_eq!(
+            open(&key, &[1; 32], Share::First, &[2; 32], &beyond).unwrap_err(),
+            SealError::NotAnAccumulator
+        );
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::{KeyError, PublicPoint};
 
 /// What stands before the point in the DER of a P-256 public key: the manifests' fixed 26 bytes.
 const PUBLIC_KEY_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d,
-    0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// A signature that isn't believed. Never retryable for the same bytes and keys.
@@ -24,7 +24,9 @@ const PUBLIC_KEY_PREFIX: [u8; 26] = [
 #[snafu(visibility(pub(crate)))]
 pub enum SignatureError {
     /// No such key is trusted.
-    #[snafu(display("the batch is signed with key {key_identifier:?}, which isn't among the trusted keys ({trusted})"))]
+    #[snafu(display(
+        "the batch is signed with key {key_identifier:?}, which isn't among the trusted keys ({trusted})"
+    ))]
     UnknownKey {
         /// The id in the signature object.
         key_identifier: String,
@@ -51,7 +53,9 @@ impl SignatureError {
 #[derive(Clone, Debug, PartialEq, Eq, Snafu)]
 pub enum SigningError {
     /// The two implementations disagree: a faulty deterministic signature would give the key away, so it isn't shown.
-    #[snafu(display("the signature made with key {key_identifier:?} doesn't verify; nothing was written (a fault of this machine?)"))]
+    #[snafu(display(
+        "the signature made with key {key_identifier:?} doesn't verify; nothing was written (a fault of this machine?)"
+    ))]
     Unverified {
         /// The key's id.
         key_identifier: String,
@@ -75,7 +79,9 @@ pub struct BatchSigningKey {
 
 impl fmt::Debug for BatchSigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchSigningKey").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("BatchSigningKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,12 +101,16 @@ impl BatchSigningKey {
         let point = key.verifying_key().to_sec1_point(false);
         let mut bytes = [0; 65];
         bytes.copy_from_slice(point.as_bytes());
-        Self { id: id.to_owned(), key, verifying: BatchVerifyingKey(bytes) }
+        Self {
+            id: id.to_owned(),
+            key,
+            verifying: BatchVerifyingKey(bytes),
+        }
     }
 
     /// A new random key.
     #[must_use]
-    pub fn generate(id: &str, rng: &mut (impl rand::RngCore + rand::CryptoRng)) -> Self {
+    pub fn generate(id: &str, rng: &mut impl rand::CryptoRng) -> Self {
         loop {
             let mut scalar = Zeroizing::new([0; 32]);
             rng.fill_bytes(scalar.as_mut_slice());
@@ -128,8 +138,12 @@ impl BatchSigningKey {
     /// [`KeyError::Pkcs8`], where the library can't encode it.
     pub fn to_base64(&self) -> Result<Zeroizing<String>, KeyError> {
         use base64::Engine;
-        let der = p256::SecretKey::from(&self.key).to_pkcs8_der().map_err(|_| KeyError::Pkcs8)?;
-        Ok(Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(der.as_bytes())))
+        let der = p256::SecretKey::from(&self.key)
+            .to_pkcs8_der()
+            .map_err(|_| KeyError::Pkcs8)?;
+        Ok(Zeroizing::new(
+            base64::engine::general_purpose::STANDARD.encode(der.as_bytes()),
+        ))
     }
 
     /// Signs a header's bytes: ASN.1 DER, the same for the same bytes. Verified by another implementation first.
@@ -139,7 +153,12 @@ impl BatchSigningKey {
     pub fn sign(&self, header: &[u8]) -> Result<Vec<u8>, SigningError> {
         let signature: DerSignature = self.key.sign(header);
         let signature = signature.as_bytes().to_vec();
-        ensure!(self.verifying.verifies(header, &signature), UnverifiedSnafu { key_identifier: &self.id });
+        ensure!(
+            self.verifying.verifies(header, &signature),
+            UnverifiedSnafu {
+                key_identifier: &self.id
+            }
+        );
         Ok(signature)
     }
 }
@@ -172,7 +191,9 @@ impl BatchVerifyingKey {
     /// [`KeyError`].
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         let der = decode_pem(text, "PUBLIC KEY")?;
-        let point = der.strip_prefix(&PUBLIC_KEY_PREFIX).and_then(|point| PublicPoint::try_from(point).ok());
+        let point = der
+            .strip_prefix(&PUBLIC_KEY_PREFIX)
+            .and_then(|point| PublicPoint::try_from(point).ok());
         Self::from_point(&point.context(super::PublicKeyDerSnafu)?)
     }
 
@@ -181,7 +202,10 @@ impl BatchVerifyingKey {
     /// # Errors
     /// [`KeyError::Point`].
     pub fn from_point(point: &PublicPoint) -> Result<Self, KeyError> {
-        ensure!(point[0] == 4 && p256::PublicKey::from_sec1_bytes(point).is_ok(), super::PointSnafu);
+        ensure!(
+            point[0] == 4 && p256::PublicKey::from_sec1_bytes(point).is_ok(),
+            super::PointSnafu
+        );
         Ok(Self(*point))
     }
 
@@ -202,7 +226,9 @@ impl BatchVerifyingKey {
     }
 
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.0).verify(message, signature).is_ok()
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.0)
+            .verify(message, signature)
+            .is_ok()
     }
 }
 
@@ -239,7 +265,10 @@ impl TrustedKeys {
     /// # Errors
     /// [`SignatureError::UnknownKey`], [`SignatureError::Invalid`].
     pub fn verify(&self, key_identifier: &str, header: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
-        let key = self.0.get(key_identifier).with_context(|| UnknownKeySnafu { key_identifier, trusted: self.names() })?;
+        let key = self.0.get(key_identifier).with_context(|| UnknownKeySnafu {
+            key_identifier,
+            trusted: self.names(),
+        })?;
         ensure!(key.verifies(header, signature), InvalidSnafu { key_identifier });
         Ok(())
     }
@@ -271,29 +300,47 @@ mod tests {
     #[test]
     fn signs_the_same_bytes_the_same_way_and_verifies_only_them() {
         let mut rng = StdRng::seed_from_u64(3);
-        let (key, other) = (BatchSigningKey::generate("a", &mut rng), BatchSigningKey::generate("b", &mut rng));
-        let keys: TrustedKeys =
-            [&key, &other].into_iter().map(|key| (key.id().to_owned(), key.verifying_key().clone())).collect();
+        let (key, other) = (
+            BatchSigningKey::generate("a", &mut rng),
+            BatchSigningKey::generate("b", &mut rng),
+        );
+        let keys: TrustedKeys = [&key, &other]
+            .into_iter()
+            .map(|key| (key.id().to_owned(), key.verifying_key().clone()))
+            .collect();
         let signature = key.sign(b"header").unwrap();
         assert_eq!(signature, key.sign(b"header").unwrap());
         keys.verify("a", b"header", &signature).unwrap();
-        let invalid = |id: &str| SignatureError::Invalid { key_identifier: id.to_owned() };
+        let invalid = |id: &str| SignatureError::Invalid {
+            key_identifier: id.to_owned(),
+        };
         assert_eq!(keys.verify("a", b"headed", &signature), Err(invalid("a")));
         assert_eq!(keys.verify("b", b"header", &signature), Err(invalid("b")));
         assert_eq!(keys.verify("a", b"header", &signature[1..]), Err(invalid("a")));
         let error = keys.verify("c", b"header", &signature).unwrap_err();
-        assert_eq!(error.to_string(), "the batch is signed with key \"c\", which isn't among the trusted keys (a, b)");
+        assert_eq!(
+            error.to_string(),
+            "the batch is signed with key \"c\", which isn't among the trusted keys (a, b)"
+        );
     }
 
     /// RFC 6979, appendix A.2.5: P-256 with SHA-256, message "sample".
     #[test]
     fn nonces_are_those_of_rfc_6979() {
         let scalar = "C9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721";
-        let bytes: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&scalar[2 * i..2 * i + 2], 16).unwrap()).collect();
+        let bytes: Vec<u8> = (0..32)
+            .map(|i| u8::from_str_radix(&scalar[2 * i..2 * i + 2], 16).unwrap())
+            .collect();
         let key = BatchSigningKey::from_key("rfc", SigningKey::from_slice(&bytes).unwrap());
         let hex = crate::formats::batch::hex(&key.sign(b"sample").unwrap());
-        assert!(hex.contains("efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716"), "{hex}");
-        assert!(hex.contains("f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8"), "{hex}");
+        assert!(
+            hex.contains("efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716"),
+            "{hex}"
+        );
+        assert!(
+            hex.contains("f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8"),
+            "{hex}"
+        );
     }
 
     #[test]
@@ -301,16 +348,29 @@ mod tests {
         let key = BatchSigningKey::generate("a", &mut StdRng::seed_from_u64(4));
         let public = key.verifying_key();
         let pem = public.to_pem();
-        let forms = [pem.clone(), STANDARD.encode(public.point()), key.to_base64().unwrap().to_string(), format!("\n{pem}\n\n")];
+        let forms = [
+            pem.clone(),
+            STANDARD.encode(public.point()),
+            key.to_base64().unwrap().to_string(),
+            format!("\n{pem}\n\n"),
+        ];
         for form in forms {
             assert_eq!(BatchVerifyingKey::parse(&form).unwrap(), *public);
         }
         let mut off_curve = *public.point();
         off_curve[64] ^= 1;
         let cases = [
-            (STANDARD.encode(off_curve), KeyError::Point), (STANDARD.encode([4; 10]), KeyError::Pkcs8), (String::new(), KeyError::Empty),
-            ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----".to_owned(), KeyError::PublicKeyDer),
-            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----".to_owned(), KeyError::Pem { label: "PUBLIC KEY" }),
+            (STANDARD.encode(off_curve), KeyError::Point),
+            (STANDARD.encode([4; 10]), KeyError::Pkcs8),
+            (String::new(), KeyError::Empty),
+            (
+                "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----".to_owned(),
+                KeyError::PublicKeyDer,
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----".to_owned(),
+                KeyError::Pem { label: "PUBLIC KEY" },
+            ),
         ];
         for (text, error) in cases {
             assert_eq!(BatchVerifyingKey::parse(&text).unwrap_err(), error, "{text}");
@@ -321,6 +381,9 @@ mod tests {
     fn debug_shows_no_secret() {
         let key = BatchSigningKey::from_key("a", SigningKey::from_slice(&[0x5a; 32]).unwrap());
         let shown = format!("{key:?}");
-        assert!(!shown.to_lowercase().contains("5a5a") && !shown.contains("90, 90"), "{shown}");
+        assert!(
+            !shown.to_lowercase().contains("5a5a") && !shown.contains("90, 90"),
+            "{shown}"
+        );
     }
 }

@@ -1,12 +1,14 @@
 //! The order in which a partner's batch is believed: signature, key, header bytes, header, digest, packets.
 
+use super::avro;
 use super::avro::Record;
-use super::error::{BatchError, DigestMismatchSnafu, MalformedHeaderSnafu, MalformedPacketsSnafu, MalformedSignatureSnafu};
+use super::error::{
+    BatchError, DigestMismatchSnafu, MalformedHeaderSnafu, MalformedPacketsSnafu, MalformedSignatureSnafu,
+};
 use super::ingestion::IngestionHeader;
 use super::signature::BatchSignature;
 use super::sum_part::SumPart;
 use super::validation::ValidationHeader;
-use super::avro;
 use crate::crypto::{TrustedKeys, sha256};
 use snafu::{ResultExt, ensure};
 
@@ -51,7 +53,11 @@ pub fn read_signature(bytes: &[u8]) -> Result<BatchSignature, BatchError> {
 ///
 /// # Errors
 /// [`BatchError::Signature`] before anything is parsed, [`BatchError::MalformedHeader`] after.
-pub fn read_header<H: BatchHeader>(signature: &BatchSignature, header: &[u8], keys: &TrustedKeys) -> Result<H, BatchError> {
+pub fn read_header<H: BatchHeader>(
+    signature: &BatchSignature,
+    header: &[u8],
+    keys: &TrustedKeys,
+) -> Result<H, BatchError> {
     keys.verify(&signature.key_identifier, header, &signature.batch_header_signature)?;
     avro::read_one(header).context(MalformedHeaderSnafu)
 }
@@ -62,7 +68,13 @@ pub fn read_header<H: BatchHeader>(signature: &BatchSignature, header: &[u8], ke
 /// [`BatchError::DigestMismatch`].
 pub fn check_digest(header: &impl BatchHeader, packets_digest: &[u8; 32]) -> Result<(), BatchError> {
     let expected = header.packet_file_digest();
-    ensure!(expected == packets_digest, DigestMismatchSnafu { expected: hex(expected), actual: hex(packets_digest) });
+    ensure!(
+        expected == packets_digest,
+        DigestMismatchSnafu {
+            expected: hex(expected),
+            actual: hex(packets_digest)
+        }
+    );
     Ok(())
 }
 
@@ -79,9 +91,11 @@ pub fn read_packets<P: Record>(header: &impl BatchHeader, packets: &[u8]) -> Res
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // A String takes everything.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // A String takes everything.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

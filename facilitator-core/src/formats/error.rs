@@ -153,9 +153,9 @@ impl BatchError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::MalformedSignature { source } | Self::MalformedHeader { source } | Self::MalformedPackets { source } => {
-                source.is_retryable()
-            }
+            Self::MalformedSignature { source }
+            | Self::MalformedHeader { source }
+            | Self::MalformedPackets { source } => source.is_retryable(),
             Self::Signature { .. } | Self::DigestMismatch { .. } => false,
         }
     }

@@ -66,17 +66,28 @@ impl BatchParameters {
     /// # Errors
     /// [`ParametersError`], naming the parameter.
     pub fn check(&self) -> Result<u32, ParametersError> {
-        let bins = u32::try_from(self.bins).ok().filter(|bins| (1..=MAX_BINS).contains(bins));
+        let bins = u32::try_from(self.bins)
+            .ok()
+            .filter(|bins| (1..=MAX_BINS).contains(bins));
         let bins = bins.ok_or(ParametersError::Bins { bins: self.bins })?;
         ensure!(self.prime == i64::from(proof::PRIME), PrimeSnafu { prime: self.prime });
-        ensure!(self.number_of_servers == 2, NumberOfServersSnafu { number: self.number_of_servers });
+        ensure!(
+            self.number_of_servers == 2,
+            NumberOfServersSnafu {
+                number: self.number_of_servers
+            }
+        );
         Ok(bins)
     }
 
     /// The first field, batch UUID included, in which another header of the same batch differs; NaN equals itself.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
-        if self.batch_uuid != other.batch_uuid { Some("batch_uuid") } else { self.shape_difference(other) }
+        if self.batch_uuid != other.batch_uuid {
+            Some("batch_uuid")
+        } else {
+            self.shape_difference(other)
+        }
     }
 
     /// The first field, batch UUID left out, in which a batch of the same window differs; NaN equals itself.
@@ -85,7 +96,10 @@ impl BatchParameters {
         let checks = [
             ("name", self.name == other.name),
             ("bins", self.bins == other.bins),
-            ("epsilon", self.epsilon == other.epsilon || self.epsilon.to_bits() == other.epsilon.to_bits()),
+            (
+                "epsilon",
+                self.epsilon == other.epsilon || self.epsilon.to_bits() == other.epsilon.to_bits(),
+            ),
             ("prime", self.prime == other.prime),
             ("number_of_servers", self.number_of_servers == other.number_of_servers),
             ("hamming_weight", self.hamming_weight == other.hamming_weight),

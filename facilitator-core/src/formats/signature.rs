@@ -56,9 +56,17 @@ impl BatchSignature {
     ///
     /// # Errors
     /// As [`BatchSignature::sign`].
-    pub fn sign_inline(key: &BatchSigningKey, header: Vec<u8>, packets: Vec<u8>) -> Result<Self, crate::crypto::SigningError> {
+    pub fn sign_inline(
+        key: &BatchSigningKey,
+        header: Vec<u8>,
+        packets: Vec<u8>,
+    ) -> Result<Self, crate::crypto::SigningError> {
         let signature = Self::sign(key, &header)?;
-        Ok(Self { batch_header: Some(header), packets: Some(packets), ..signature })
+        Ok(Self {
+            batch_header: Some(header),
+            packets: Some(packets),
+            ..signature
+        })
     }
 
     /// Header and packet bytes of a single-object validation; `None` unless both are there: then the two objects count.

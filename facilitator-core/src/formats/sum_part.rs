@@ -100,7 +100,9 @@ impl Record for InvalidPacket {
     const SCHEMA: &'static str = r#"{"type":"record","namespace":"org.abetterinternet.prio.v1","name":"PrioInvalidPacket","fields":[{"name":"uuid","type":{"type":"string","logicalType":"uuid"}}]}"#;
 
     fn from_fields(fields: &mut Fields) -> Result<Self, FormatError> {
-        Ok(Self { uuid: fields.uuid("uuid")? })
+        Ok(Self {
+            uuid: fields.uuid("uuid")?,
+        })
     }
 
     fn encode(&self, encoder: &mut Encoder<'_>) {

@@ -68,14 +68,23 @@ impl ValidationPacket {
     /// The packet that carries `message`.
     #[must_use]
     pub fn new(uuid: Uuid, message: Message) -> Self {
-        Self { uuid, f_r: message.f.into(), g_r: message.g.into(), h_r: message.h.into() }
+        Self {
+            uuid,
+            f_r: message.f.into(),
+            g_r: message.g.into(),
+            h_r: message.h.into(),
+        }
     }
 
     /// The message, each element reduced modulo p; `None` where an element is outside u32.
     #[must_use]
     pub fn message(&self) -> Option<Message> {
         let element = |value: i64| u32::try_from(value).ok().map(crate::proof::reduce);
-        Some(Message { f: element(self.f_r)?, g: element(self.g_r)?, h: element(self.h_r)? })
+        Some(Message {
+            f: element(self.f_r)?,
+            g: element(self.g_r)?,
+            h: element(self.h_r)?,
+        })
     }
 
     /// Reads the packets of an object one by one; 0 bytes hold none.

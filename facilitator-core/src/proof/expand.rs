@@ -43,8 +43,19 @@ impl ShareError {
 /// [`ShareError`]; the length is looked at first.
 pub fn parse_first_share(bytes: &[u8], bins: u32) -> Result<Zeroizing<Vec<u32>>, ShareError> {
     let expected = 4 * proof_length(bins);
-    ensure!(bytes.len() == expected, WrongDimensionSnafu { length: bytes.len(), expected });
-    let elements = bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+    ensure!(
+        bytes.len() == expected,
+        WrongDimensionSnafu {
+            length: bytes.len(),
+            expected
+        }
+    );
+    let elements = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|bytes| u32::from_le_bytes(*bytes))
+        .collect();
     let elements: Zeroizing<Vec<u32>> = Zeroizing::new(elements);
     match elements.iter().position(|element| *element >= PRIME) {
         None => Ok(elements),
@@ -57,7 +68,10 @@ pub fn parse_first_share(bytes: &[u8], bins: u32) -> Result<Zeroizing<Vec<u32>>,
 /// # Errors
 /// [`ShareError::WrongDimension`].
 pub fn parse_second_share(bytes: &[u8], bins: u32) -> Result<Zeroizing<Vec<u32>>, ShareError> {
-    let seed = bytes.try_into().map_err(|_| ShareError::WrongDimension { length: bytes.len(), expected: 32 })?;
+    let seed = bytes.try_into().map_err(|_| ShareError::WrongDimension {
+        length: bytes.len(),
+        expected: 32,
+    })?;
     Ok(expand_seed(seed, bins))
 }
 
@@ -81,7 +95,10 @@ pub fn expand_seed(seed: &[u8; 32], bins: u32) -> Zeroizing<Vec<u32>> {
             counter = counter.wrapping_add(1);
         }
         cipher.encrypt_blocks(&mut blocks);
-        let numbers = blocks.iter().flat_map(|block| block.as_chunks::<4>().0).map(|bytes| u32::from_le_bytes(*bytes));
+        let numbers = blocks
+            .iter()
+            .flat_map(|block| block.as_chunks::<4>().0)
+            .map(|bytes| u32::from_le_bytes(*bytes));
         let wanted = length - elements.len();
         elements.extend(numbers.filter(|number| *number < PRIME).take(wanted));
     }

@@ -25,7 +25,11 @@ pub fn add(a: u32, b: u32) -> u32 {
 #[must_use]
 #[inline]
 pub fn subtract(a: u32, b: u32) -> u32 {
-    if a >= b { a - b } else { a.wrapping_sub(b).wrapping_add(PRIME) }
+    if a >= b {
+        a - b
+    } else {
+        a.wrapping_sub(b).wrapping_add(PRIME)
+    }
 }
 
 /// a · b, both below p.

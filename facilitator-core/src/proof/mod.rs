@@ -61,12 +61,18 @@ pub fn proof_holds(own: Message, peer: Message) -> bool {
 
 /// Adds a share's values to an accumulator of the same length.
 pub fn accumulate(accumulator: &mut [u32], values: &[u32]) {
-    accumulator.iter_mut().zip(values).for_each(|(sum, value)| *sum = add(*sum, *value));
+    accumulator
+        .iter_mut()
+        .zip(values)
+        .for_each(|(sum, value)| *sum = add(*sum, *value));
 }
 
 /// Takes a share's values out of an accumulator again.
 pub fn subtract_from(accumulator: &mut [u32], values: &[u32]) {
-    accumulator.iter_mut().zip(values).for_each(|(sum, value)| *sum = subtract(*sum, *value));
+    accumulator
+        .iter_mut()
+        .zip(values)
+        .for_each(|(sum, value)| *sum = subtract(*sum, *value));
 }
 
 #[cfg(test)]

@@ -86,8 +86,15 @@ impl ProofQuery {
         buffer.zeroize();
         let r_to_n = pow(montgomery_mul(r, 1), self.n as u64);
         let even = montgomery_mul(h0, first_root);
-        let h = add(super::mul(even, add(1, r_to_n)), super::mul(shifted, subtract(1, r_to_n)));
-        Message { f, g, h: montgomery_mul(h, self.half) }
+        let h = add(
+            super::mul(even, add(1, r_to_n)),
+            super::mul(shifted, subtract(1, r_to_n)),
+        );
+        Message {
+            f,
+            g,
+            h: montgomery_mul(h, self.half),
+        }
     }
 
     /// L0(r) in Montgomery form, for r in Montgomery form: the product of 1 + r^(2^j), over n.

@@ -30,14 +30,19 @@ impl ShareSplitter {
     pub fn new(bins: u32) -> Self {
         let n = domain(bins);
         let powers = |step: u32, count: usize| -> Vec<u32> {
-            std::iter::successors(Some(1), |power| Some(mul(*power, step))).take(count).collect()
+            std::iter::successors(Some(1), |power| Some(mul(*power, step)))
+                .take(count)
+                .collect()
         };
         let scale = inverse(n as u32);
         Self {
             bins,
             forward: powers(root(n), n / 2),
             backward: powers(inverse(root(n)), n / 2),
-            shift: powers(root(2 * n), n).into_iter().map(|power| mul(power, scale)).collect(),
+            shift: powers(root(2 * n), n)
+                .into_iter()
+                .map(|power| mul(power, scale))
+                .collect(),
         }
     }
 
@@ -45,7 +50,7 @@ impl ShareSplitter {
     ///
     /// # Panics
     /// Where there are more or fewer values than bins.
-    pub fn split(&self, values: &[u32], rng: &mut (impl RngCore + CryptoRng)) -> Shares {
+    pub fn split(&self, values: &[u32], rng: &mut impl CryptoRng) -> Shares {
         assert_eq!(values.len(), self.bins as usize, "one value a bin");
         let (f0, g0) = (element(rng), element(rng));
         let n = domain(self.bins);
@@ -66,14 +71,23 @@ impl ShareSplitter {
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill_bytes(seed.as_mut_slice());
         let second = expand_seed(&seed, self.bins);
-        let bytes = elements.iter().zip(second.iter()).flat_map(|(whole, second)| subtract(*whole, *second).to_le_bytes());
-        Shares { first: Zeroizing::new(bytes.collect()), second: seed }
+        let bytes = elements
+            .iter()
+            .zip(second.iter())
+            .flat_map(|(whole, second)| subtract(*whole, *second).to_le_bytes());
+        Shares {
+            first: Zeroizing::new(bytes.collect()),
+            second: seed,
+        }
     }
 
     /// Turns values on the n-th roots into values on the odd 2n-th roots.
     fn to_odd_roots(&self, values: &mut [u32]) {
         transform(values, &self.backward);
-        values.iter_mut().zip(&self.shift).for_each(|(coefficient, shift)| *coefficient = mul(*coefficient, *shift));
+        values
+            .iter_mut()
+            .zip(&self.shift)
+            .for_each(|(coefficient, shift)| *coefficient = mul(*coefficient, *shift));
         transform(values, &self.forward);
     }
 }

@@ -65,18 +65,29 @@ impl Fields {
     }
 
     fn take(&mut self, field: &'static str) -> Result<Value, FormatError> {
-        self.find(field).ok_or(FormatError::MissingField { record: self.record, field })
+        self.find(field).ok_or(FormatError::MissingField {
+            record: self.record,
+            field,
+        })
     }
 
     fn wrong(&self, field: &'static str, expected: &'static str) -> FormatError {
-        FormatError::WrongType { record: self.record, field, expected }
+        FormatError::WrongType {
+            record: self.record,
+            field,
+            expected,
+        }
     }
 
     fn bounded(&self, what: &'static str, length: usize) -> Result<(), FormatError> {
         if length <= MAX_VALUE_BYTES {
             return Ok(());
         }
-        Err(FormatError::TooLarge { record: self.record, what, limit: MAX_VALUE_BYTES as u64 })
+        Err(FormatError::TooLarge {
+            record: self.record,
+            what,
+            limit: MAX_VALUE_BYTES as u64,
+        })
     }
 
     /// A UUID, with or without its logical type.
@@ -176,7 +187,9 @@ impl Fields {
             Value::Double(number) => Ok(number),
             Value::Float(number) => Ok(f64::from(number)),
             #[allow(clippy::cast_precision_loss, reason = "as Avro's promotion of long to double")]
-            value => long_of(&value).map(|number| number as f64).ok_or_else(|| self.wrong(field, "double")),
+            value => long_of(&value)
+                .map(|number| number as f64)
+                .ok_or_else(|| self.wrong(field, "double")),
         }
     }
 
@@ -199,7 +212,11 @@ impl Fields {
         let Value::Array(values) = self.take(field)? else {
             return Err(self.wrong(field, expected));
         };
-        values.into_iter().map(convert).collect::<Option<_>>().ok_or_else(|| self.wrong(field, expected))
+        values
+            .into_iter()
+            .map(convert)
+            .collect::<Option<_>>()
+            .ok_or_else(|| self.wrong(field, expected))
     }
 
     fn has(&self, field: &str) -> bool {

@@ -80,13 +80,20 @@ impl<R: Read, T: Record> RecordReader<R, T> {
             match self.source.fill_buf() {
                 Ok(buffer) => return Ok(buffer.is_empty()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(source) => return Err(FormatError::Read { record: T::NAME, source }),
+                Err(source) => {
+                    return Err(FormatError::Read {
+                        record: T::NAME,
+                        source,
+                    });
+                }
             }
         }
     }
 
     fn read_block(&mut self) -> Result<(), FormatError> {
-        let Some(container) = &self.container else { return Ok(()) };
+        let Some(container) = &self.container else {
+            return Ok(());
+        };
         let count = read_long::<T>(&mut self.source)?;
         let size = read_long::<T>(&mut self.source)?;
         let (Ok(count), Ok(size)) = (u64::try_from(count), u64::try_from(size)) else {
@@ -98,22 +105,33 @@ impl<R: Read, T: Record> RecordReader<R, T> {
         if marker != container.marker {
             return Err(damaged::<T>("a block doesn't end with the container's sync marker"));
         }
-        container.codec.decompress(&mut block).map_err(|error| damaged::<T>(&format!("a block can't be decompressed: {error}")))?;
+        container
+            .codec
+            .decompress(&mut block)
+            .map_err(|error| damaged::<T>(&format!("a block can't be decompressed: {error}")))?;
         // Every record of ours has a field of a byte or more, so that a count beyond the bytes is a lie.
         if count > block.len() as u64 {
             return Err(damaged::<T>("a block promises more records than it has bytes"));
         }
         let reader = GenericDatumReader::builder(&container.schema)
             .build()
-            .map_err(|error| FormatError::Schema { record: T::NAME, detail: error.to_string() })?;
+            .map_err(|error| FormatError::Schema {
+                record: T::NAME,
+                detail: error.to_string(),
+            })?;
         let mut rest = block.as_slice();
         for _ in 0..count {
-            let wrong = |detail: String| FormatError::Record { record: T::NAME, index: self.index, detail };
+            let wrong = |detail: String| FormatError::Record {
+                record: T::NAME,
+                index: self.index,
+                detail,
+            };
             let value = reader.read_value(&mut rest).map_err(|error| wrong(error.to_string()))?;
             let Value::Record(values) = value else {
                 return Err(wrong("it is no Avro record".to_owned()));
             };
-            self.decoded.push_back(T::from_fields(&mut Fields::new(T::NAME, values))?);
+            self.decoded
+                .push_back(T::from_fields(&mut Fields::new(T::NAME, values))?);
             self.index += 1;
         }
         if !rest.is_empty() {
@@ -142,7 +160,9 @@ impl<R: Read, T: Record> Iterator for RecordReader<R, T> {
 /// [`FormatError::NoRecord`] and [`FormatError::ExtraRecord`] besides what is wrong with the container or the record.
 pub fn read_one<T: Record>(bytes: &[u8]) -> Result<T, FormatError> {
     let mut records = RecordReader::<_, T>::with_block_limit(bytes, bytes.len() as u64);
-    let record = records.next().unwrap_or(Err(FormatError::NoRecord { record: T::NAME }))?;
+    let record = records
+        .next()
+        .unwrap_or(Err(FormatError::NoRecord { record: T::NAME }))?;
     match records.next() {
         None => Ok(record),
         Some(Ok(_)) => Err(FormatError::ExtraRecord { record: T::NAME }),
@@ -159,23 +179,44 @@ pub fn read_all<T: Record>(bytes: &[u8]) -> Result<Vec<T>, FormatError> {
 }
 
 fn damaged<T: Record>(detail: &str) -> FormatError {
-    FormatError::Container { record: T::NAME, detail: detail.to_owned() }
+    FormatError::Container {
+        record: T::NAME,
+        detail: detail.to_owned(),
+    }
 }
 
 fn read_exact<T: Record>(source: &mut impl Read, buffer: &mut [u8]) -> Result<(), FormatError> {
     source.read_exact(buffer).map_err(|source| match source.kind() {
         ErrorKind::UnexpectedEof => damaged::<T>("it ends too early"),
-        _ => FormatError::Read { record: T::NAME, source },
+        _ => FormatError::Read {
+            record: T::NAME,
+            source,
+        },
     })
 }
 
 /// Reads `size` bytes, of which no more is allocated than comes.
-fn read_bytes<T: Record>(source: &mut impl Read, size: u64, limit: u64, what: &'static str) -> Result<Vec<u8>, FormatError> {
+fn read_bytes<T: Record>(
+    source: &mut impl Read,
+    size: u64,
+    limit: u64,
+    what: &'static str,
+) -> Result<Vec<u8>, FormatError> {
     if size > limit {
-        return Err(FormatError::TooLarge { record: T::NAME, what, limit });
+        return Err(FormatError::TooLarge {
+            record: T::NAME,
+            what,
+            limit,
+        });
     }
     let mut bytes = Vec::new();
-    source.take(size).read_to_end(&mut bytes).map_err(|source| FormatError::Read { record: T::NAME, source })?;
+    source
+        .take(size)
+        .read_to_end(&mut bytes)
+        .map_err(|source| FormatError::Read {
+            record: T::NAME,
+            source,
+        })?;
     if bytes.len() as u64 != size {
         return Err(damaged::<T>("it ends too early"));
     }
@@ -227,11 +268,16 @@ fn read_header<T: Record>(source: &mut impl Read) -> Result<Container, FormatErr
     let mut marker = [0; 16];
     read_exact::<T>(source, &mut marker)?;
     let schema = schema.ok_or_else(|| damaged::<T>("it holds no schema"))?;
-    Ok(Container { schema: parse_schema::<T>(&schema)?, codec: parse_codec::<T>(codec)?, marker })
+    Ok(Container {
+        schema: parse_schema::<T>(&schema)?,
+        codec: parse_codec::<T>(codec)?,
+        marker,
+    })
 }
 
 fn read_entry<T: Record>(source: &mut impl Read, budget: &mut u64) -> Result<Vec<u8>, FormatError> {
-    let size = u64::try_from(read_long::<T>(source)?).map_err(|_| damaged::<T>("its metadata has a negative length"))?;
+    let size =
+        u64::try_from(read_long::<T>(source)?).map_err(|_| damaged::<T>("its metadata has a negative length"))?;
     let bytes = read_bytes::<T>(source, size, *budget, "the container's metadata")?;
     // An empty entry costs too, so that a long count of them ends.
     *budget = budget.saturating_sub(size.max(1));
@@ -242,12 +288,18 @@ fn parse_codec<T: Record>(codec: Option<Vec<u8>>) -> Result<Codec, FormatError> 
     let Some(codec) = codec else { return Ok(Codec::Null) };
     let name = String::from_utf8_lossy(&codec).into_owned();
     let known = matches!(name.as_str(), "null" | "deflate" | "snappy");
-    Codec::from_str(&name).ok().filter(|_| known).ok_or(FormatError::Codec { record: T::NAME, codec: name })
+    Codec::from_str(&name).ok().filter(|_| known).ok_or(FormatError::Codec {
+        record: T::NAME,
+        codec: name,
+    })
 }
 
 fn parse_schema<T: Record>(text: &[u8]) -> Result<Schema, FormatError> {
     apache_avro::util::max_allocation_bytes(MAX_ALLOCATION_BYTES);
-    let wrong = |detail: String| FormatError::Schema { record: T::NAME, detail };
+    let wrong = |detail: String| FormatError::Schema {
+        record: T::NAME,
+        detail,
+    };
     let text = std::str::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
     let schema = Schema::parse_str(text).map_err(|error| wrong(error.to_string()))?;
     let Schema::Record(record) = &schema else {
@@ -256,7 +308,10 @@ fn parse_schema<T: Record>(text: &[u8]) -> Result<Schema, FormatError> {
     for field in &record.fields {
         check_bounded(&field.schema).map_err(|detail| wrong(format!("field {:?}: {detail}", field.name)))?;
         // The original's non-standard form: the logical type beside the field's type.
-        let logical = field.custom_attributes.get("logicalType").and_then(|value| value.as_str());
+        let logical = field
+            .custom_attributes
+            .get("logicalType")
+            .and_then(|value| value.as_str());
         if logical.is_some_and(|logical| logical.starts_with("timestamp-") && logical != "timestamp-millis") {
             return Err(wrong(format!("field {:?}: times are in milliseconds here", field.name)));
         }

@@ -43,7 +43,12 @@ impl<'a> Encoder<'a> {
 
     /// A UUID as 36 characters.
     pub fn uuid(&mut self, value: uuid::Uuid) {
-        self.bytes(value.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
+        self.bytes(
+            value
+                .hyphenated()
+                .encode_lower(&mut uuid::Uuid::encode_buffer())
+                .as_bytes(),
+        );
     }
 
     /// `["null", bytes or string]`.
@@ -95,7 +100,13 @@ pub struct RecordWriter<W, T> {
 impl<W: Write, T: Record> RecordWriter<W, T> {
     /// Writes to `target`.
     pub fn new(target: W) -> Self {
-        Self { target, block: Vec::new(), records: 0, started: false, record: std::marker::PhantomData }
+        Self {
+            target,
+            block: Vec::new(),
+            records: 0,
+            started: false,
+            record: std::marker::PhantomData,
+        }
     }
 
     /// Appends a record.
@@ -143,7 +154,10 @@ impl<W: Write, T: Record> RecordWriter<W, T> {
         frame.extend_from_slice(&SYNC_MARKER);
         self.block.clear();
         self.records = 0;
-        self.target.write_all(&frame).map_err(|source| FormatError::Write { record: T::NAME, source })
+        self.target.write_all(&frame).map_err(|source| FormatError::Write {
+            record: T::NAME,
+            source,
+        })
     }
 }
 

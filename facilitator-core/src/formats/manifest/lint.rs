@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::{Span, Timestamp};
 
 use super::{
-    BatchSigningPublicKey, DataShareProcessorGlobalManifest, DataShareProcessorSpecificManifest, IngestorManifest, ManifestKind,
-    PacketEncryptionKey, PortalManifest, StorageUrl,
+    BatchSigningPublicKey, DataShareProcessorGlobalManifest, DataShareProcessorSpecificManifest, IngestorManifest,
+    ManifestKind, PacketEncryptionKey, PortalManifest, StorageUrl,
 };
 use crate::crypto::BatchVerifyingKey;
 use crate::crypto::csr::SigningRequest;
@@ -39,15 +39,30 @@ const SOON_DAYS: i64 = 30;
 /// `now` is what expiration times are compared with.
 #[must_use]
 pub fn lint(kind: ManifestKind, bytes: &[u8], now: Timestamp) -> Vec<Finding> {
-    let mut report = Report { findings: Vec::new(), now };
+    let mut report = Report {
+        findings: Vec::new(),
+        now,
+    };
     let checked = match kind {
         ManifestKind::DataShareProcessorGlobal => DataShareProcessorGlobalManifest::parse(bytes).map(|manifest| {
             let identity = &manifest.server_identity;
-            report.email("server-identity.gcp-service-account-email", &identity.gcp_service_account_email);
-            if identity.aws_account_id.is_some_and(|id| id == 0 || id > 999_999_999_999) {
-                report.warn("server-identity.aws-account-id", "AWS account ids have at most 12 digits");
+            report.email(
+                "server-identity.gcp-service-account-email",
+                &identity.gcp_service_account_email,
+            );
+            if identity
+                .aws_account_id
+                .is_some_and(|id| id == 0 || id > 999_999_999_999)
+            {
+                report.warn(
+                    "server-identity.aws-account-id",
+                    "AWS account ids have at most 12 digits",
+                );
             }
-            report.numeric_id("server-identity.gcp-service-account-id", identity.gcp_service_account_id.as_deref());
+            report.numeric_id(
+                "server-identity.gcp-service-account-id",
+                identity.gcp_service_account_id.as_deref(),
+            );
         }),
         ManifestKind::DataShareProcessorSpecific => DataShareProcessorSpecificManifest::parse(bytes).map(|manifest| {
             report.bucket("ingestion-bucket", &manifest.ingestion_bucket);
@@ -59,23 +74,34 @@ pub fn lint(kind: ManifestKind, bytes: &[u8], now: Timestamp) -> Vec<Finding> {
         }),
         ManifestKind::Ingestor => IngestorManifest::parse(bytes).map(|manifest| {
             let identity = &manifest.server_identity;
-            report.email("server-identity.gcp-service-account-email", &identity.gcp_service_account_email);
+            report.email(
+                "server-identity.gcp-service-account-email",
+                &identity.gcp_service_account_email,
+            );
             report.role("server-identity.aws-iam-entity", identity.aws_iam_entity.as_deref());
-            report.numeric_id("server-identity.gcp-service-account-id", identity.gcp_service_account_id.as_deref());
+            report.numeric_id(
+                "server-identity.gcp-service-account-id",
+                identity.gcp_service_account_id.as_deref(),
+            );
             report.signing_keys(&manifest.batch_signing_public_keys);
         }),
         ManifestKind::Portal => PortalManifest::parse(bytes).map(|manifest| {
             report.bucket("facilitator-sum-part-bucket", &manifest.facilitator_sum_part_bucket);
             report.bucket("pha-sum-part-bucket", &manifest.pha_sum_part_bucket);
             if manifest.facilitator_sum_part_bucket == manifest.pha_sum_part_bucket {
-                report.warn("pha-sum-part-bucket", "both share processors write to one bucket: whoever reads it can add the shares");
+                report.warn(
+                    "pha-sum-part-bucket",
+                    "both share processors write to one bucket: whoever reads it can add the shares",
+                );
             }
         }),
     };
     if let Err(error) = checked {
         report.error("", &error.to_string());
     }
-    report.findings.sort_by(|a, b| (b.severity, &a.path).cmp(&(a.severity, &b.path)));
+    report
+        .findings
+        .sort_by(|a, b| (b.severity, &a.path).cmp(&(a.severity, &b.path)));
     report.findings
 }
 
@@ -86,15 +112,26 @@ struct Report {
 
 impl Report {
     fn error(&mut self, path: &str, message: &str) {
-        self.findings.push(Finding { severity: Severity::Error, path: path.to_owned(), message: message.to_owned() });
+        self.findings.push(Finding {
+            severity: Severity::Error,
+            path: path.to_owned(),
+            message: message.to_owned(),
+        });
     }
 
     fn warn(&mut self, path: &str, message: &str) {
-        self.findings.push(Finding { severity: Severity::Warning, path: path.to_owned(), message: message.to_owned() });
+        self.findings.push(Finding {
+            severity: Severity::Warning,
+            path: path.to_owned(),
+            message: message.to_owned(),
+        });
     }
 
     fn email(&mut self, path: &str, email: &str) {
-        if !email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.')) {
+        if !email
+            .split_once('@')
+            .is_some_and(|(user, host)| !user.is_empty() && host.contains('.'))
+        {
             self.warn(path, "this is no e-mail address of a service account");
         }
     }
@@ -107,13 +144,19 @@ impl Report {
 
     fn role(&mut self, path: &str, role: Option<&str>) {
         if role.is_some_and(|role| !role.starts_with("arn:aws") && !role.contains('@')) {
-            self.warn(path, "this is neither an ARN nor the e-mail address of a service account");
+            self.warn(
+                path,
+                "this is neither an ARN nor the e-mail address of a service account",
+            );
         }
     }
 
     fn bucket(&mut self, path: &str, url: &str) {
         if let Ok(StorageUrl::Local { .. }) = StorageUrl::parse(url) {
-            self.warn(path, "this is a path on the reader's own disk: write gs://BUCKET[/PREFIX] or s3://REGION/BUCKET[/PREFIX]");
+            self.warn(
+                path,
+                "this is a path on the reader's own disk: write gs://BUCKET[/PREFIX] or s3://REGION/BUCKET[/PREFIX]",
+            );
         }
     }
 
@@ -128,7 +171,10 @@ impl Report {
                 Err(error) => self.error(&format!("{FIELD}.{id}.public-key"), &error.to_string()),
                 Ok(public) => {
                     if let Some(other) = seen.insert(*public.point(), id) {
-                        self.warn(&format!("{FIELD}.{id}.public-key"), &format!("the same key as {other:?}"));
+                        self.warn(
+                            &format!("{FIELD}.{id}.public-key"),
+                            &format!("the same key as {other:?}"),
+                        );
                     }
                 }
             }
@@ -140,7 +186,10 @@ impl Report {
         let Ok(expires) = expiration.parse::<Timestamp>() else {
             return self.warn(path, "this is no RFC 3339 time, such as 2123-06-30T00:00:00Z");
         };
-        let soon = self.now.checked_add(Span::new().hours(24 * SOON_DAYS)).unwrap_or(Timestamp::MAX);
+        let soon = self
+            .now
+            .checked_add(Span::new().hours(24 * SOON_DAYS))
+            .unwrap_or(Timestamp::MAX);
         if expires <= self.now {
             self.warn(path, "the key has expired: partners may refuse it");
         } else if expires <= soon {
@@ -164,7 +213,10 @@ impl Report {
                         self.error(&path, "the request isn't signed by the key that it holds");
                     }
                     if !request.common_name.is_some_and(|name| name.contains(".certificates.")) {
-                        self.warn(&path, "its common name isn't of the form NAMESPACE.ENVIRONMENT.certificates.DOMAIN");
+                        self.warn(
+                            &path,
+                            "its common name isn't of the form NAMESPACE.ENVIRONMENT.certificates.DOMAIN",
+                        );
                     }
                 }
             }

@@ -4,8 +4,10 @@
 
 mod lint;
 mod strict;
+mod url;
 
 pub use lint::{Finding, Severity, lint};
+pub use url::{StorageUrl, check_base_url};
 
 use std::collections::BTreeMap;
 
@@ -55,7 +57,9 @@ pub enum ManifestError {
         url: String,
     },
     /// A base URL that isn't https.
-    #[snafu(display("{url:?} can't be the base URL of manifests: it must be https://HOST[/PATH], without user, query or fragment"))]
+    #[snafu(display(
+        "{url:?} can't be the base URL of manifests: it must be https://HOST[/PATH], without user, query or fragment"
+    ))]
     BaseUrl {
         /// The text refused.
         url: String,
@@ -71,7 +75,11 @@ impl ManifestError {
 }
 
 fn versions(kind: ManifestKind) -> String {
-    kind.formats().iter().map(u64::to_string).collect::<Vec<_>>().join(" and ")
+    kind.formats()
+        .iter()
+        .map(u64::to_string)
+        .collect::<Vec<_>>()
+        .join(" and ")
 }
 
 /// The four kinds.
@@ -89,7 +97,12 @@ pub enum ManifestKind {
 
 impl ManifestKind {
     /// All, in the order of the documentation.
-    pub const ALL: [Self; 4] = [Self::DataShareProcessorGlobal, Self::DataShareProcessorSpecific, Self::Ingestor, Self::Portal];
+    pub const ALL: [Self; 4] = [
+        Self::DataShareProcessorGlobal,
+        Self::DataShareProcessorSpecific,
+        Self::Ingestor,
+        Self::Portal,
+    ];
 
     /// The name on command lines.
     #[must_use]
@@ -136,10 +149,18 @@ pub struct DataShareProcessorIdentity {
     /// Of the account that writes sum parts and validations.
     pub gcp_service_account_email: String,
     /// The AWS account.
-    #[serde(default, deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub aws_account_id: Option<u64>,
     /// The numeric id of the GCP account, as text.
-    #[serde(default, deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gcp_service_account_id: Option<String>,
 }
 
@@ -152,12 +173,20 @@ pub struct DataShareProcessorSpecificManifest {
     /// Where the ingestor writes.
     pub ingestion_bucket: String,
     /// What the ingestor assumes to write there.
-    #[serde(default, deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ingestion_identity: Option<String>,
     /// Where the peer writes.
     pub peer_validation_bucket: String,
     /// What the peer assumes to write there.
-    #[serde(default, deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub peer_validation_identity: Option<String>,
     /// Keys that sign validations and sum parts, by id.
     #[serde(deserialize_with = "strict::unique")]
@@ -205,10 +234,18 @@ pub struct IngestorIdentity {
     /// Of the account that writes ingestion batches.
     pub gcp_service_account_email: String,
     /// ARN of the AWS principal that writes.
-    #[serde(default, deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub aws_iam_entity: Option<String>,
     /// The numeric id of the GCP account, as text.
-    #[serde(default, deserialize_with = "strict::present", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gcp_service_account_id: Option<String>,
 }
 
@@ -224,7 +261,11 @@ pub struct PortalManifest {
     pub pha_sum_part_bucket: String,
 }
 
-fn parse<T: DeserializeOwned>(kind: ManifestKind, bytes: &[u8], format: impl Fn(&T) -> u64) -> Result<T, ManifestError> {
+fn parse<T: DeserializeOwned>(
+    kind: ManifestKind,
+    bytes: &[u8],
+    format: impl Fn(&T) -> u64,
+) -> Result<T, ManifestError> {
     let manifest: T = serde_json::from_slice(bytes).context(JsonSnafu { kind })?;
     let format = format(&manifest);
     ensure!(kind.formats().contains(&format), FormatSnafu { kind, format });
@@ -262,7 +303,10 @@ json_manifest!(PortalManifest, Portal);
 impl DataShareProcessorGlobalManifest {
     fn check(&self) -> Result<(), ManifestError> {
         let identity = &self.server_identity;
-        ensure!(identity.aws_account_id.is_none() || identity.gcp_service_account_id.is_none(), TwoIdentitiesSnafu);
+        ensure!(
+            identity.aws_account_id.is_none() || identity.gcp_service_account_id.is_none(),
+            TwoIdentitiesSnafu
+        );
         Ok(())
     }
 }
@@ -289,7 +333,13 @@ impl DataShareProcessorSpecificManifest {
     pub fn packet_encryption_requests(&self) -> Result<BTreeMap<String, SigningRequest>, ManifestError> {
         let parse = |(id, key): (&String, &PacketEncryptionKey)| {
             let request = SigningRequest::parse(&key.certificate_signing_request);
-            Ok((id.clone(), request.context(KeySnafu { field: "packet-encryption-keys", id })?))
+            Ok((
+                id.clone(),
+                request.context(KeySnafu {
+                    field: "packet-encryption-keys",
+                    id,
+                })?,
+            ))
         };
         self.packet_encryption_keys.iter().map(parse).collect()
     }
@@ -320,71 +370,15 @@ impl PortalManifest {
 fn trusted_keys(keys: &BTreeMap<String, BatchSigningPublicKey>) -> Result<TrustedKeys, ManifestError> {
     let parse = |(id, key): (&String, &BatchSigningPublicKey)| {
         let public = BatchVerifyingKey::from_pem(&key.public_key);
-        Ok((id.clone(), public.context(KeySnafu { field: "batch-signing-public-keys", id })?))
+        Ok((
+            id.clone(),
+            public.context(KeySnafu {
+                field: "batch-signing-public-keys",
+                id,
+            })?,
+        ))
     };
     keys.iter().map(parse).collect()
-}
-
-/// Where a partner's bucket is, as manifests write it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StorageUrl {
-    /// `gs://bucket[/prefix]`
-    Gcs {
-        /// The bucket.
-        bucket: String,
-        /// The prefix, perhaps empty.
-        prefix: String,
-    },
-    /// `s3://region/bucket[/prefix]`
-    S3 {
-        /// The region.
-        region: String,
-        /// The bucket.
-        bucket: String,
-        /// The prefix, perhaps empty.
-        prefix: String,
-    },
-    /// Anything else is a path on the original's own disk: for tests.
-    Local {
-        /// The path.
-        path: String,
-    },
-}
-
-impl StorageUrl {
-    /// Parses a bucket's URL.
-    ///
-    /// # Errors
-    /// [`ManifestError::StorageUrl`] where bucket or region is missing, or the text is empty.
-    pub fn parse(url: &str) -> Result<Self, ManifestError> {
-        let split = |text: &str| {
-            let (name, rest) = text.split_once('/').unwrap_or((text, ""));
-            (name.to_owned(), rest.to_owned())
-        };
-        let parsed = if let Some(rest) = url.strip_prefix("gs://") {
-            let (bucket, prefix) = split(rest);
-            (!bucket.is_empty()).then_some(Self::Gcs { bucket, prefix })
-        } else if let Some(rest) = url.strip_prefix("s3://") {
-            let (region, rest) = split(rest);
-            let (bucket, prefix) = split(&rest);
-            (!region.is_empty() && !bucket.is_empty()).then_some(Self::S3 { region, bucket, prefix })
-        } else {
-            (!url.is_empty()).then(|| Self::Local { path: url.to_owned() })
-        };
-        parsed.ok_or_else(|| StorageUrlSnafu { url }.build())
-    }
-}
-
-/// Checks the base URL of a partner's manifests: `https://` alone, so that nobody on the way can swap keys.
-///
-/// # Errors
-/// [`ManifestError::BaseUrl`].
-pub fn check_base_url(url: &str) -> Result<(), ManifestError> {
-    let rest = url.strip_prefix("https://").unwrap_or("");
-    let host = rest.split('/').next().unwrap_or("");
-    let plain = !rest.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '@' | '\\'));
-    ensure!(!host.is_empty() && !host.starts_with(':') && plain, BaseUrlSnafu { url });
-    Ok(())
 }
 
 #[cfg(test)]

@@ -26,12 +26,28 @@ fn accepts_what_the_original_accepts() {
         assert_eq!(findings(kind, text), [], "{kind}");
     }
     let processor = DataShareProcessorSpecificManifest::parse(PROCESSOR.as_bytes()).unwrap();
-    assert!(processor.trusted_keys().unwrap().get("demo-us-ct-g-enpa-batch-signing-key").is_some());
+    assert!(
+        processor
+            .trusted_keys()
+            .unwrap()
+            .get("demo-us-ct-g-enpa-batch-signing-key")
+            .is_some()
+    );
     let requests = processor.packet_encryption_requests().unwrap();
     let request = requests.values().next().unwrap();
     assert!(request.signature_verifies);
-    assert_eq!(request.common_name.as_deref(), Some("us-ct.demo.certificates.isrg-prio.org"));
-    assert_eq!(IngestorManifest::parse(INGESTOR.as_bytes()).unwrap().trusted_keys().unwrap().len(), 1);
+    assert_eq!(
+        request.common_name.as_deref(),
+        Some("us-ct.demo.certificates.isrg-prio.org")
+    );
+    assert_eq!(
+        IngestorManifest::parse(INGESTOR.as_bytes())
+            .unwrap()
+            .trusted_keys()
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -40,9 +56,18 @@ fn writes_what_it_reads() {
     let processor = DataShareProcessorSpecificManifest::parse(PROCESSOR.as_bytes()).unwrap();
     let ingestor = IngestorManifest::parse(INGESTOR.as_bytes()).unwrap();
     let portal = PortalManifest::parse(PORTAL.as_bytes()).unwrap();
-    assert_eq!(DataShareProcessorGlobalManifest::parse(global.to_json().as_bytes()).unwrap(), global);
-    assert_eq!(DataShareProcessorSpecificManifest::parse(processor.to_json().as_bytes()).unwrap(), processor);
-    assert_eq!(IngestorManifest::parse(ingestor.to_json().as_bytes()).unwrap(), ingestor);
+    assert_eq!(
+        DataShareProcessorGlobalManifest::parse(global.to_json().as_bytes()).unwrap(),
+        global
+    );
+    assert_eq!(
+        DataShareProcessorSpecificManifest::parse(processor.to_json().as_bytes()).unwrap(),
+        processor
+    );
+    assert_eq!(
+        IngestorManifest::parse(ingestor.to_json().as_bytes()).unwrap(),
+        ingestor
+    );
     assert_eq!(PortalManifest::parse(portal.to_json().as_bytes()).unwrap(), portal);
     assert!(!processor.to_json().contains("null"));
 }
@@ -50,26 +75,72 @@ fn writes_what_it_reads() {
 #[test]
 fn refuses_what_the_format_does_not_say() {
     use ManifestKind::{DataShareProcessorGlobal as Global, DataShareProcessorSpecific as Processor, Ingestor, Portal};
-    let doubled = INGESTOR.replacen("\"ingestor-key-1\": {", "\"ingestor-key-1\": {\"public-key\":\"a\",\"expiration\":\"b\"}, \"ingestor-key-1\": {", 1);
+    let doubled = INGESTOR.replacen(
+        "\"ingestor-key-1\": {",
+        "\"ingestor-key-1\": {\"public-key\":\"a\",\"expiration\":\"b\"}, \"ingestor-key-1\": {",
+        1,
+    );
     assert_ne!(doubled, INGESTOR);
     let cases = [
-        (Global, with(GLOBAL, |m| m["format"] = json!(2)), "has format 2; 0 and 1 can be read"),
-        (Processor, with(PROCESSOR, |m| m["format"] = json!(0)), "has format 0; 1 and 2 can be read"),
-        (Portal, with(PORTAL, |m| m["format"] = json!("1")), "invalid type: string"),
+        (
+            Global,
+            with(GLOBAL, |m| m["format"] = json!(2)),
+            "has format 2; 0 and 1 can be read",
+        ),
+        (
+            Processor,
+            with(PROCESSOR, |m| m["format"] = json!(0)),
+            "has format 0; 1 and 2 can be read",
+        ),
+        (
+            Portal,
+            with(PORTAL, |m| m["format"] = json!("1")),
+            "invalid type: string",
+        ),
         (Portal, with(PORTAL, |m| m["extra"] = json!(1)), "unknown field `extra`"),
-        (Ingestor, with(INGESTOR, |m| m["server-identity"]["aws-iam-entity"] = Value::Null), "invalid type: null"),
-        (Processor, with(PROCESSOR, |m| m["peer-validation-identity"] = Value::Null), "invalid type: null"),
-        (Global, with(GLOBAL, |m| m["server-identity"]["gcp-service-account-id"] = json!("1")), "give at most one"),
-        (Ingestor, with(INGESTOR, |m| drop(m["server-identity"].as_object_mut().unwrap().remove("gcp-service-account-email"))), "missing field"),
+        (
+            Ingestor,
+            with(INGESTOR, |m| m["server-identity"]["aws-iam-entity"] = Value::Null),
+            "invalid type: null",
+        ),
+        (
+            Processor,
+            with(PROCESSOR, |m| m["peer-validation-identity"] = Value::Null),
+            "invalid type: null",
+        ),
+        (
+            Global,
+            with(GLOBAL, |m| m["server-identity"]["gcp-service-account-id"] = json!("1")),
+            "give at most one",
+        ),
+        (
+            Ingestor,
+            with(INGESTOR, |m| {
+                drop(
+                    m["server-identity"]
+                        .as_object_mut()
+                        .unwrap()
+                        .remove("gcp-service-account-email"),
+                )
+            }),
+            "missing field",
+        ),
         (Ingestor, doubled, "is given twice"),
-        (Processor, with(PROCESSOR, |m| m["ingestion-bucket"] = json!("s3://us-west-1")), "no storage URL"),
+        (
+            Processor,
+            with(PROCESSOR, |m| m["ingestion-bucket"] = json!("s3://us-west-1")),
+            "no storage URL",
+        ),
         (Portal, format!("{PORTAL} x"), "trailing characters"),
         (Portal, String::new(), "EOF"),
     ];
     for (kind, text, message) in cases {
         let found = findings(kind, &text);
         assert_eq!(found.len(), 1, "{text}");
-        assert!(found[0].severity == Severity::Error && found[0].message.contains(message), "{found:?}");
+        assert!(
+            found[0].severity == Severity::Error && found[0].message.contains(message),
+            "{found:?}"
+        );
     }
 }
 
@@ -78,23 +149,31 @@ fn looks_at_every_key_where_the_original_does_not() {
     let other = include_str!("../../../tests/fixtures/prio-server/manifests/pub.pem");
     let text = with(PROCESSOR, |m| {
         m["batch-signing-public-keys"]["second"] = json!({"public-key": other, "expiration": "2026-11-30T00:00:00Z"});
-        m["batch-signing-public-keys"]["third"] = json!({"public-key": "rubbish", "expiration": "2020-01-01T00:00:00Z"});
-        m["batch-signing-public-keys"]["fourth"] = json!({"public-key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "expiration": "never"});
+        m["batch-signing-public-keys"]["third"] =
+            json!({"public-key": "rubbish", "expiration": "2020-01-01T00:00:00Z"});
+        m["batch-signing-public-keys"]["fourth"] =
+            json!({"public-key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "expiration": "never"});
         m["packet-encryption-keys"] = json!({"k": {"certificate-signing-request": "rubbish"}});
         m["ingestion-bucket"] = json!("/tmp/x");
     });
     let found = findings(ManifestKind::DataShareProcessorSpecific, &text);
-    let paths: Vec<_> = found.iter().map(|finding| (finding.severity, finding.path.as_str())).collect();
-    assert_eq!(paths, [
-        (Severity::Error, "batch-signing-public-keys.fourth.public-key"),
-        (Severity::Error, "batch-signing-public-keys.third.public-key"),
-        (Severity::Error, "packet-encryption-keys.k.certificate-signing-request"),
-        (Severity::Warning, "batch-signing-public-keys.fourth.expiration"),
-        (Severity::Warning, "batch-signing-public-keys.second.expiration"),
-        (Severity::Warning, "batch-signing-public-keys.second.public-key"),
-        (Severity::Warning, "batch-signing-public-keys.third.expiration"),
-        (Severity::Warning, "ingestion-bucket"),
-    ]);
+    let paths: Vec<_> = found
+        .iter()
+        .map(|finding| (finding.severity, finding.path.as_str()))
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            (Severity::Error, "batch-signing-public-keys.fourth.public-key"),
+            (Severity::Error, "batch-signing-public-keys.third.public-key"),
+            (Severity::Error, "packet-encryption-keys.k.certificate-signing-request"),
+            (Severity::Warning, "batch-signing-public-keys.fourth.expiration"),
+            (Severity::Warning, "batch-signing-public-keys.second.expiration"),
+            (Severity::Warning, "batch-signing-public-keys.second.public-key"),
+            (Severity::Warning, "batch-signing-public-keys.third.expiration"),
+            (Severity::Warning, "ingestion-bucket"),
+        ]
+    );
     let empty = with(INGESTOR, |m| m["batch-signing-public-keys"] = json!({}));
     assert_eq!(findings(ManifestKind::Ingestor, &empty)[0].severity, Severity::Error);
 }
@@ -104,7 +183,17 @@ fn manifests_come_over_https_alone() {
     for url in ["https://m.example", "https://m.example/", "https://m.example:8443/a/b"] {
         check_base_url(url).unwrap();
     }
-    for url in ["http://m.example", "https://", "https:///a", "HTTPS://m.example", "m.example", "", "https://u@m.example", "https://m.example?x", "https://m example"] {
+    for url in [
+        "http://m.example",
+        "https://",
+        "https:///a",
+        "HTTPS://m.example",
+        "m.example",
+        "",
+        "https://u@m.example",
+        "https://m.example?x",
+        "https://m example",
+    ] {
         assert!(check_base_url(url).is_err(), "{url}");
     }
 }
