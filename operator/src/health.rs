@@ -24,7 +24,11 @@ impl Health {
     /// Not ready yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, clock: fn() -> Timestamp) -> Self {
-        Self { metrics, ready: Arc::new(AtomicBool::new(false)), clock }
+        Self {
+            metrics,
+            ready: Arc::new(AtomicBool::new(false)),
+            clock,
+        }
     }
 
     /// The API server answers: this process leads or may lead.
@@ -33,7 +37,6 @@ impl Health {
     }
 
     /// The endpoints.
-    #[must_use]
     pub fn router(self) -> Router {
         Router::new()
             .route("/healthz", get(|| async { "alive\n" }))
@@ -47,7 +50,11 @@ async fn readyz(State(health): State<Health>) -> Response {
     if health.ready.load(Ordering::Relaxed) {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the API server has not answered yet, or the process is stopping\n").into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the API server has not answered yet, or the process is stopping\n",
+        )
+            .into_response()
     }
 }
 
@@ -70,7 +77,10 @@ mod tests {
 
     async fn ask(address: std::net::SocketAddr, path: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
@@ -87,6 +97,9 @@ mod tests {
         health.set_ready(true);
         assert!(ask(address, "/readyz").await.contains(" 200 "));
         let metrics = ask(address, "/metrics").await;
-        assert!(metrics.contains("prio_operator_leader 0") && metrics.ends_with("# EOF\n"), "{metrics}");
+        assert!(
+            metrics.contains("prio_operator_leader 0") && metrics.ends_with("# EOF\n"),
+            "{metrics}"
+        );
     }
 }

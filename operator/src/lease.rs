@@ -66,9 +66,16 @@ pub fn held(previous: Option<&LeaseSpec>, identity: &str, now: Timestamp) -> Lea
     LeaseSpec {
         holder_identity: Some(identity.to_owned()),
         lease_duration_seconds: Some(i32::try_from(DURATION.as_secs()).unwrap_or(i32::MAX)),
-        acquire_time: previous.filter(|_| ours).and_then(|spec| spec.acquire_time.clone()).or(Some(MicroTime(now))),
+        acquire_time: previous
+            .filter(|_| ours)
+            .and_then(|spec| spec.acquire_time.clone())
+            .or(Some(MicroTime(now))),
         renew_time: Some(MicroTime(now)),
-        lease_transitions: Some(if ours || previous.is_none() { transitions } else { transitions + 1 }),
+        lease_transitions: Some(if ours || previous.is_none() {
+            transitions
+        } else {
+            transitions + 1
+        }),
         ..LeaseSpec::default()
     }
 }
@@ -88,9 +95,11 @@ impl Candidate {
     async fn attempt(&mut self) -> kube::Result<bool> {
         let Some(mut lease) = self.api.get_opt(&self.name).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(self.name.clone()),
+                    ..ObjectMeta::default()
+                },
                 spec: Some(held(None, &self.identity, (self.clock)())),
-                ..Lease::default()
             };
             return written(self.api.create(&PostParams::default(), &lease).await);
         };
@@ -98,9 +107,18 @@ impl Candidate {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let spec = lease.spec.clone().unwrap_or_default();
         let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
-        let since = self.sight.as_ref().filter(|sight| sight.version == version).map_or(now, |sight| sight.since);
+        let since = self
+            .sight
+            .as_ref()
+            .filter(|sight| sight.version == version)
+            .map_or(now, |sight| sight.since);
         let holder = spec.holder_identity.clone().unwrap_or_default();
-        let sight = Sight { version, holder, duration: Duration::from_secs(seconds), since };
+        let sight = Sight {
+            version,
+            holder,
+            duration: Duration::from_secs(seconds),
+            since,
+        };
         let step = decide(&sight, &self.identity, now);
         self.sight = Some(sight);
         if step == Step::Wait {
@@ -112,7 +130,9 @@ impl Candidate {
 
     /// Gives the Lease back, so that the next one needn't wait.
     async fn release(&self) -> kube::Result<()> {
-        let Some(mut lease) = self.api.get_opt(&self.name).await? else { return Ok(()) };
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+            return Ok(());
+        };
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() != Some(self.identity.as_str()) {
             return Ok(());
@@ -193,7 +213,12 @@ pub async fn acquire(
                 Ok(false) => {
                     let holder = candidate.sight.as_ref().map(|sight| sight.holder.clone());
                     if told != holder {
-                        info!(namespace = candidate.namespace, lease = candidate.name, holder, "waiting for the lease");
+                        info!(
+                            namespace = candidate.namespace,
+                            lease = candidate.name,
+                            holder,
+                            "waiting for the lease"
+                        );
                         told = holder;
                     }
                     break;
@@ -238,13 +263,20 @@ async fn renew(mut candidates: Vec<Candidate>, lost: CancellationToken, stop: Ca
             let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, candidate.attempt()).await {
                 Ok(Ok(true)) => *renewed = begun,
-                Ok(Ok(false)) if candidate.sight.as_ref().is_some_and(|sight| sight.holder != candidate.identity) => {
+                Ok(Ok(false))
+                    if candidate
+                        .sight
+                        .as_ref()
+                        .is_some_and(|sight| sight.holder != candidate.identity) =>
+                {
                     warn!(namespace = candidate.namespace, "somebody else holds the lease now");
                     lost.cancel();
                     return candidates;
                 }
                 Ok(Ok(false)) => {}
-                Ok(Err(error)) => warn!(namespace = candidate.namespace, %error, "the lease was not renewed; trying again"),
+                Ok(Err(error)) => {
+                    warn!(namespace = candidate.namespace, %error, "the lease was not renewed; trying again")
+                }
                 Err(_) => warn!(namespace = candidate.namespace, "the lease was not renewed in time"),
             }
             if renewed.elapsed() >= RENEW_DEADLINE {
@@ -263,7 +295,12 @@ mod tests {
     #[test]
     fn a_lease_is_taken_only_from_nobody_or_from_one_that_went_silent() {
         let since = Instant::now();
-        let sight = |holder: &str| Sight { version: "1".into(), holder: holder.into(), duration: DURATION, since };
+        let sight = |holder: &str| Sight {
+            version: "1".into(),
+            holder: holder.into(),
+            duration: DURATION,
+            since,
+        };
         let table = [
             ("", 0, Step::Take),
             ("we", 0, Step::Renew),
@@ -274,7 +311,11 @@ mod tests {
         ];
         for (holder, seconds, expected) in table {
             let now = since + Duration::from_secs(seconds);
-            assert_eq!(decide(&sight(holder), "we", now), expected, "{holder} after {seconds} s");
+            assert_eq!(
+                decide(&sight(holder), "we", now),
+                expected,
+                "{holder} after {seconds} s"
+            );
         }
     }
 
@@ -282,11 +323,20 @@ mod tests {
     fn a_renewal_keeps_the_time_of_taking_and_a_take_over_counts() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let first = held(None, "we", at(1));
-        assert_eq!((first.acquire_time.clone(), first.lease_transitions), (Some(MicroTime(at(1))), Some(0)));
+        assert_eq!(
+            (first.acquire_time.clone(), first.lease_transitions),
+            (Some(MicroTime(at(1))), Some(0))
+        );
         let second = held(Some(&first), "we", at(3));
-        assert_eq!((second.acquire_time, second.renew_time), (Some(MicroTime(at(1))), Some(MicroTime(at(3)))));
+        assert_eq!(
+            (second.acquire_time, second.renew_time),
+            (Some(MicroTime(at(1))), Some(MicroTime(at(3))))
+        );
         let third = held(Some(&first), "they", at(20));
-        assert_eq!((third.acquire_time, third.lease_transitions), (Some(MicroTime(at(20))), Some(1)));
+        assert_eq!(
+            (third.acquire_time, third.lease_transitions),
+            (Some(MicroTime(at(20))), Some(1))
+        );
     }
 
     #[test]

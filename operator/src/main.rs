@@ -34,7 +34,12 @@ async fn main() -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return refused(USAGE, &format!("`{}` given by --log is no filter: {error}", flags.log)),
     };
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let settings = match Settings::try_from(flags) {
         Ok(settings) => settings,
         Err(error) => return refused(USAGE, &error.to_string()),
@@ -52,7 +57,16 @@ async fn main() -> ExitCode {
         return refused(INTERNAL, &format!("signals can't be waited for: {error}"));
     }
     let metrics = Arc::new(Metrics::default());
-    match run(Parts { client, lease_client, settings, metrics, clock: Timestamp::now, stop }).await {
+    match run(Parts {
+        client,
+        lease_client,
+        settings,
+        metrics,
+        clock: Timestamp::now,
+        stop,
+    })
+    .await
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ RunError::Listen { .. }) => refused(USAGE, &error.to_string()),
         Err(error @ RunError::LeaseLost) => refused(INTERNAL, &error.to_string()),

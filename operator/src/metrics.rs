@@ -70,14 +70,37 @@ pub type ProcessorKey = (String, String);
 
 /// Every state of batches and windows, and the stages of Jobs.
 const STATES: [&str; 14] = [
-    "waiting", "running", "validated", "rejected", "blocked", "late", "unknown", "open", "summed", "without-sum", "failed",
-    "overdue", "intake", "aggregate",
+    "waiting",
+    "running",
+    "validated",
+    "rejected",
+    "blocked",
+    "late",
+    "unknown",
+    "open",
+    "summed",
+    "without-sum",
+    "failed",
+    "overdue",
+    "intake",
+    "aggregate",
 ];
 /// Every condition of a processor.
-const CONDITIONS: [&str; 6] = [READY, STALLED, MAILBOXES_LISTED, WORKERS_READY, WINDOWS_ON_TIME, ADMISSION_GUARDED];
+const CONDITIONS: [&str; 6] = [
+    READY,
+    STALLED,
+    MAILBOXES_LISTED,
+    WORKERS_READY,
+    WINDOWS_ON_TIME,
+    ADMISSION_GUARDED,
+];
 
 fn labels(key: &ProcessorKey, state: &'static str) -> StateLabels {
-    StateLabels { namespace: key.0.clone(), processor: key.1.clone(), state }
+    StateLabels {
+        namespace: key.0.clone(),
+        processor: key.1.clone(),
+        state,
+    }
 }
 
 /// When each processor is to be looked at next; `None` while it is being looked at.
@@ -160,19 +183,36 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register("queue_depth", "Processors whose time has come and that aren't being looked at", self.queue_depth.clone());
+        registry.register(
+            "queue_depth",
+            "Processors whose time has come and that aren't being looked at",
+            self.queue_depth.clone(),
+        );
         registry.register("reconciles", "Reconciles", self.reconciles.clone());
-        registry.register_with_unit("reconcile", "How long a reconcile takes", Unit::Seconds, self.reconcile_seconds.clone());
+        registry.register_with_unit(
+            "reconcile",
+            "How long a reconcile takes",
+            Unit::Seconds,
+            self.reconcile_seconds.clone(),
+        );
         registry.register_with_unit(
             "reconcile_delay",
             "How long after its time a reconcile begins",
             Unit::Seconds,
             self.reconcile_delay_seconds.clone(),
         );
-        registry.register("reconcile_errors", "Reconciles that failed, by class of error", self.reconcile_errors.clone());
+        registry.register(
+            "reconcile_errors",
+            "Reconciles that failed, by class of error",
+            self.reconcile_errors.clone(),
+        );
         registry.register("batches", "Batches of open windows, by state", self.batches.clone());
         registry.register("windows", "Windows, by state", self.windows.clone());
-        registry.register("condition", "1 where a condition of a processor is True", self.conditions.clone());
+        registry.register(
+            "condition",
+            "1 where a condition of a processor is True",
+            self.conditions.clone(),
+        );
         registry.register_with_unit(
             "oldest_waiting_batch",
             "Age of the oldest batch that waits for intake",
@@ -180,11 +220,32 @@ impl Metrics {
             self.oldest_waiting_seconds.clone(),
         );
         registry.register("leader", "1 while this process holds the lease", self.leader.clone());
-        registry.register_with_unit("mailbox_listing", "How long a listing takes", Unit::Seconds, self.listing_seconds.clone());
-        registry.register("mailbox_listing_errors", "Listings that failed", self.listing_errors.clone());
-        registry.register("jobs_started", "Worker Jobs that were started, by stage", self.jobs_started.clone());
-        registry.register("undecodable_objects", "Objects met that this operator can't decode", self.undecodable.clone());
-        registry.register("schema_differs", "1 where a served schema isn't this operator's", self.schema_differs.clone());
+        registry.register_with_unit(
+            "mailbox_listing",
+            "How long a listing takes",
+            Unit::Seconds,
+            self.listing_seconds.clone(),
+        );
+        registry.register(
+            "mailbox_listing_errors",
+            "Listings that failed",
+            self.listing_errors.clone(),
+        );
+        registry.register(
+            "jobs_started",
+            "Worker Jobs that were started, by stage",
+            self.jobs_started.clone(),
+        );
+        registry.register(
+            "undecodable_objects",
+            "Objects met that this operator can't decode",
+            self.undecodable.clone(),
+        );
+        registry.register(
+            "schema_differs",
+            "1 where a served schema isn't this operator's",
+            self.schema_differs.clone(),
+        );
     }
 
     /// A processor is to be looked at again at `at`.
@@ -195,13 +256,16 @@ impl Metrics {
     /// A processor is being looked at: returns how late that is.
     pub fn begun(&self, key: ProcessorKey, now: Timestamp) -> Duration {
         let due = self.queue.entries().insert(key, None).flatten();
-        due.and_then(|due| Duration::try_from(now.duration_since(due)).ok()).unwrap_or_default()
+        due.and_then(|due| Duration::try_from(now.duration_since(due)).ok())
+            .unwrap_or_default()
     }
 
     /// What a look at a processor counted: the age of its oldest waiting batch in seconds, batches and windows by state.
     pub fn counted(&self, key: &ProcessorKey, oldest_waiting: i64, counts: Option<&(BatchCounts, WindowCounts)>) {
         let (namespace, processor) = key.clone();
-        self.oldest_waiting_seconds.get_or_create(&ProcessorLabels { namespace, processor }).set(oldest_waiting);
+        self.oldest_waiting_seconds
+            .get_or_create(&ProcessorLabels { namespace, processor })
+            .set(oldest_waiting);
         let Some((batches, windows)) = counts else { return };
         for (state, count) in [
             ("waiting", batches.waiting),
@@ -229,7 +293,9 @@ impl Metrics {
     pub fn conditions(&self, key: &ProcessorKey, conditions: &[Condition]) {
         for kind in CONDITIONS {
             if let Some(condition) = conditions.iter().find(|condition| condition.type_ == kind) {
-                self.conditions.get_or_create(&labels(key, kind)).set(i64::from(condition.status == "True"));
+                self.conditions
+                    .get_or_create(&labels(key, kind))
+                    .set(i64::from(condition.status == "True"));
             }
         }
     }
@@ -243,7 +309,8 @@ impl Metrics {
     pub fn gone(&self, key: &ProcessorKey) {
         self.queue.entries().remove(key);
         let (namespace, processor) = key.clone();
-        self.oldest_waiting_seconds.remove(&ProcessorLabels { namespace, processor });
+        self.oldest_waiting_seconds
+            .remove(&ProcessorLabels { namespace, processor });
         for state in STATES.iter().chain(&CONDITIONS) {
             let labels = labels(key, state);
             self.batches.remove(&labels);
@@ -258,7 +325,13 @@ impl Metrics {
     /// # Errors
     /// None in practice: writing to a string doesn't fail.
     pub fn encode(&self, now: Timestamp) -> Result<String, std::fmt::Error> {
-        let waiting = self.queue.entries().values().flatten().filter(|due| **due < now).count();
+        let waiting = self
+            .queue
+            .entries()
+            .values()
+            .flatten()
+            .filter(|due| **due < now)
+            .count();
         self.queue_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
@@ -281,22 +354,49 @@ mod tests {
         let metrics = Metrics::default();
         metrics.queued(key("a"), at(10));
         metrics.queued(key("b"), at(20));
-        assert!(metrics.encode(at(15)).unwrap().contains("prio_operator_queue_depth 1\n"));
+        assert!(
+            metrics
+                .encode(at(15))
+                .unwrap()
+                .contains("prio_operator_queue_depth 1\n")
+        );
         assert_eq!(metrics.begun(key("a"), at(13)), Duration::from_secs(3));
         assert_eq!(metrics.begun(key("b"), at(19)), Duration::ZERO);
-        assert!(metrics.encode(at(30)).unwrap().contains("prio_operator_queue_depth 0\n"));
+        assert!(
+            metrics
+                .encode(at(30))
+                .unwrap()
+                .contains("prio_operator_queue_depth 0\n")
+        );
     }
 
     #[test]
     fn a_processor_that_is_gone_leaves_no_series() {
         let metrics = Metrics::default();
-        let counts = (BatchCounts { waiting: 7, ..BatchCounts::default() }, WindowCounts::default());
+        let counts = (
+            BatchCounts {
+                waiting: 7,
+                ..BatchCounts::default()
+            },
+            WindowCounts::default(),
+        );
         metrics.counted(&key("a"), 12, Some(&counts));
         metrics.job_started(&key("a"), "intake");
         let text = metrics.encode(Timestamp::UNIX_EPOCH).unwrap();
-        assert!(text.contains("prio_operator_batches{namespace=\"prio\",processor=\"a\",state=\"waiting\"} 7"), "{text}");
-        assert!(text.contains("prio_operator_oldest_waiting_batch_seconds{namespace=\"prio\",processor=\"a\"} 12"), "{text}");
+        assert!(
+            text.contains("prio_operator_batches{namespace=\"prio\",processor=\"a\",state=\"waiting\"} 7"),
+            "{text}"
+        );
+        assert!(
+            text.contains("prio_operator_oldest_waiting_batch_seconds{namespace=\"prio\",processor=\"a\"} 12"),
+            "{text}"
+        );
         metrics.gone(&key("a"));
-        assert!(!metrics.encode(Timestamp::UNIX_EPOCH).unwrap().contains("processor=\"a\""));
+        assert!(
+            !metrics
+                .encode(Timestamp::UNIX_EPOCH)
+                .unwrap()
+                .contains("processor=\"a\"")
+        );
     }
 }

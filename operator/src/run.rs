@@ -76,10 +76,19 @@ pub struct Parts {
 /// # Errors
 /// [`RunError`].
 pub async fn run(parts: Parts) -> Result<(), RunError> {
-    let Parts { client, lease_client, settings, metrics, clock, stop } = parts;
+    let Parts {
+        client,
+        lease_client,
+        settings,
+        metrics,
+        clock,
+        stop,
+    } = parts;
     let health = Health::new(metrics.clone(), clock);
     let address = settings.http_address;
-    let listener = tokio::net::TcpListener::bind(address).await.context(ListenSnafu { address })?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .context(ListenSnafu { address })?;
     let server = tokio::spawn(axum::serve(listener, health.clone().router()).into_future());
     let served = lead(client, lease_client, settings, metrics, clock, &stop, &health).await;
     server.abort();
@@ -112,7 +121,9 @@ async fn lead(
     };
     metrics.leader.set(1);
     schema::check(&client, &metrics).await;
-    let lost = leadership.as_ref().map_or_else(CancellationToken::new, lease::Leadership::lost);
+    let lost = leadership
+        .as_ref()
+        .map_or_else(CancellationToken::new, lease::Leadership::lost);
     let context = Arc::new(Context {
         events: Events::new(client.clone(), identity),
         timing: processor::timing(&settings),
@@ -178,7 +189,10 @@ async fn work(context: &Arc<Context>, stop: &CancellationToken) {
         Watched::Namespaces(namespaces) => namespaces.iter().cloned().map(Some).collect(),
     };
     let each = namespaces.into_iter().map(|namespace| async move {
-        tokio::join!(control(context, namespace.as_deref(), stop), sweeping(context, namespace.as_deref(), stop));
+        tokio::join!(
+            control(context, namespace.as_deref(), stop),
+            sweeping(context, namespace.as_deref(), stop)
+        );
     });
     futures::future::join_all(each).await;
 }
@@ -197,9 +211,20 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
         .graceful_shutdown_on(stopping)
         // Of Jobs every change counts; of Batches and windows only what people do: what we write ourselves is no news.
         .watches_stream(changes::<Job, _>(client, namespace, every_version), processor_of)
-        .watches_stream(changes::<Batch, _>(client, namespace, predicates::generation.combine(predicates::annotations)), processor_of)
         .watches_stream(
-            changes::<AggregationWindow, _>(client, namespace, predicates::generation.combine(predicates::annotations)),
+            changes::<Batch, _>(
+                client,
+                namespace,
+                predicates::generation.combine(predicates::annotations),
+            ),
+            processor_of,
+        )
+        .watches_stream(
+            changes::<AggregationWindow, _>(
+                client,
+                namespace,
+                predicates::generation.combine(predicates::annotations),
+            ),
             processor_of,
         )
         .run(processor::reconcile, processor::on_error, context.clone())
@@ -214,7 +239,10 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
         .await;
 }
 
-fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(client: &Client, namespace: Option<&str>) -> Api<K> {
+fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
+    client: &Client,
+    namespace: Option<&str>,
+) -> Api<K> {
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -228,7 +256,13 @@ fn changes<K, P>(
     predicate: P,
 ) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
     P: Predicate<PartialObjectMeta<K>> + Send + 'static,
 {
     let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGED_BY}"));

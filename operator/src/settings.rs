@@ -31,7 +31,12 @@ Exit codes: 0 asked to stop, 64 a flag is wrong, 69 the API server can't be reac
 #[command(group(ArgGroup::new("watched").required(true).args(["namespaces", "all_namespaces"])))]
 pub struct Flags {
     /// Namespaces to watch, separated by commas: where DataShareProcessors, their Jobs and their Secrets are.
-    #[arg(long, env = "PRIO_OPERATOR_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE")]
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAMESPACE"
+    )]
     pub namespaces: Vec<String>,
 
     /// Watch every namespace; needs the cluster chart's ClusterRole.
@@ -63,11 +68,21 @@ pub struct Flags {
     pub max_pods: u32,
 
     /// Seconds for which a batch with a header and a signature waits for its packet object before a worker gets it anyway.
-    #[arg(long, env = "PRIO_OPERATOR_MISSING_PACKET_SECONDS", default_value_t = 600, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_MISSING_PACKET_SECONDS",
+        default_value_t = 600,
+        value_name = "SECONDS"
+    )]
     pub missing_packet_seconds: u32,
 
     /// Seconds after which a blocked batch (a key or a right is missing) is tried again.
-    #[arg(long, env = "PRIO_OPERATOR_BLOCKED_RETRY_SECONDS", default_value_t = 600, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_BLOCKED_RETRY_SECONDS",
+        default_value_t = 600,
+        value_name = "SECONDS"
+    )]
     pub blocked_retry_seconds: u32,
 
     /// Work only while holding the lease, so that of several operators one works. Without it, run exactly one.
@@ -76,7 +91,12 @@ pub struct Flags {
     pub leader_election: bool,
 
     /// Name of the Lease, the same in every namespace.
-    #[arg(long, env = "PRIO_OPERATOR_LEASE_NAME", default_value = "prio-operator", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_LEASE_NAME",
+        default_value = "prio-operator",
+        value_name = "NAME"
+    )]
     pub lease_name: String,
 
     /// The operator's own namespace, where its Lease is. A Lease in each watched namespace is held beside it, so that
@@ -89,19 +109,39 @@ pub struct Flags {
     pub identity: String,
 
     /// Where /metrics, /healthz and /readyz are served.
-    #[arg(long, env = "PRIO_OPERATOR_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_HTTP_ADDRESS",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS:PORT"
+    )]
     pub http_address: SocketAddr,
 
     /// Name of the ValidatingAdmissionPolicy that limits which Secrets and accounts an author may name.
-    #[arg(long, env = "PRIO_OPERATOR_AUTHORS_POLICY", default_value = "prio-operator-authors", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_AUTHORS_POLICY",
+        default_value = "prio-operator-authors",
+        value_name = "NAME"
+    )]
     pub authors_policy: String,
 
     /// Name of the ValidatingAdmissionPolicy that limits which Jobs the operator may create.
-    #[arg(long, env = "PRIO_OPERATOR_WORKLOADS_POLICY", default_value = "prio-operator-workloads", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_WORKLOADS_POLICY",
+        default_value = "prio-operator-workloads",
+        value_name = "NAME"
+    )]
     pub workloads_policy: String,
 
     /// What is logged, as JSON lines to the standard error: `info`, `debug`, or per module such as `operator=debug`.
-    #[arg(long, env = "PRIO_OPERATOR_LOG", default_value = "info,kube_client=warn,kube_runtime=warn,tower=warn", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_LOG",
+        default_value = "info,kube_client=warn,kube_runtime=warn,tower=warn",
+        value_name = "FILTER"
+    )]
     pub log: String,
 }
 
@@ -109,7 +149,9 @@ pub struct Flags {
 #[derive(Debug, PartialEq, Eq, Snafu)]
 pub enum SettingsError {
     /// A name can't be a Kubernetes object's.
-    #[snafu(display("`{value}` given by --{flag} is not a name of Kubernetes: use lower-case letters, digits and `-`, at most 63"))]
+    #[snafu(display(
+        "`{value}` given by --{flag} is not a name of Kubernetes: use lower-case letters, digits and `-`, at most 63"
+    ))]
     Name {
         /// The flag, without dashes.
         flag: &'static str,
@@ -186,9 +228,16 @@ impl TryFrom<Flags> for Settings {
             check_name("lease-namespace", namespace)?;
         }
         let image = flags.worker_image;
-        ensure!(!image.is_empty() && !image.contains(char::is_whitespace), ImageSnafu { value: image });
+        ensure!(
+            !image.is_empty() && !image.contains(char::is_whitespace),
+            ImageSnafu { value: image }
+        );
         Ok(Self {
-            watched: if flags.all_namespaces { Watched::All } else { Watched::Namespaces(namespaces) },
+            watched: if flags.all_namespaces {
+                Watched::All
+            } else {
+                Watched::Namespaces(namespaces)
+            },
             worker_image: image,
             worker_image_pull_policy: flags.worker_image_pull_policy,
             tick: Duration::from_secs(flags.tick_seconds.into()),
@@ -200,7 +249,10 @@ impl TryFrom<Flags> for Settings {
             lease_namespace: flags.lease_namespace,
             identity: flags.identity,
             http_address: flags.http_address,
-            policies: PolicyNames { authors: flags.authors_policy, workloads: flags.workloads_policy },
+            policies: PolicyNames {
+                authors: flags.authors_policy,
+                workloads: flags.workloads_policy,
+            },
         })
     }
 }
@@ -208,10 +260,8 @@ impl TryFrom<Flags> for Settings {
 /// A label of DNS, as namespaces and leases have.
 fn check_name(flag: &'static str, value: &str) -> Result<(), SettingsError> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let fine = (1..=63).contains(&value.len())
-        && value.chars().all(inner)
-        && !value.starts_with('-')
-        && !value.ends_with('-');
+    let fine =
+        (1..=63).contains(&value.len()) && value.chars().all(inner) && !value.starts_with('-') && !value.ends_with('-');
     ensure!(fine, NameSnafu { flag, value });
     Ok(())
 }
@@ -264,7 +314,10 @@ mod tests {
         let settings = Settings::try_from(flags(&["--namespaces=a", "--worker-image=w:1"]).unwrap()).unwrap();
         assert_eq!(settings.tick, Duration::from_secs(10));
         assert_eq!(settings.lease_name.as_deref(), Some("prio-operator"));
-        assert_eq!((settings.missing_packet_seconds, settings.blocked_retry_seconds), (600, 600));
+        assert_eq!(
+            (settings.missing_packet_seconds, settings.blocked_retry_seconds),
+            (600, 600)
+        );
         let without = flags(&["--namespaces=a", "--worker-image=w:1", "--leader-election=false"]).unwrap();
         assert_eq!(Settings::try_from(without).unwrap().lease_name, None);
     }

@@ -33,8 +33,18 @@ pub struct Verdict {
 
 impl Verdict {
     /// A verdict.
-    pub fn new(condition: &'static str, status: Option<bool>, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { condition, status, reason: reason.into(), message: message.into() }
+    pub fn new(
+        condition: &'static str,
+        status: Option<bool>,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            condition,
+            status,
+            reason: reason.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -45,7 +55,9 @@ pub fn set_condition(conditions: &mut Vec<Condition>, verdict: &Verdict, generat
         Some(false) => "False",
         None => "Unknown",
     };
-    let before = conditions.iter().position(|condition| condition.type_ == verdict.condition);
+    let before = conditions
+        .iter()
+        .position(|condition| condition.type_ == verdict.condition);
     let since = before
         .and_then(|place| conditions.get(place))
         .filter(|condition| condition.status == status)
@@ -67,11 +79,14 @@ pub fn set_condition(conditions: &mut Vec<Condition>, verdict: &Verdict, generat
 /// Whether a condition is True; `None` where it is absent or Unknown.
 #[must_use]
 pub fn condition_is_true(conditions: &[Condition], kind: &str) -> Option<bool> {
-    conditions.iter().find(|condition| condition.type_ == kind).and_then(|condition| match condition.status.as_str() {
-        "True" => Some(true),
-        "False" => Some(false),
-        _ => None,
-    })
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
+        .and_then(|condition| match condition.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        })
 }
 
 /// Cut at a character, with a sign that it was.
@@ -100,7 +115,8 @@ where
         "kind": K::kind(&()),
         "status": after,
     });
-    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch)).await?;
+    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch))
+        .await?;
     Ok(true)
 }
 
@@ -112,13 +128,24 @@ impl Events {
     /// Events by this process.
     #[must_use]
     pub fn new(client: Client, instance: String) -> Self {
-        let reporter = kube::runtime::events::Reporter { controller: FIELD_MANAGER.into(), instance: Some(instance) };
+        let reporter = kube::runtime::events::Reporter {
+            controller: FIELD_MANAGER.into(),
+            instance: Some(instance),
+        };
         Self(Recorder::new(client, reporter))
     }
 
     /// Tells of an object.
-    pub async fn publish<K: Resource<DynamicType = ()>>(&self, of: &K, warning: bool, reason: &str, action: &str, note: &str) {
-        self.publish_on(&of.object_ref(&()), warning, reason, action, note).await;
+    pub async fn publish<K: Resource<DynamicType = ()>>(
+        &self,
+        of: &K,
+        warning: bool,
+        reason: &str,
+        action: &str,
+        note: &str,
+    ) {
+        self.publish_on(&of.object_ref(&()), warning, reason, action, note)
+            .await;
     }
 
     /// Tells of the object of a reference; an Event that can't be written is logged, since nothing depends on it.
@@ -153,11 +180,22 @@ mod tests {
             (5, None, "Pending", 5),
         ];
         for (second, status, reason, since) in table {
-            set_condition(&mut conditions, &Verdict::new("Ready", status, reason, "why"), Some(second), at(second));
+            set_condition(
+                &mut conditions,
+                &Verdict::new("Ready", status, reason, "why"),
+                Some(second),
+                at(second),
+            );
             assert_eq!(conditions.len(), 1);
             let condition = &conditions[0];
-            assert_eq!((condition.last_transition_time.0, condition.observed_generation), (at(since), Some(second)));
-            assert_eq!((condition.reason.as_str(), condition_is_true(&conditions, "Ready")), (reason, status));
+            assert_eq!(
+                (condition.last_transition_time.0, condition.observed_generation),
+                (at(since), Some(second))
+            );
+            assert_eq!(
+                (condition.reason.as_str(), condition_is_true(&conditions, "Ready")),
+                (reason, status)
+            );
         }
         assert_eq!(condition_is_true(&conditions, "Stalled"), None);
     }

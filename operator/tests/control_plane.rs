@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use crds::{AggregationWindow, Batch, DataShareProcessor};
-use facilitator_core::formats::ledger::{Delivered, DeliveredPut, LedgerIdentity, LedgerObject, Rejected, RejectedReason};
+use facilitator_core::formats::ledger::{
+    Delivered, DeliveredPut, LedgerIdentity, LedgerObject, Rejected, RejectedReason,
+};
 use facilitator_core::formats::work::{BatchOutcome, BatchReport, Parameters, Report, Share, WorkList};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
@@ -21,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
-use kube::{Api, Client, Config, CustomResourceExt, ResourceExt};
+use kube::{Api, Client, Config, ResourceExt};
 use mailbox::{FileMailbox, Mailbox, ObjectKey};
 use operator::metrics::Metrics;
 use operator::run::{Parts, RunError, run};
@@ -50,42 +52,59 @@ async fn place(name: &str) -> Option<Place> {
         return None;
     };
     let kubeconfig = Kubeconfig::read_from(path).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     let client = Client::try_from(config).unwrap();
     apply_definitions(&client).await;
     let namespace = format!("{name}-{}", &Uuid::new_v4().simple().to_string()[..8]);
     let object = json!({"metadata": {"name": namespace}});
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    namespaces.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+    namespaces
+        .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+        .await
+        .unwrap();
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
     for account in ["intake", "aggregate"] {
         let object = serde_json::from_value(json!({"metadata": {"name": account}})).unwrap();
         accounts.create(&PostParams::default(), &object).await.unwrap();
     }
     // The API refuses folders of the system and names that begin with a dot.
-    let folders = tempfile::Builder::new().prefix("mailboxes-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folders = tempfile::Builder::new()
+        .prefix("mailboxes-")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap();
     for folder in FOLDERS {
         std::fs::create_dir(folders.path().join(folder)).unwrap();
     }
-    Some(Place { client, namespace, folders })
+    Some(Place {
+        client,
+        namespace,
+        folders,
+    })
 }
 
 /// As generated, but for a share that this operator doesn't know: what a later version may have added.
 async fn apply_definitions(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for definition in [DataShareProcessor::crd(), Batch::crd(), AggregationWindow::crd()] {
+    for definition in crds::definitions::definitions() {
         let mut value = serde_json::to_value(&definition).unwrap();
         let share = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/share/enum";
         if let Some(Value::Array(shares)) = value.pointer_mut(share) {
             shares.push(json!("Third"));
         }
         let parameters = PatchParams::apply("test").force();
-        api.patch(&definition.name_any(), &parameters, &Patch::Apply(&value)).await.unwrap();
+        api.patch(&definition.name_any(), &parameters, &Patch::Apply(&value))
+            .await
+            .unwrap();
     }
-    for definition in [DataShareProcessor::crd(), Batch::crd(), AggregationWindow::crd()] {
+    for definition in crds::definitions::definitions() {
         until("the definitions are served", async || {
             let conditions = api.get(&definition.name_any()).await.ok()?.status?.conditions?;
-            conditions.iter().any(|c| c.type_ == "Established" && c.status == "True").then_some(())
+            conditions
+                .iter()
+                .any(|c| c.type_ == "Established" && c.status == "True")
+                .then_some(())
         })
         .await;
     }
@@ -98,7 +117,10 @@ async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "still not so after 30 s: {what}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "still not so after 30 s: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -113,7 +135,11 @@ struct Running {
 impl Running {
     async fn stopped(self) {
         self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(15), self.task).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(15), self.task)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
     }
 }
 
@@ -148,7 +174,11 @@ impl Place {
             clock: Timestamp::now,
             stop: stop.clone(),
         };
-        Running { stop, metrics, task: tokio::spawn(run(parts)) }
+        Running {
+            stop,
+            metrics,
+            task: tokio::spawn(run(parts)),
+        }
     }
 
     fn mailbox(&self, folder: &str) -> FileMailbox {
@@ -156,7 +186,10 @@ impl Place {
     }
 
     async fn put(&self, folder: &str, name: &str, content: Vec<u8>) {
-        self.mailbox(folder).put_if_absent(&ObjectKey::parse(name).unwrap(), content.into()).await.unwrap();
+        self.mailbox(folder)
+            .put_if_absent(&ObjectKey::parse(name).unwrap(), content.into())
+            .await
+            .unwrap();
     }
 
     /// Names are all that discovery reads.
@@ -217,14 +250,26 @@ impl Place {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
         until(&format!("{name}: {kind}={status} ({reason})"), async || {
             let object = api.get(name).await.ok()?;
-            let conditions: Vec<Condition> = serde_json::from_value(object.data.pointer("/status/conditions")?.clone()).ok()?;
-            conditions.into_iter().find(|c| c.type_ == kind && c.status == status && c.reason == reason)
+            let conditions: Vec<Condition> =
+                serde_json::from_value(object.data.pointer("/status/conditions")?.clone()).ok()?;
+            conditions
+                .into_iter()
+                .find(|c| c.type_ == kind && c.status == status && c.reason == reason)
         })
         .await
     }
 
     async fn first_job(&self) -> Job {
-        until("a worker Job", async || self.api::<Job>().list(&ListParams::default()).await.ok()?.items.into_iter().next()).await
+        until("a worker Job", async || {
+            self.api::<Job>()
+                .list(&ListParams::default())
+                .await
+                .ok()?
+                .items
+                .into_iter()
+                .next()
+        })
+        .await
     }
 
     /// As a kubelet would: writes the status of the Job's pods.
@@ -240,12 +285,20 @@ impl Place {
         for pod in pods {
             let container = json!({"name": "worker", "image": "w", "imageID": "w", "ready": ready, "restartCount": 0, "state": state});
             let status = json!({"status": {"phase": phase, "containerStatuses": [container]}});
-            api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+            api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status))
+                .await
+                .unwrap();
         }
     }
 
     async fn let_pods_run(&self, job: &Job) {
-        self.set_pods(job, "Running", true, json!({"running": {"startedAt": Timestamp::now().to_string()}})).await;
+        self.set_pods(
+            job,
+            "Running",
+            true,
+            json!({"running": {"startedAt": Timestamp::now().to_string()}}),
+        )
+        .await;
     }
 
     /// The Job's pods end with a code, and the Job controller draws its conclusions from the Job's failure policy.
@@ -256,18 +309,32 @@ impl Place {
     }
 
     async fn gone(self) {
-        let _ = Api::<Namespace>::all(self.client.clone()).delete(&self.namespace, &DeleteParams::default()).await;
+        let _ = Api::<Namespace>::all(self.client.clone())
+            .delete(&self.namespace, &DeleteParams::default())
+            .await;
     }
 }
 
 fn identity(id: u128) -> Vec<u8> {
     let start_at = "2026-01-01T00:00:00Z".to_owned();
-    LedgerIdentity { revision: 1, id: Uuid::from_u128(id), instance: "us-ct".into(), share: Share::First, start_at }.to_bytes().unwrap()
+    LedgerIdentity {
+        revision: 1,
+        id: Uuid::from_u128(id),
+        instance: "us-ct".into(),
+        share: Share::First,
+        start_at,
+    }
+    .to_bytes()
+    .unwrap()
 }
 
 /// Three batches an hour ago, so that their window is open.
 fn batch_names() -> Vec<(String, Uuid)> {
-    let time = Timestamp::now().checked_sub(SignedDuration::from_hours(1)).unwrap().strftime("%Y/%m/%d/%H/%M").to_string();
+    let time = Timestamp::now()
+        .checked_sub(SignedDuration::from_hours(1))
+        .unwrap()
+        .strftime("%Y/%m/%d/%H/%M")
+        .to_string();
     (1..=3).map(|n| (time.clone(), Uuid::from_u128(n))).collect()
 }
 
@@ -290,20 +357,35 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
     let job = place.first_job().await;
     let spec = job.spec.clone().unwrap();
     let pod = spec.template.spec.clone().unwrap();
-    assert_eq!((spec.completions, spec.completion_mode.as_deref()), (Some(2), Some("Indexed")));
+    assert_eq!(
+        (spec.completions, spec.completion_mode.as_deref()),
+        (Some(2), Some("Indexed"))
+    );
     assert_eq!(pod.service_account_name.as_deref(), Some("intake"));
     assert_eq!(pod.automount_service_account_token, Some(false));
     assert_eq!(pod.containers[0].image.as_deref(), Some("registry.example/worker:1"));
     assert_eq!(job.metadata.owner_references.as_ref().unwrap()[0].name, "us-ct");
 
     let config_maps = place.api::<ConfigMap>();
-    let list = until("the work list", async || config_maps.get_opt(&job.name_any()).await.ok()?).await;
-    let Ok(WorkList::Intake { work, chunks, .. }) = serde_json::from_str(&list.data.as_ref().unwrap()["work.json"]) else {
+    let list = until("the work list", async || {
+        config_maps.get_opt(&job.name_any()).await.ok()?
+    })
+    .await;
+    let Ok(WorkList::Intake { work, chunks, .. }) = serde_json::from_str(&list.data.as_ref().unwrap()["work.json"])
+    else {
         panic!("{list:?}");
     };
-    assert_eq!((work, chunks.iter().map(Vec::len).collect::<Vec<_>>()), (job.name_any(), vec![2, 1]));
+    assert_eq!(
+        (work, chunks.iter().map(Vec::len).collect::<Vec<_>>()),
+        (job.name_any(), vec![2, 1])
+    );
     assert_eq!(list.immutable, Some(true));
-    let volumes: BTreeMap<_, _> = pod.volumes.unwrap().into_iter().map(|volume| (volume.name.clone(), volume)).collect();
+    let volumes: BTreeMap<_, _> = pod
+        .volumes
+        .unwrap()
+        .into_iter()
+        .map(|volume| (volume.name.clone(), volume))
+        .collect();
     let parameters = volumes["parameters"].config_map.as_ref().unwrap().name.clone();
     let parameters = config_maps.get(&parameters).await.unwrap();
     let parameters: Parameters = serde_json::from_str(&parameters.data.unwrap()["parameters.json"]).unwrap();
@@ -312,11 +394,20 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
     // Nothing can start here: there is no node, and no claim.
     let workers = until("the cause is named", async || {
         let processor = place.api::<DataShareProcessor>().get("us-ct").await.ok()?;
-        processor.status?.conditions.into_iter().find(|c| c.type_ == "WorkersReady" && c.status == "False")
+        processor
+            .status?
+            .conditions
+            .into_iter()
+            .find(|c| c.type_ == "WorkersReady" && c.status == "False")
     })
     .await;
-    assert!(["MountMissing", "Unschedulable"].contains(&workers.reason.as_str()), "{workers:?}");
-    place.condition("us-ct", "AdmissionGuarded", "False", "PolicyMissing").await;
+    assert!(
+        ["MountMissing", "Unschedulable"].contains(&workers.reason.as_str()),
+        "{workers:?}"
+    );
+    place
+        .condition("us-ct", "AdmissionGuarded", "False", "PolicyMissing")
+        .await;
     // One that doesn't decode says so and doesn't keep the other from work.
     place.condition("unreadable", "Stalled", "True", "InvalidSpec").await;
 
@@ -334,7 +425,13 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
         store_time_millis: None,
         put: DeliveredPut::Created,
     };
-    place.put("ledger", &format!("delivered/{}", name(0)), delivered.to_bytes().unwrap()).await;
+    place
+        .put(
+            "ledger",
+            &format!("delivered/{}", name(0)),
+            delivered.to_bytes().unwrap(),
+        )
+        .await;
     let rejected = Rejected {
         revision: 1,
         reason: RejectedReason::DigestMismatch,
@@ -342,7 +439,9 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
         header_digest: None,
         packet_digest: None,
     };
-    place.put("ledger", &format!("rejected/{}", name(1)), rejected.to_bytes().unwrap()).await;
+    place
+        .put("ledger", &format!("rejected/{}", name(1)), rejected.to_bytes().unwrap())
+        .await;
     let told = |n: usize, outcome, reason: &str| BatchReport {
         aggregation: "agg".into(),
         time: names[n].0.clone(),
@@ -353,12 +452,24 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
         packets: 10,
         excluded: 1,
     };
-    let report = |index: u32, batches| Report { revision: 1, work: job.name_any(), index, pod_uid: "p".into(), batches, windows: vec![] };
-    let first = vec![told(0, BatchOutcome::Validated, ""), told(1, BatchOutcome::Rejected, "DigestMismatch")];
+    let report = |index: u32, batches| Report {
+        revision: 1,
+        work: job.name_any(),
+        index,
+        pod_uid: "p".into(),
+        batches,
+        windows: vec![],
+    };
+    let first = vec![
+        told(0, BatchOutcome::Validated, ""),
+        told(1, BatchOutcome::Rejected, "DigestMismatch"),
+    ];
     let second = vec![told(2, BatchOutcome::Blocked, "SignerUnknown")];
     for (index, batches) in [(0, first), (1, second)] {
         let name = format!("reports/{}/{index}-p", job.name_any());
-        place.put("ledger", &name, report(index, batches).to_bytes().unwrap()).await;
+        place
+            .put("ledger", &name, report(index, batches).to_bytes().unwrap())
+            .await;
     }
     place.let_pods_exit(&job, 0, "").await;
 
@@ -376,22 +487,58 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
         processor.status.as_ref()?.ledger_id.is_some().then_some(processor)
     })
     .await;
-    assert_eq!(processor.status.unwrap().ledger_id, Some(Uuid::from_u128(7).to_string()));
-    let windows = place.api::<AggregationWindow>().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(
+        processor.status.unwrap().ledger_id,
+        Some(Uuid::from_u128(7).to_string())
+    );
+    let windows = place
+        .api::<AggregationWindow>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items;
     assert_eq!((windows.len(), windows[0].spec.aggregation.as_str()), (1, "agg"));
 
     // What is done stays done: deleted Batches come back with their outcome, and no Job is started for them.
-    place.api::<Batch>().delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    place
+        .api::<Batch>()
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await
+        .unwrap();
     until("the Batches are back", async || {
         let batches = place.api::<Batch>().list(&ListParams::default()).await.ok()?.items;
-        let ended = batches.iter().filter(|b| b.status.as_ref().is_some_and(|s| s.outcome.is_some())).count();
+        let ended = batches
+            .iter()
+            .filter(|b| b.status.as_ref().is_some_and(|s| s.outcome.is_some()))
+            .count();
         (ended >= 2).then_some(())
     })
     .await;
     let jobs = place.api::<Job>().list(&ListParams::default()).await.unwrap().items;
-    assert_eq!(jobs.len(), 1, "{:?}", jobs.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
+    assert_eq!(
+        jobs.len(),
+        1,
+        "{:?}",
+        jobs.iter().map(ResourceExt::name_any).collect::<Vec<_>>()
+    );
 
-    // A processor that is deleted takes its windows along (the garbage collector) and its Batches (the operator, in time).
+    // A processor that is deleted takes its Job and its windows along by owner references, and its Batches by the operator,
+    // even one that was away meanwhile.
+    operator.stopped().await;
+    place
+        .api::<DataShareProcessor>()
+        .delete("us-ct", &DeleteParams::default())
+        .await
+        .unwrap();
+    let operator = place.start_operator();
+    until("all that was made is gone", async || {
+        let all = ListParams::default();
+        let batches = place.api::<Batch>().list(&all).await.ok()?.items.len();
+        let windows = place.api::<AggregationWindow>().list(&all).await.ok()?.items.len();
+        let jobs = place.api::<Job>().list(&all).await.ok()?.items.len();
+        (batches + windows + jobs == 0).then_some(())
+    })
+    .await;
     operator.stopped().await;
     place.gone().await;
 }
@@ -415,7 +562,15 @@ async fn a_ledger_that_is_swapped_or_gone_stalls_and_one_that_comes_back_heals()
     let (time, uuid) = &batch_names()[0];
     place.put_batch(&format!("agg/{time}/{uuid}")).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(place.api::<Job>().list(&ListParams::default()).await.unwrap().items.is_empty());
+    assert!(
+        place
+            .api::<Job>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 
     // A restart doesn't forget which ledger was ours.
     operator.stopped().await;
@@ -437,9 +592,17 @@ async fn a_refused_configuration_is_told_in_the_workers_own_words() {
     place.create_processor("us-ct", place.spec()).await;
     let operator = place.start_operator();
     let job = place.first_job().await;
-    place.let_pods_exit(&job, 78, "the signing key is not a P-256 key").await;
-    let condition = place.condition("us-ct", "WorkersReady", "False", "ConfigurationRefused").await;
-    assert!(condition.message.contains("the signing key is not a P-256 key"), "{}", condition.message);
+    place
+        .let_pods_exit(&job, 78, "the signing key is not a P-256 key")
+        .await;
+    let condition = place
+        .condition("us-ct", "WorkersReady", "False", "ConfigurationRefused")
+        .await;
+    assert!(
+        condition.message.contains("the signing key is not a P-256 key"),
+        "{}",
+        condition.message
+    );
     place.condition("us-ct", "Ready", "False", "ConfigurationRefused").await;
     operator.stopped().await;
     place.gone().await;
@@ -449,12 +612,22 @@ async fn a_refused_configuration_is_told_in_the_workers_own_words() {
 async fn of_two_operators_one_works_and_the_other_takes_over() {
     let Some(place) = place("lease").await else { return };
     let (one, two) = (place.start_operator(), place.start_operator());
-    until("one leads", async || (one.metrics.leader.get() + two.metrics.leader.get() == 1).then_some(())).await;
+    until("one leads", async || {
+        (one.metrics.leader.get() + two.metrics.leader.get() == 1).then_some(())
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(one.metrics.leader.get() + two.metrics.leader.get(), 1);
-    let (leading, waiting) = if one.metrics.leader.get() == 1 { (one, two) } else { (two, one) };
+    let (leading, waiting) = if one.metrics.leader.get() == 1 {
+        (one, two)
+    } else {
+        (two, one)
+    };
     leading.stopped().await;
-    until("the other leads", async || (waiting.metrics.leader.get() == 1).then_some(())).await;
+    until("the other leads", async || {
+        (waiting.metrics.leader.get() == 1).then_some(())
+    })
+    .await;
     waiting.stopped().await;
     place.gone().await;
 }

@@ -95,8 +95,18 @@ impl Actor<'_> {
     /// [`ActError::Api`].
     pub async fn batches(&self, decision: &BatchDecision, known: &[Batch]) -> Result<(), ActError> {
         let api: Api<Batch> = self.api();
-        all(decision.create.iter().map(|batch| create(&api, batch, batch.status.as_ref()).boxed()).collect()).await?;
-        all(decision.patch.iter().map(|patch| patch_batch(&api, patch, known).boxed()).collect()).await?;
+        all(decision
+            .create
+            .iter()
+            .map(|batch| create(&api, batch, batch.status.as_ref()).boxed())
+            .collect())
+        .await?;
+        all(decision
+            .patch
+            .iter()
+            .map(|patch| patch_batch(&api, patch, known).boxed())
+            .collect())
+        .await?;
         self.remove(&api, &decision.delete).await?;
         self.tell(&decision.events).await;
         Ok(())
@@ -112,9 +122,16 @@ impl Actor<'_> {
             create(&api, window, window.status.as_ref()).await?;
         }
         for patch in &decision.patch {
-            let before = known.iter().find(|window| window.name_any() == patch.name).and_then(|window| window.status.as_ref());
-            ignore_gone(apply_status(&api, &patch.name, before, &patch.status).await.map(drop))
-                .with_context(|_| ApiSnafu { verb: "patch the status of", what: &patch.name })?;
+            let before = known
+                .iter()
+                .find(|window| window.name_any() == patch.name)
+                .and_then(|window| window.status.as_ref());
+            ignore_gone(apply_status(&api, &patch.name, before, &patch.status).await.map(drop)).with_context(|_| {
+                ApiSnafu {
+                    verb: "patch the status of",
+                    what: &patch.name,
+                }
+            })?;
         }
         self.remove(&api, &decision.delete).await?;
         self.tell(&decision.events).await;
@@ -126,7 +143,11 @@ impl Actor<'_> {
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
     {
         let parameters = DeleteParams::background();
-        all(names.iter().map(|name| delete(api, name, &parameters).boxed()).collect()).await
+        all(names
+            .iter()
+            .map(|name| delete(api, name, &parameters).boxed())
+            .collect())
+        .await
     }
 
     async fn tell(&self, events: &[ObjectEvent]) {
@@ -148,7 +169,9 @@ impl Actor<'_> {
             // Partial metadata may come without its own kind.
             reference.kind = Some(K::kind(&()).into_owned());
             reference.api_version = Some(K::api_version(&()).into_owned());
-            self.events.publish_on(&reference, event.warning, event.reason, "Reconcile", &event.message).await;
+            self.events
+                .publish_on(&reference, event.warning, event.reason, "Reconcile", &event.message)
+                .await;
         }
     }
 
@@ -171,16 +194,38 @@ impl Actor<'_> {
                 // Made before, and seen by the next list.
                 Err(kube::Error::Api(status)) if status.code == 409 => continue,
                 Err(kube::Error::Api(status)) if matches!(status.code, 400..=422) => {
-                    tracing::warn!(job = name, message = status.message, "the API server refuses a worker Job");
+                    tracing::warn!(
+                        job = name,
+                        message = status.message,
+                        "the API server refuses a worker Job"
+                    );
                     started.refused.push((stage, status.message.clone()));
                     continue;
                 }
-                Err(source) => return Err(ActError::Api { verb: "create Job", what: name, source }),
+                Err(source) => {
+                    return Err(ActError::Api {
+                        verb: "create Job",
+                        what: name,
+                        source,
+                    });
+                }
             };
             let config_map = workload::owned_by(config_map, &created);
-            ignore_existing(self.api::<ConfigMap>().create(&PostParams::default(), &config_map).await)
-                .with_context(|_| ApiSnafu { verb: "create ConfigMap", what: &name })?;
-            tracing::info!(job = name, stage = stage.label(), canary = planned.canary, "worker Job started");
+            ignore_existing(
+                self.api::<ConfigMap>()
+                    .create(&PostParams::default(), &config_map)
+                    .await,
+            )
+            .with_context(|_| ApiSnafu {
+                verb: "create ConfigMap",
+                what: &name,
+            })?;
+            tracing::info!(
+                job = name,
+                stage = stage.label(),
+                canary = planned.canary,
+                "worker Job started"
+            );
             started.stages.push(stage);
         }
         Ok(started)
@@ -211,12 +256,17 @@ impl Actor<'_> {
     async fn ensure_parameters(&self, parameters: &Parameters) -> Result<String, ActError> {
         let wanted = parameters::config_map(self.processor, parameters).context(ParametersSnafu)?;
         let (api, name) = (self.api::<ConfigMap>(), wanted.name_any());
-        let context = |verb| ApiSnafu { verb, what: name.clone() };
+        let context = |verb| ApiSnafu {
+            verb,
+            what: name.clone(),
+        };
         let existing = match api.get_opt(&name).await.context(context("get ConfigMap"))? {
             Some(existing) => existing,
             None => match api.create(&PostParams::default(), &wanted).await {
                 Ok(created) => created,
-                Err(kube::Error::Api(status)) if status.code == 409 => api.get(&name).await.context(context("get ConfigMap"))?,
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    api.get(&name).await.context(context("get ConfigMap"))?
+                }
                 Err(source) => return Err(source).context(context("create ConfigMap")),
             },
         };
@@ -246,11 +296,25 @@ where
     S: Serialize + PartialEq,
 {
     let name = object.name_any();
-    ignore_existing(api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, object).await)
-        .with_context(|_| ApiSnafu { verb: "create", what: &name })?;
+    ignore_existing(
+        api.create(
+            &PostParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PostParams::default()
+            },
+            object,
+        )
+        .await,
+    )
+    .with_context(|_| ApiSnafu {
+        verb: "create",
+        what: &name,
+    })?;
     if let Some(status) = status {
-        ignore_gone(apply_status(api, &name, None, status).await.map(drop))
-            .with_context(|_| ApiSnafu { verb: "patch the status of", what: &name })?;
+        ignore_gone(apply_status(api, &name, None, status).await.map(drop)).with_context(|_| ApiSnafu {
+            verb: "patch the status of",
+            what: &name,
+        })?;
     }
     Ok(())
 }
@@ -259,13 +323,25 @@ where
 async fn patch_batch(api: &Api<Batch>, patch: &BatchPatch, known: &[Batch]) -> Result<(), ActError> {
     let before = known.iter().find(|batch| batch.name_any() == patch.name);
     let status = before.and_then(|batch| batch.status.as_ref());
-    ignore_gone(apply_status(api, &patch.name, status, &patch.status).await.map(drop))
-        .with_context(|_| ApiSnafu { verb: "patch the status of", what: &patch.name })?;
+    ignore_gone(apply_status(api, &patch.name, status, &patch.status).await.map(drop)).with_context(|_| ApiSnafu {
+        verb: "patch the status of",
+        what: &patch.name,
+    })?;
     if before.is_none_or(|batch| batch.labels() != &patch.labels) {
         let labels = serde_json::json!({"metadata": {"labels": patch.labels}});
-        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        ignore_gone(api.patch_metadata(&patch.name, &parameters, &Patch::Merge(&labels)).await.map(drop))
-            .with_context(|_| ApiSnafu { verb: "label", what: &patch.name })?;
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        ignore_gone(
+            api.patch_metadata(&patch.name, &parameters, &Patch::Merge(&labels))
+                .await
+                .map(drop),
+        )
+        .with_context(|_| ApiSnafu {
+            verb: "label",
+            what: &patch.name,
+        })?;
     }
     Ok(())
 }
@@ -274,7 +350,10 @@ async fn delete<K>(api: &Api<K>, name: &str, parameters: &DeleteParams) -> Resul
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
-    ignore_gone(api.delete(name, parameters).await.map(drop)).with_context(|_| ApiSnafu { verb: "delete", what: name })
+    ignore_gone(api.delete(name, parameters).await.map(drop)).with_context(|_| ApiSnafu {
+        verb: "delete",
+        what: name,
+    })
 }
 
 /// Already there: made before, by us or by the operator before us.

@@ -26,16 +26,33 @@ pub type WorkCache = BTreeMap<String, WorkList>;
 ///
 /// # Errors
 /// Those of the API server.
-pub async fn jobs(client: &Client, namespace: &str, processor: &str, cache: &mut WorkCache) -> kube::Result<Vec<JobView>> {
+pub async fn jobs(
+    client: &Client,
+    namespace: &str,
+    processor: &str,
+    cache: &mut WorkCache,
+) -> kube::Result<Vec<JobView>> {
     let of_processor = ListParams::default().labels(&format!("{PROCESSOR_LABEL}={processor}"));
-    let jobs = Api::<Job>::namespaced(client.clone(), namespace).list(&of_processor).await?.items;
+    let jobs = Api::<Job>::namespaced(client.clone(), namespace)
+        .list(&of_processor)
+        .await?
+        .items;
     let uids: BTreeSet<String> = jobs.iter().filter_map(Job::uid).collect();
     cache.retain(|uid, _| uids.contains(uid));
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
-    let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&of_processor).await?.items;
-    let mut views: Vec<JobView> = jobs.into_iter().map(|job| JobView { job, ..JobView::default() }).collect();
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace)
+        .list(&of_processor)
+        .await?
+        .items;
+    let mut views: Vec<JobView> = jobs
+        .into_iter()
+        .map(|job| JobView {
+            job,
+            ..JobView::default()
+        })
+        .collect();
     for view in &mut views {
         let name = view.name().to_owned();
         let of_job = |pod: &&Pod| pod.labels().get("batch.kubernetes.io/job-name") == Some(&name);
@@ -51,7 +68,10 @@ pub async fn jobs(client: &Client, namespace: &str, processor: &str, cache: &mut
     // Causes are only looked for where no pod runs.
     if views.iter().any(|view| !view.is_finished() && !view.is_running()) {
         let warnings = ListParams::default().fields("type=Warning");
-        let mut events = Api::<Event>::namespaced(client.clone(), namespace).list(&warnings).await?.items;
+        let mut events = Api::<Event>::namespaced(client.clone(), namespace)
+            .list(&warnings)
+            .await?
+            .items;
         events.sort_by_key(last_seen);
         for view in &mut views {
             view.events = events.iter().filter(|event| is_about(event, view)).cloned().collect();
@@ -62,24 +82,47 @@ pub async fn jobs(client: &Client, namespace: &str, processor: &str, cache: &mut
 
 /// When an Event was seen last, in whichever of its fields the writer keeps that.
 fn last_seen(event: &Event) -> Option<jiff::Timestamp> {
-    let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
-    let times = [series, event.last_timestamp.as_ref().map(|time| time.0), event.event_time.as_ref().map(|time| time.0)];
-    times.into_iter().flatten().max().or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
+    let series = event
+        .series
+        .as_ref()
+        .and_then(|series| series.last_observed_time.as_ref())
+        .map(|time| time.0);
+    let times = [
+        series,
+        event.last_timestamp.as_ref().map(|time| time.0),
+        event.event_time.as_ref().map(|time| time.0),
+    ];
+    times
+        .into_iter()
+        .flatten()
+        .max()
+        .or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
 }
 
 /// Whether an Event is about the Job or a pod of it.
 fn is_about(event: &Event, view: &JobView) -> bool {
     let uid = event.involved_object.uid.as_deref();
-    uid.is_some() && (uid == view.job.metadata.uid.as_deref() || view.pods.iter().any(|pod| uid == pod.metadata.uid.as_deref()))
+    uid.is_some()
+        && (uid == view.job.metadata.uid.as_deref() || view.pods.iter().any(|pod| uid == pod.metadata.uid.as_deref()))
 }
 
 /// The work list of a Job, from the ConfigMap of its name, if it is this Job's.
 async fn work(client: &Client, namespace: &str, job: &Job) -> kube::Result<Option<WorkList>> {
-    let Some(config_map) = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(&job.name_any()).await? else {
+    let Some(config_map) = Api::<ConfigMap>::namespaced(client.clone(), namespace)
+        .get_opt(&job.name_any())
+        .await?
+    else {
         return Ok(None);
     };
-    let is_owned = config_map.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
-    let text = config_map.data.as_ref().filter(|_| is_owned).and_then(|data| data.get("work.json"));
+    let is_owned = config_map
+        .owner_references()
+        .iter()
+        .any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
+    let text = config_map
+        .data
+        .as_ref()
+        .filter(|_| is_owned)
+        .and_then(|data| data.get("work.json"));
     Ok(text.and_then(|text| match serde_json::from_str(text) {
         Ok(work) => Some(work),
         Err(error) => {
@@ -94,15 +137,31 @@ async fn work(client: &Client, namespace: &str, job: &Job) -> kube::Result<Optio
 /// # Errors
 /// Those of the API server.
 pub async fn batches(client: &Client, namespace: &str, processor: &str, metrics: &Metrics) -> kube::Result<Vec<Batch>> {
-    children(client, namespace, "Batch", processor, metrics, |batch: &Batch| &batch.spec.processor).await
+    children(client, namespace, "Batch", processor, metrics, |batch: &Batch| {
+        &batch.spec.processor
+    })
+    .await
 }
 
 /// The AggregationWindows of a processor that decode; the others are counted.
 ///
 /// # Errors
 /// Those of the API server.
-pub async fn windows(client: &Client, namespace: &str, processor: &str, metrics: &Metrics) -> kube::Result<Vec<AggregationWindow>> {
-    children(client, namespace, "AggregationWindow", processor, metrics, |window: &AggregationWindow| &window.spec.processor).await
+pub async fn windows(
+    client: &Client,
+    namespace: &str,
+    processor: &str,
+    metrics: &Metrics,
+) -> kube::Result<Vec<AggregationWindow>> {
+    children(
+        client,
+        namespace,
+        "AggregationWindow",
+        processor,
+        metrics,
+        |window: &AggregationWindow| &window.spec.processor,
+    )
+    .await
 }
 
 /// Selected by field, which is immutable, and not by label, which anyone may have changed.
@@ -118,7 +177,9 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
 {
     let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
-    let mut parameters = ListParams::default().fields(&format!("spec.processor={processor}")).limit(PAGE);
+    let mut parameters = ListParams::default()
+        .fields(&format!("spec.processor={processor}"))
+        .limit(PAGE);
     let mut all = Vec::new();
     loop {
         let page = api.list(&parameters).await?;
@@ -128,7 +189,12 @@ where
                 Ok(_) => {}
                 Err(invalid) => {
                     metrics.undecodable.get_or_create(&KindLabels { kind }).inc();
-                    tracing::warn!(kind, name = invalid.metadata.name, error = invalid.error, "an object doesn't decode; it is left alone");
+                    tracing::warn!(
+                        kind,
+                        name = invalid.metadata.name,
+                        error = invalid.error,
+                        "an object doesn't decode; it is left alone"
+                    );
                 }
             }
         }

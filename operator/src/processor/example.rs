@@ -5,7 +5,8 @@ use crds::DataShareProcessor;
 
 /// A processor as the API server would give it.
 pub fn processor() -> DataShareProcessor {
-    let mailbox = |name: &str| serde_json::json!({"url": format!("file:///mailboxes/{name}"), "volume": {"claimName": name}});
+    let mailbox =
+        |name: &str| serde_json::json!({"url": format!("file:///mailboxes/{name}"), "volume": {"claimName": name}});
     let party = serde_json::json!({"inline": {"batchSigningKeys": [{"id": "k", "publicKey": "p"}]}});
     serde_json::from_value(serde_json::json!({
         "apiVersion": "prio-operator.io/v1alpha1",

@@ -59,7 +59,10 @@ pub fn judge(probes: &[Probe]) -> Verdict {
         .filter_map(|probe| match &probe.answer {
             Answer::Accepted => Some(format!("{} does not refuse {}", probe.policy, probe.tried)),
             Answer::Refused(message) if message.contains(&format!("'{}'", probe.policy)) => None,
-            Answer::Refused(message) => Some(format!("{} was not asked about {} ({message})", probe.policy, probe.tried)),
+            Answer::Refused(message) => Some(format!(
+                "{} was not asked about {} ({message})",
+                probe.policy, probe.tried
+            )),
         })
         .collect();
     if problems.is_empty() {
@@ -74,19 +77,35 @@ pub fn judge(probes: &[Probe]) -> Verdict {
 ///
 /// # Errors
 /// Where the API server can't be asked.
-pub async fn probe(client: &Client, policies: &PolicyNames, processor: &DataShareProcessor, job: &Job) -> kube::Result<Verdict> {
+pub async fn probe(
+    client: &Client,
+    policies: &PolicyNames,
+    processor: &DataShareProcessor,
+    job: &Job,
+) -> kube::Result<Verdict> {
     let namespace = processor.namespace().unwrap_or_default();
-    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
     let jobs: Api<Job> = Api::namespaced(client.clone(), &namespace);
     let processors: Api<DataShareProcessor> = Api::namespaced(client.clone(), &namespace);
     let (host_path, image) = (with_host_path(job.clone()), with_unlisted_image(job.clone()));
-    let author = DataShareProcessor { metadata: probe_metadata(), spec: processor.spec.clone(), status: None };
+    let author = DataShareProcessor {
+        metadata: probe_metadata(),
+        spec: processor.spec.clone(),
+        status: None,
+    };
     let (host_path, image, author) = tokio::join!(
         jobs.create(&dry_run, &host_path),
         jobs.create(&dry_run, &image),
         processors.create(&dry_run, &author),
     );
-    let of_workloads = |tried, answer| Probe { policy: policies.workloads.clone(), tried, answer };
+    let of_workloads = |tried, answer| Probe {
+        policy: policies.workloads.clone(),
+        tried,
+        answer,
+    };
     Ok(judge(&[
         of_workloads("a Job with a hostPath volume", Answer::of(host_path)?),
         of_workloads("a Job with an image that is not listed", Answer::of(image)?),
@@ -99,7 +118,10 @@ pub async fn probe(client: &Client, policies: &PolicyNames, processor: &DataShar
 }
 
 fn probe_metadata() -> ObjectMeta {
-    ObjectMeta { name: Some(PROBE.to_owned()), ..ObjectMeta::default() }
+    ObjectMeta {
+        name: Some(PROBE.to_owned()),
+        ..ObjectMeta::default()
+    }
 }
 
 fn with_host_path(mut job: Job) -> Job {
@@ -107,7 +129,10 @@ fn with_host_path(mut job: Job) -> Job {
     if let Some(pod) = job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) {
         pod.volumes.get_or_insert_default().push(Volume {
             name: "guard-probe".to_owned(),
-            host_path: Some(HostPathVolumeSource { path: "/".to_owned(), type_: None }),
+            host_path: Some(HostPathVolumeSource {
+                path: "/".to_owned(),
+                type_: None,
+            }),
             ..Volume::default()
         });
     }
@@ -116,7 +141,13 @@ fn with_host_path(mut job: Job) -> Job {
 
 fn with_unlisted_image(mut job: Job) -> Job {
     job.metadata = probe_metadata();
-    for container in job.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()).into_iter().flat_map(|pod| &mut pod.containers) {
+    for container in job
+        .spec
+        .as_mut()
+        .and_then(|spec| spec.template.spec.as_mut())
+        .into_iter()
+        .flat_map(|pod| &mut pod.containers)
+    {
         container.image = Some(UNLISTED_IMAGE.to_owned());
     }
     job
@@ -130,24 +161,46 @@ mod tests {
     #[test]
     fn only_a_refusal_by_the_policy_itself_counts() {
         let refused = |text: &str| Answer::Refused(text.to_owned());
-        let by_policy = "jobs.batch \"p\" is forbidden: ValidatingAdmissionPolicy 'w' with binding 'w' denied request: no hostPath";
+        let by_policy =
+            "jobs.batch \"p\" is forbidden: ValidatingAdmissionPolicy 'w' with binding 'w' denied request: no hostPath";
         let table = [
             (Answer::Accepted, Some(false)),
             (refused(by_policy), Some(true)),
-            (refused("jobs.batch is forbidden: User \"o\" cannot create resource \"jobs\""), Some(false)),
-            (refused("ValidatingAdmissionPolicy 'w-other' denied request"), Some(false)),
+            (
+                refused("jobs.batch is forbidden: User \"o\" cannot create resource \"jobs\""),
+                Some(false),
+            ),
+            (
+                refused("ValidatingAdmissionPolicy 'w-other' denied request"),
+                Some(false),
+            ),
         ];
         for (answer, expected) in table {
-            let probe = Probe { policy: "w".into(), tried: "a Job", answer: answer.clone() };
+            let probe = Probe {
+                policy: "w".into(),
+                tried: "a Job",
+                answer: answer.clone(),
+            };
             assert_eq!(judge(&[probe]).status, expected, "{answer:?}");
         }
     }
 
     #[test]
     fn the_message_names_the_policy_that_is_missing() {
-        let probe = |policy: &str, answer| Probe { policy: policy.into(), tried: "a Job", answer };
-        let verdict = judge(&[probe("one", Answer::Accepted), probe("two", Answer::Refused("by 'two'".into()))]);
+        let probe = |policy: &str, answer| Probe {
+            policy: policy.into(),
+            tried: "a Job",
+            answer,
+        };
+        let verdict = judge(&[
+            probe("one", Answer::Accepted),
+            probe("two", Answer::Refused("by 'two'".into())),
+        ]);
         assert_eq!(verdict.reason, reasons::POLICY_MISSING);
-        assert!(verdict.message.contains("one") && !verdict.message.contains("two"), "{}", verdict.message);
+        assert!(
+            verdict.message.contains("one") && !verdict.message.contains("two"),
+            "{}",
+            verdict.message
+        );
     }
 }

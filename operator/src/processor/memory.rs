@@ -47,7 +47,10 @@ impl Memory {
     /// Forgets what was of another processor of the same name, and what another spec decided.
     pub fn belong_to(&mut self, uid: &str, generation: i64) {
         if self.uid != uid {
-            *self = Self { uid: uid.to_owned(), ..Self::default() };
+            *self = Self {
+                uid: uid.to_owned(),
+                ..Self::default()
+            };
         }
         if self.generation != generation {
             self.generation = generation;
@@ -72,13 +75,21 @@ pub struct Usage {
 impl Usage {
     /// Of unfinished Jobs, each with the pods that it wants.
     pub fn of(pods: impl Iterator<Item = u32>) -> Self {
-        pods.fold(Self::default(), |sum, pods| Self { jobs: sum.jobs + 1, pods: sum.pods.saturating_add(pods), ..sum })
+        pods.fold(Self::default(), |sum, pods| Self {
+            jobs: sum.jobs + 1,
+            pods: sum.pods.saturating_add(pods),
+            ..sum
+        })
     }
 
     /// With what was planned.
     #[must_use]
     pub fn and(self, planned: &[PlannedJob]) -> Self {
-        planned.iter().fold(self, |sum, job| Self { jobs: sum.jobs + 1, pods: sum.pods.saturating_add(job.parallelism), ..sum })
+        planned.iter().fold(self, |sum, job| Self {
+            jobs: sum.jobs + 1,
+            pods: sum.pods.saturating_add(job.parallelism),
+            ..sum
+        })
     }
 }
 
@@ -86,7 +97,10 @@ impl Usage {
 #[must_use]
 pub fn less(room: Room, planned: &[PlannedJob]) -> Room {
     let used = Usage::default().and(planned);
-    Room { jobs: room.jobs.saturating_sub(used.jobs), pods: room.pods.saturating_sub(used.pods) }
+    Room {
+        jobs: room.jobs.saturating_sub(used.jobs),
+        pods: room.pods.saturating_sub(used.pods),
+    }
 }
 
 /// What all processors use.
@@ -102,7 +116,11 @@ impl Usages {
         let sharing = 1 + u32::try_from(others().filter(|usage| usage.waits).count()).unwrap_or(u32::MAX - 1);
         let left = |limit: u32, own: u32, others: u32| {
             let free = limit.saturating_sub(own).saturating_sub(others);
-            if sharing == 1 { free } else { free.min((limit / sharing).max(1).saturating_sub(own)) }
+            if sharing == 1 {
+                free
+            } else {
+                free.min((limit / sharing).max(1).saturating_sub(own))
+            }
         };
         Room {
             jobs: left(settings.max_jobs, own.jobs, others().map(|usage| usage.jobs).sum()),
@@ -163,7 +181,15 @@ mod tests {
     use clap::Parser;
 
     fn settings(jobs: &str, pods: &str) -> Settings {
-        let flags = ["operator", "--namespaces=a", "--worker-image=w:1", "--max-jobs", jobs, "--max-pods", pods];
+        let flags = [
+            "operator",
+            "--namespaces=a",
+            "--worker-image=w:1",
+            "--max-jobs",
+            jobs,
+            "--max-pods",
+            pods,
+        ];
         Settings::try_from(Flags::try_parse_from(flags).unwrap()).unwrap()
     }
 
@@ -173,7 +199,11 @@ mod tests {
 
     #[test]
     fn the_caps_hold_over_all_processors_and_are_shared_while_others_wait() {
-        let usage = |jobs, pods| Usage { jobs, pods, waits: false };
+        let usage = |jobs, pods| Usage {
+            jobs,
+            pods,
+            waits: false,
+        };
         let room = |jobs, pods| Room { jobs, pods };
         let settings = settings("4", "10");
         let mut usages = Usages::default();
@@ -184,7 +214,11 @@ mod tests {
         usages.set(&key("b"), usage(0, 0), true);
         assert_eq!(usages.room(&key("a"), usage(1, 3), &settings), room(1, 2));
         assert_eq!(usages.room(&key("a"), usage(3, 9), &settings), room(0, 0));
-        assert_eq!(usages.room(&key("b"), usage(0, 0), &settings), room(4, 10), "its own entry doesn't count against it");
+        assert_eq!(
+            usages.room(&key("b"), usage(0, 0), &settings),
+            room(4, 10),
+            "its own entry doesn't count against it"
+        );
     }
 
     #[test]

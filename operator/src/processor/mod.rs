@@ -40,7 +40,9 @@ use observe::{Mailboxes, ObserveError};
 use report::{Findings, Stall};
 
 /// The controller's name in metrics.
-pub const CONTROLLER: ControllerLabels = ControllerLabels { controller: "processor" };
+pub const CONTROLLER: ControllerLabels = ControllerLabels {
+    controller: "processor",
+};
 /// A reconcile that takes longer is given up and tried again.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Longest wait after failures.
@@ -87,8 +89,12 @@ impl ReconcileError {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Cluster { .. } => "cluster",
-            Self::Mailbox { source: ObserveError::Listing { .. } } => "mailbox",
-            Self::Mailbox { source: ObserveError::Ledger { .. } } => "ledger",
+            Self::Mailbox {
+                source: ObserveError::Listing { .. },
+            } => "mailbox",
+            Self::Mailbox {
+                source: ObserveError::Ledger { .. },
+            } => "ledger",
             Self::Act { .. } => "act",
             Self::TimedOut => "timeout",
         }
@@ -122,7 +128,9 @@ pub fn timing(settings: &Settings) -> Timing {
         missing_packet: SignedDuration::from_secs(settings.missing_packet_seconds.into()),
         blocked_retry,
         // Who wants blocked work back sooner wants to know sooner that workers start again, too.
-        canary_first: standard.canary_first.min(blocked_retry.max(SignedDuration::from_secs(1))),
+        canary_first: standard
+            .canary_first
+            .min(blocked_retry.max(SignedDuration::from_secs(1))),
         ..standard
     }
 }
@@ -140,18 +148,30 @@ pub async fn reconcile(processor: Arc<Guarded>, context: Arc<Context>) -> Result
     let (key, begun, now) = (key_of(&processor), Instant::now(), (context.clock)());
     let metrics = &context.metrics;
     let delay = metrics.begun(key.clone(), now);
-    metrics.reconcile_delay_seconds.get_or_create(&CONTROLLER).observe(delay.as_secs_f64());
+    metrics
+        .reconcile_delay_seconds
+        .get_or_create(&CONTROLLER)
+        .observe(delay.as_secs_f64());
     let memory = context.memories.of(&key);
     let result = {
         let mut memory = memory.lock().await;
         // Boxed: the future is large, and its type unspeakable.
         let look = look(&context, &key, &mut memory).boxed();
-        let result = tokio::time::timeout(RECONCILE_TIMEOUT, look).await.unwrap_or(Err(ReconcileError::TimedOut));
-        memory.failures = if result.is_ok() { 0 } else { memory.failures.saturating_add(1) };
+        let result = tokio::time::timeout(RECONCILE_TIMEOUT, look)
+            .await
+            .unwrap_or(Err(ReconcileError::TimedOut));
+        memory.failures = if result.is_ok() {
+            0
+        } else {
+            memory.failures.saturating_add(1)
+        };
         result
     };
     metrics.reconciles.get_or_create(&CONTROLLER).inc();
-    metrics.reconcile_seconds.get_or_create(&CONTROLLER).observe(begun.elapsed().as_secs_f64());
+    metrics
+        .reconcile_seconds
+        .get_or_create(&CONTROLLER)
+        .observe(begun.elapsed().as_secs_f64());
     let wait = context.settings.tick;
     metrics.queued(key, (context.clock)().checked_add(wait).unwrap_or(Timestamp::MAX));
     result.map(|()| Action::requeue(wait))
@@ -160,18 +180,24 @@ pub async fn reconcile(processor: Arc<Guarded>, context: Arc<Context>) -> Result
 /// How long to wait after a failure: a tick, doubled with every failure, at most a minute (or a tick, if that is longer).
 #[must_use]
 pub fn backoff(tick: Duration, failures: u32) -> Duration {
-    tick.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(LONGEST_BACKOFF.max(tick))
+    tick.saturating_mul(1 << failures.saturating_sub(1).min(6))
+        .min(LONGEST_BACKOFF.max(tick))
 }
 
 /// What to do after a failure.
 pub fn on_error(processor: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let key = key_of(&processor);
-    let labels = ErrorLabels { controller: CONTROLLER.controller, class: error.class() };
+    let labels = ErrorLabels {
+        controller: CONTROLLER.controller,
+        class: error.class(),
+    };
     context.metrics.reconcile_errors.get_or_create(&labels).inc();
     tracing::warn!(namespace = key.0, processor = key.1, class = error.class(), %error, "reconcile failed; it is tried again");
     let failures = context.memories.of(&key).try_lock().map_or(1, |memory| memory.failures);
     let wait = backoff(context.settings.tick, failures);
-    context.metrics.queued(key, (context.clock)().checked_add(wait).unwrap_or(Timestamp::MAX));
+    context
+        .metrics
+        .queued(key, (context.clock)().checked_add(wait).unwrap_or(Timestamp::MAX));
     Action::requeue(wait)
 }
 
@@ -186,8 +212,16 @@ async fn look(context: &Context, key: &ProcessorKey, memory: &mut Memory) -> Res
     };
     match read {
         Ok(processor) => {
-            memory.belong_to(&processor.uid().unwrap_or_default(), processor.metadata.generation.unwrap_or_default());
-            let look = Look { context, processor: &processor, key, now: (context.clock)() };
+            memory.belong_to(
+                &processor.uid().unwrap_or_default(),
+                processor.metadata.generation.unwrap_or_default(),
+            );
+            let look = Look {
+                context,
+                processor: &processor,
+                key,
+                now: (context.clock)(),
+            };
             look.at(memory).await
         }
         Err(invalid) => {
@@ -234,10 +268,17 @@ impl Look<'_> {
         let (context, (namespace, name)) = (self.context, self.key);
         let client = &context.client;
         // Jobs before the ledger: a Job that is seen as finished has all its objects in the listing.
-        let mut jobs = cluster::jobs(client, namespace, name, &mut memory.work).await.context(ClusterSnafu)?;
+        let mut jobs = cluster::jobs(client, namespace, name, &mut memory.work)
+            .await
+            .context(ClusterSnafu)?;
         let health = self.health(memory, &jobs);
         let condition = &health.condition;
-        findings.workers = Some(Verdict::new(WORKERS_READY, Some(condition.status), condition.reason, &condition.message));
+        findings.workers = Some(Verdict::new(
+            WORKERS_READY,
+            Some(condition.status),
+            condition.reason,
+            &condition.message,
+        ));
         let actor = self.actor();
         actor.remove_jobs(&health.remove).await.context(ActSnafu)?;
         jobs.retain(|view| !health.remove.iter().any(|removed| removed == view.name()));
@@ -245,7 +286,10 @@ impl Look<'_> {
         let mailboxes = match Mailboxes::open(&spec_of(self.processor).mailboxes) {
             Ok(mailboxes) => mailboxes,
             Err(error) => {
-                findings.stall = Some(Stall { reason: crds::conditions::reasons::INVALID_SPEC, message: error.to_string() });
+                findings.stall = Some(Stall {
+                    reason: crds::conditions::reasons::INVALID_SPEC,
+                    message: error.to_string(),
+                });
                 return Ok(());
             }
         };
@@ -259,7 +303,10 @@ impl Look<'_> {
         (findings.ledger, findings.start_at) = (ground.ledger.clone(), Some(ground.start_at));
 
         for view in jobs.iter_mut().filter(|view| view.is_finished()) {
-            view.reports = mailboxes.reports(&view.name().to_owned(), &mut memory.ledger).await.context(MailboxSnafu)?;
+            view.reports = mailboxes
+                .reports(view.name(), &mut memory.ledger)
+                .await
+                .context(MailboxSnafu)?;
         }
         memory.ledger.keep_reports(&jobs.iter().map(JobView::name).collect());
         let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
@@ -284,18 +331,36 @@ impl Look<'_> {
     }
 
     /// What plans rest on, or why nothing is planned (with the ledger that was found).
-    async fn ground(&self, mailboxes: &Mailboxes) -> Result<Result<Ground, (Stall, Option<LedgerIdentity>)>, ReconcileError> {
+    async fn ground(
+        &self,
+        mailboxes: &Mailboxes,
+    ) -> Result<Result<Ground, (Stall, Option<LedgerIdentity>)>, ReconcileError> {
         use crds::conditions::reasons::{INVALID_SPEC, LEDGER_MISMATCH};
         let spec = &self.processor.spec;
         let ledger = match mailboxes.ledger_identity().await {
             Ok(ledger) => ledger,
             Err(error @ ObserveError::Ledger { .. }) => {
-                return Ok(Err((Stall { reason: LEDGER_MISMATCH, message: error.to_string() }, None)));
+                return Ok(Err((
+                    Stall {
+                        reason: LEDGER_MISMATCH,
+                        message: error.to_string(),
+                    },
+                    None,
+                )));
             }
             Err(source) => return Err(ReconcileError::Mailbox { source }),
         };
-        let remembered = self.processor.status.as_ref().and_then(|status| status.ledger_id.as_deref());
-        let stall = report::check_ledger(ledger.as_ref(), remembered, &spec.instance, parameters::share(spec.share));
+        let remembered = self
+            .processor
+            .status
+            .as_ref()
+            .and_then(|status| status.ledger_id.as_deref());
+        let stall = report::check_ledger(
+            ledger.as_ref(),
+            remembered,
+            &spec.instance,
+            parameters::share(spec.share),
+        );
         if let Some(stall) = stall {
             return Ok(Err((stall, ledger)));
         }
@@ -305,22 +370,53 @@ impl Look<'_> {
                 Ok(start_at) => start_at,
                 Err(error) => {
                     let message = format!("ledger.json: startAt: {error}");
-                    return Ok(Err((Stall { reason: LEDGER_MISMATCH, message }, None)));
+                    return Ok(Err((
+                        Stall {
+                            reason: LEDGER_MISMATCH,
+                            message,
+                        },
+                        None,
+                    )));
                 }
             },
             None => match parameters::default_start(spec, created) {
                 Ok(start_at) => start_at,
-                Err(error) => return Ok(Err((Stall { reason: INVALID_SPEC, message: error.to_string() }, None))),
+                Err(error) => {
+                    return Ok(Err((
+                        Stall {
+                            reason: INVALID_SPEC,
+                            message: error.to_string(),
+                        },
+                        None,
+                    )));
+                }
             },
         };
         Ok(match Schedule::of(spec, start_at, &self.context.timing) {
-            Ok(schedule) => Ok(Ground { ledger, start_at, schedule }),
-            Err(error) => Err((Stall { reason: INVALID_SPEC, message: error.to_string() }, ledger)),
+            Ok(schedule) => Ok(Ground {
+                ledger,
+                start_at,
+                schedule,
+            }),
+            Err(error) => Err((
+                Stall {
+                    reason: INVALID_SPEC,
+                    message: error.to_string(),
+                },
+                ledger,
+            )),
         })
     }
 
-    async fn inventory(&self, mailboxes: &Mailboxes, schedule: &Schedule, memory: &mut Memory) -> Result<Inventory, ReconcileError> {
-        let due = memory.rebuilt.is_none_or(|rebuilt| self.now.duration_since(rebuilt) >= REBUILD_EVERY);
+    async fn inventory(
+        &self,
+        mailboxes: &Mailboxes,
+        schedule: &Schedule,
+        memory: &mut Memory,
+    ) -> Result<Inventory, ReconcileError> {
+        let due = memory
+            .rebuilt
+            .is_none_or(|rebuilt| self.now.duration_since(rebuilt) >= REBUILD_EVERY);
         let oldest_open = memory.oldest_open.filter(|_| !due);
         let from = schedule.listing_start(oldest_open, self.now);
         let listings = mailboxes.listings(from, &schedule.aggregations, &mut memory.ledger, &self.context.metrics);
@@ -342,11 +438,16 @@ impl Look<'_> {
     ) -> Result<(), ReconcileError> {
         let (context, (namespace, name)) = (self.context, self.key);
         let (processor, schedule, timing) = (self.processor, &ground.schedule, &context.timing);
-        let batches = cluster::batches(&context.client, namespace, name, &context.metrics).await.context(ClusterSnafu)?;
-        let windows = cluster::windows(&context.client, namespace, name, &context.metrics).await.context(ClusterSnafu)?;
+        let batches = cluster::batches(&context.client, namespace, name, &context.metrics)
+            .await
+            .context(ClusterSnafu)?;
+        let windows = cluster::windows(&context.client, namespace, name, &context.metrics)
+            .await
+            .context(ClusterSnafu)?;
         let unfinished: Vec<_> = jobs.iter().filter(|view| !view.is_finished()).collect();
         let own = memory::Usage::of(unfinished.iter().map(|view| view.pods_wanted()));
-        let (intake_jobs, aggregate_jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|view| view.stage() == Some(Stage::Intake));
+        let (intake_jobs, aggregate_jobs): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|view| view.stage() == Some(Stage::Intake));
 
         // Held until what is planned is counted: two processors must not plan into the same room.
         let mut usage = context.memories.usage().await;
@@ -409,8 +510,13 @@ impl Look<'_> {
     }
 
     fn measure(&self, inventory: &Inventory, findings: &Findings) {
-        let open = inventory.windows.values().filter(|window| window.planned.is_none() && window.finished.is_none());
-        let waiting = open.flat_map(|window| window.batches.values()).filter(|batch| !batch.is_done());
+        let open = inventory
+            .windows
+            .values()
+            .filter(|window| window.planned.is_none() && window.finished.is_none());
+        let waiting = open
+            .flat_map(|window| window.batches.values())
+            .filter(|batch| !batch.is_done());
         let oldest = waiting.filter_map(|batch| batch.signed).min();
         let age = oldest.map_or(0, |signed| self.now.duration_since(signed).as_secs().max(0));
         self.context.metrics.counted(self.key, age, findings.counts.as_ref());
@@ -419,14 +525,35 @@ impl Look<'_> {
     /// Tries the admission policies from time to time; `None`: not known.
     async fn guard(&self, memory: &mut Memory) -> Option<Verdict> {
         let due = memory.guard.as_ref().is_none_or(|(tried, verdict)| {
-            let every = if verdict.status == Some(true) { GUARD_EVERY } else { GUARD_RETRY };
+            let every = if verdict.status == Some(true) {
+                GUARD_EVERY
+            } else {
+                GUARD_RETRY
+            };
             self.now.duration_since(*tried) >= every
         });
         if due {
-            let item = IntakeItem { aggregation: "probe".into(), time: "2000/01/01/00/00".into(), uuid: Uuid::nil(), take_anyway: false };
-            let planned = PlannedJob { work: Work::Intake(vec![vec![item]]), parallelism: 1, attempt: 0, canary: false };
+            let item = IntakeItem {
+                aggregation: "probe".into(),
+                time: "2000/01/01/00/00".into(),
+                uuid: Uuid::nil(),
+                take_anyway: false,
+            };
+            let planned = PlannedJob {
+                work: Work::Intake(vec![vec![item]]),
+                parallelism: 1,
+                attempt: 0,
+                canary: false,
+            };
             let (_, job) = self.actor().build(&planned, "prio-operator-guard-probe");
-            match guard::probe(&self.context.client, &self.context.settings.policies, self.processor, &job).await {
+            match guard::probe(
+                &self.context.client,
+                &self.context.settings.policies,
+                self.processor,
+                &job,
+            )
+            .await
+            {
                 Ok(verdict) => memory.guard = Some((self.now, verdict)),
                 Err(error) => tracing::warn!(%error, "the admission policies could not be tried"),
             }
@@ -447,7 +574,10 @@ impl Look<'_> {
             Err(source) => return Err(ReconcileError::Cluster { source }),
         };
         if written && let Some((reason, message)) = news(before, &after) {
-            self.context.events.publish(self.processor, true, &reason, "Reconcile", &message).await;
+            self.context
+                .events
+                .publish(self.processor, true, &reason, "Reconcile", &message)
+                .await;
         }
         Ok(())
     }
@@ -469,9 +599,17 @@ fn spec_of(processor: &DataShareProcessor) -> &crds::DataShareProcessorSpec {
 
 /// What an Event should tell: `Ready` became False, or is False for another reason than before.
 fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Option<(String, String)> {
-    let ready = |status: &DataShareProcessorStatus| status.conditions.iter().find(|condition| condition.type_ == READY).cloned();
+    let ready = |status: &DataShareProcessorStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == READY)
+            .cloned()
+    };
     let now = ready(after).filter(|ready| ready.status == "False")?;
-    let same = before.and_then(ready).is_some_and(|then| then.status == now.status && then.reason == now.reason);
+    let same = before
+        .and_then(ready)
+        .is_some_and(|then| then.status == now.status && then.reason == now.reason);
     (!same && now.reason != crds::conditions::reasons::SUSPENDED).then_some((now.reason, now.message))
 }
 
@@ -491,14 +629,20 @@ mod tests {
     #[test]
     fn failures_are_tried_again_later_and_later() {
         let of = |tick, failures| backoff(Duration::from_secs(tick), failures).as_secs();
-        assert_eq!([of(10, 1), of(10, 2), of(10, 3), of(10, 4), of(10, 100)], [10, 20, 40, 60, 60]);
+        assert_eq!(
+            [of(10, 1), of(10, 2), of(10, 3), of(10, 4), of(10, 100)],
+            [10, 20, 40, 60, 60]
+        );
         assert_eq!([of(2, 1), of(2, 5), of(300, 9)], [2, 32, 300]);
     }
 
     #[test]
     fn an_event_is_told_once_for_each_trouble() {
         let status = |listed: Result<(), String>| {
-            let findings = Findings { listed: Some(listed), ..Findings::default() };
+            let findings = Findings {
+                listed: Some(listed),
+                ..Findings::default()
+            };
             report::status(None, &findings, 1, Timestamp::UNIX_EPOCH)
         };
         let (bad, pending) = (status(Err("no".into())), status(Ok(())));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use facilitator_core::formats::ledger::{
-    DELIVERED, LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, PLANS, REJECTED, RELEASED, REPORTS, RESULTS, Rejected,
-    WindowResult,
+    DELIVERED, LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, PLANS, REJECTED, RELEASED, REPORTS, RESULTS,
+    Rejected, WindowResult,
 };
 use facilitator_core::formats::names::{AggregationId, BatchTime};
 use facilitator_core::formats::work::Report;
@@ -69,7 +69,11 @@ impl Mailboxes {
     /// # Errors
     /// [`ObserveError::Listing`] for a URL that is malformed or that this build has no backend for.
     pub fn open(mailboxes: &crds::processor::Mailboxes) -> Result<Self, ObserveError> {
-        let open = |mailbox, url: &str| MailboxUrl::parse(url).and_then(|url| open_mailbox(&url)).context(ListingSnafu { mailbox });
+        let open = |mailbox, url: &str| {
+            MailboxUrl::parse(url)
+                .and_then(|url| open_mailbox(&url))
+                .context(ListingSnafu { mailbox })
+        };
         Ok(Self {
             ingestion: open("ingestion", &mailboxes.ingestion.url)?,
             peer_validation: open("peer-validation", &mailboxes.peer_validation.url)?,
@@ -80,7 +84,11 @@ impl Mailboxes {
     /// From mailboxes that are open.
     #[must_use]
     pub fn of(ingestion: Arc<dyn Mailbox>, peer_validation: Arc<dyn Mailbox>, ledger: Arc<dyn Mailbox>) -> Self {
-        Self { ingestion, peer_validation, ledger }
+        Self {
+            ingestion,
+            peer_validation,
+            ledger,
+        }
     }
 
     /// Reads `ledger.json`; `None` where it isn't there yet.
@@ -92,7 +100,12 @@ impl Mailboxes {
         let bytes = match self.ledger.read(&key, LedgerIdentity::MAX_BYTES).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == MailboxErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ObserveError::Listing { mailbox: "ledger", source }),
+            Err(source) => {
+                return Err(ObserveError::Listing {
+                    mailbox: "ledger",
+                    source,
+                });
+            }
         };
         LedgerIdentity::from_bytes(&key, &bytes).map(Some).context(LedgerSnafu)
     }
@@ -105,10 +118,22 @@ impl Mailboxes {
         if let Some(reports) = cache.reports.get(job) {
             return Ok(reports.clone());
         }
-        let request = ListRequest { prefix: format!("{REPORTS}/{job}/"), ..ListRequest::default() };
-        let page = self.ledger.list_all(&request).await.context(ListingSnafu { mailbox: "ledger" })?;
+        let request = ListRequest {
+            prefix: format!("{REPORTS}/{job}/"),
+            ..ListRequest::default()
+        };
+        let page = self
+            .ledger
+            .list_all(&request)
+            .await
+            .context(ListingSnafu { mailbox: "ledger" })?;
         let keys = page.objects.into_iter().map(|meta| meta.key);
-        let reports: Vec<Report> = self.read_all(keys).await?.into_iter().map(|(_, report)| report).collect();
+        let reports: Vec<Report> = self
+            .read_all(keys)
+            .await?
+            .into_iter()
+            .map(|(_, report)| report)
+            .collect();
         cache.reports.insert(job.to_owned(), reports.clone());
         Ok(reports)
     }
@@ -125,24 +150,38 @@ impl Mailboxes {
         cache: &mut LedgerCache,
         metrics: &Metrics,
     ) -> Result<Listings, ObserveError> {
-        let range = Range { from: BatchTime::from_timestamp(from), aggregations };
+        let range = Range {
+            from: BatchTime::from_timestamp(from),
+            aggregations,
+        };
         let ledger = measured("ledger", metrics, range.ledger(self.ledger.as_ref())).await?;
         let ingestion = measured("ingestion", metrics, range.batches(self.ingestion.as_ref())).await?;
-        let peer_validation = measured("peer-validation", metrics, range.batches(self.peer_validation.as_ref())).await?;
+        let peer_validation =
+            measured("peer-validation", metrics, range.batches(self.peer_validation.as_ref())).await?;
         self.read_new(&ledger, cache).await?;
         let names: BTreeSet<&str> = ledger.iter().map(|listed| listed.name.as_str()).collect();
         cache.rejections.retain(|name, _| names.contains(name.as_str()));
         cache.results.retain(|name, _| names.contains(name.as_str()));
         let (rejections, results) = (cache.rejections.clone(), cache.results.clone());
-        Ok(Listings { ingestion, peer_validation, ledger, rejections, results })
+        Ok(Listings {
+            ingestion,
+            peer_validation,
+            ledger,
+            rejections,
+            results,
+        })
     }
 
     /// Reads refusals and results that weren't read before.
     async fn read_new(&self, ledger: &[Listed], cache: &mut LedgerCache) -> Result<(), ObserveError> {
         let unread = |folder: &str, known: &dyn Fn(&str) -> bool| {
             let prefix = format!("{folder}/");
-            let names = ledger.iter().filter(|listed| listed.name.starts_with(&prefix) && !known(&listed.name));
-            names.filter_map(|listed| ObjectKey::parse(listed.name.clone()).ok()).collect::<Vec<_>>()
+            let names = ledger
+                .iter()
+                .filter(|listed| listed.name.starts_with(&prefix) && !known(&listed.name));
+            names
+                .filter_map(|listed| ObjectKey::parse(listed.name.clone()).ok())
+                .collect::<Vec<_>>()
         };
         let rejected = unread(REJECTED, &|name| cache.rejections.contains_key(name));
         let results = unread(RESULTS, &|name| cache.results.contains_key(name));
@@ -158,7 +197,10 @@ impl Mailboxes {
     ) -> Result<Vec<(String, T)>, ObserveError> {
         let reads: Vec<_> = keys.into_iter().map(|key| self.read::<T>(key).boxed()).collect();
         let read: Vec<(ObjectKey, Option<T>)> = stream::iter(reads).buffered(READS).try_collect().await?;
-        Ok(read.into_iter().filter_map(|(key, object)| Some((key.into_string(), object?))).collect())
+        Ok(read
+            .into_iter()
+            .filter_map(|(key, object)| Some((key.into_string(), object?)))
+            .collect())
     }
 
     /// `None`: gone since it was listed, or not what belongs there, which is logged.
@@ -167,7 +209,12 @@ impl Mailboxes {
             Ok(bytes) => T::from_bytes(&key, &bytes).map_err(|error| error.to_string()),
             Err(error) if error.kind() == MailboxErrorKind::NotFound => return Ok((key, None)),
             Err(error) if error.kind() == MailboxErrorKind::TooLarge => Err(error.to_string()),
-            Err(source) => return Err(ObserveError::Listing { mailbox: "ledger", source }),
+            Err(source) => {
+                return Err(ObserveError::Listing {
+                    mailbox: "ledger",
+                    source,
+                });
+            }
         };
         match read {
             Ok(object) => Ok((key, Some(object))),
@@ -188,7 +235,10 @@ async fn measured(
     let begun = Instant::now();
     let listed = listing.await;
     let labels = MailboxLabels { mailbox };
-    metrics.listing_seconds.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+    metrics
+        .listing_seconds
+        .get_or_create(&labels)
+        .observe(begun.elapsed().as_secs_f64());
     listed.context(ListingSnafu { mailbox }).inspect_err(|_| {
         metrics.listing_errors.get_or_create(&labels).inc();
     })
@@ -216,7 +266,11 @@ impl Range<'_> {
     async fn ledger(&self, mailbox: &dyn Mailbox) -> Result<Vec<Listed>, MailboxError> {
         let mut listed = Vec::new();
         for kind in [DELIVERED, REJECTED, PLANS, RELEASED, RESULTS] {
-            let label = if matches!(kind, DELIVERED | REJECTED) { BatchTime::to_path } else { BatchTime::to_compact };
+            let label = if matches!(kind, DELIVERED | REJECTED) {
+                BatchTime::to_path
+            } else {
+                BatchTime::to_compact
+            };
             for folder in self.folders(mailbox, &format!("{kind}/"), &mut listed).await? {
                 self.names(mailbox, folder, label, &mut listed).await?;
             }
@@ -225,10 +279,24 @@ impl Range<'_> {
     }
 
     /// The aggregations' folders under `prefix`; objects beside them go to `listed`.
-    async fn folders(&self, mailbox: &dyn Mailbox, prefix: &str, listed: &mut Vec<Listed>) -> Result<Vec<String>, MailboxError> {
-        let request = ListRequest { prefix: prefix.to_owned(), folders: true, ..ListRequest::default() };
+    async fn folders(
+        &self,
+        mailbox: &dyn Mailbox,
+        prefix: &str,
+        listed: &mut Vec<Listed>,
+    ) -> Result<Vec<String>, MailboxError> {
+        let request = ListRequest {
+            prefix: prefix.to_owned(),
+            folders: true,
+            ..ListRequest::default()
+        };
         let page = mailbox.list_all(&request).await?;
-        listed.extend(page.objects.into_iter().filter(|meta| meta.key.as_str() != LEDGER_OBJECT).map(of));
+        listed.extend(
+            page.objects
+                .into_iter()
+                .filter(|meta| meta.key.as_str() != LEDGER_OBJECT)
+                .map(of),
+        );
         let takes = |folder: &String| {
             let name = folder.strip_prefix(prefix).unwrap_or(folder).trim_end_matches('/');
             AggregationId::parse(name).is_ok() && (self.aggregations.is_empty() || self.aggregations.contains(name))
@@ -245,14 +313,21 @@ impl Range<'_> {
     ) -> Result<(), MailboxError> {
         // The label itself is no name but the beginning of the first one that is wanted.
         let start_after = self.from.map(|from| format!("{folder}{}", label(from)));
-        let request = ListRequest { prefix: folder, start_after, ..ListRequest::default() };
+        let request = ListRequest {
+            prefix: folder,
+            start_after,
+            ..ListRequest::default()
+        };
         listed.extend(mailbox.list_all(&request).await?.objects.into_iter().map(of));
         Ok(())
     }
 }
 
 fn of(meta: mailbox::ObjectMeta) -> Listed {
-    Listed { name: meta.key.into_string(), stored: meta.modified }
+    Listed {
+        name: meta.key.into_string(),
+        stored: meta.modified,
+    }
 }
 
 #[cfg(test)]
@@ -286,17 +361,49 @@ mod tests {
         let (ingestion, _, ledger, mailboxes) = three();
         let (old, first, later) = ("2026/11/20/07/59", "2026/11/20/08/00", "2026/11/21/00/00");
         let batch = |time: &str| format!("agg/{time}/{UUID}.batch");
-        put(&ingestion, &[&batch(old), &batch(first), &batch(later), "stray", &format!("other/{first}/{UUID}.batch")]);
+        put(
+            &ingestion,
+            &[
+                &batch(old),
+                &batch(first),
+                &batch(later),
+                "stray",
+                &format!("other/{first}/{UUID}.batch"),
+            ],
+        );
         let delivered = |time: &str| format!("delivered/agg/{time}/{UUID}");
-        put(&ledger, &["ledger.json", &delivered(old), &delivered(later), "plans/agg/202611200000-202611200800"]);
-        put(&ledger, &["plans/agg/202611200800-202611201600", &format!("records/agg/{first}/{UUID}")]);
+        put(
+            &ledger,
+            &[
+                "ledger.json",
+                &delivered(old),
+                &delivered(later),
+                "plans/agg/202611200000-202611200800",
+            ],
+        );
+        put(
+            &ledger,
+            &[
+                "plans/agg/202611200800-202611201600",
+                &format!("records/agg/{first}/{UUID}"),
+            ],
+        );
         let metrics = Metrics::default();
         let from = "2026-11-20T08:00:00Z".parse().unwrap();
         let only = BTreeSet::from(["agg".to_owned()]);
-        let listings = mailboxes.listings(from, &only, &mut LedgerCache::default(), &metrics).await.unwrap();
+        let listings = mailboxes
+            .listings(from, &only, &mut LedgerCache::default(), &metrics)
+            .await
+            .unwrap();
         assert_eq!(names(&listings.ingestion), ["stray", &batch(first), &batch(later)]);
-        assert_eq!(names(&listings.ledger), [&delivered(later), "plans/agg/202611200800-202611201600"]);
-        let all = mailboxes.listings(from, &BTreeSet::new(), &mut LedgerCache::default(), &metrics).await.unwrap();
+        assert_eq!(
+            names(&listings.ledger),
+            [&delivered(later), "plans/agg/202611200800-202611201600"]
+        );
+        let all = mailboxes
+            .listings(from, &BTreeSet::new(), &mut LedgerCache::default(), &metrics)
+            .await
+            .unwrap();
         assert_eq!(all.ingestion.len(), 4);
     }
 
@@ -313,14 +420,23 @@ mod tests {
         let name = format!("rejected/agg/2026/11/20/08/00/{UUID}");
         let key = ObjectKey::parse(name.clone()).unwrap();
         ledger.replace(&key, good.to_bytes().unwrap());
-        put(&ledger, &["rejected/agg/2026/11/20/08/01/00000000-0000-0000-0000-000000000002"]);
+        put(
+            &ledger,
+            &["rejected/agg/2026/11/20/08/01/00000000-0000-0000-0000-000000000002"],
+        );
         let (mut cache, metrics) = (LedgerCache::default(), Metrics::default());
-        let listings = mailboxes.listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut cache, &metrics).await.unwrap();
+        let listings = mailboxes
+            .listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut cache, &metrics)
+            .await
+            .unwrap();
         assert_eq!(listings.rejections.len(), 1);
         assert_eq!(listings.rejections[&name], good);
         assert_eq!(listings.ledger.len(), 2);
         ledger.remove(&key);
-        let listings = mailboxes.listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut cache, &metrics).await.unwrap();
+        let listings = mailboxes
+            .listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut cache, &metrics)
+            .await
+            .unwrap();
         assert!(listings.rejections.is_empty(), "what is gone is forgotten");
     }
 
@@ -329,10 +445,20 @@ mod tests {
         let (ingestion, _, _, mailboxes) = three();
         ingestion.fail_next(1);
         let metrics = Metrics::default();
-        let listed = mailboxes.listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut LedgerCache::default(), &metrics).await;
+        let listed = mailboxes
+            .listings(
+                Timestamp::UNIX_EPOCH,
+                &BTreeSet::new(),
+                &mut LedgerCache::default(),
+                &metrics,
+            )
+            .await;
         assert!(listed.unwrap_err().to_string().contains("ingestion"));
         let text = metrics.encode(Timestamp::UNIX_EPOCH).unwrap();
-        assert!(text.contains("mailbox_listing_errors_total{mailbox=\"ingestion\"} 1"), "{text}");
+        assert!(
+            text.contains("mailbox_listing_errors_total{mailbox=\"ingestion\"} 1"),
+            "{text}"
+        );
     }
 
     #[tokio::test]
@@ -340,6 +466,9 @@ mod tests {
         let (_, _, ledger, mailboxes) = three();
         assert_eq!(mailboxes.ledger_identity().await.unwrap(), None);
         put(&ledger, &["ledger.json"]);
-        assert!(matches!(mailboxes.ledger_identity().await, Err(ObserveError::Ledger { .. })));
+        assert!(matches!(
+            mailboxes.ledger_identity().await,
+            Err(ObserveError::Ledger { .. })
+        ));
     }
 }

@@ -6,7 +6,8 @@ use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
 use crds::processor::{InlineParty, Share as SpecShare, ValidationFormat as SpecFormat};
 use crds::{DataShareProcessor, DataShareProcessorSpec};
 use facilitator_core::formats::work::{
-    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share, ValidationFormat, WindowParameters,
+    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share, ValidationFormat,
+    WindowParameters,
 };
 use facilitator_core::window::{Window, WindowError};
 use jiff::Timestamp;
@@ -60,12 +61,18 @@ pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start
             SpecFormat::SingleObject => ValidationFormat::SingleObject,
         },
         packet_decryption_keys: u32::try_from(spec.keys.packet_decryption.len()).unwrap_or(u32::MAX),
-        windows: WindowParameters { period_seconds: spec.windows.period_seconds, min_clients: spec.windows.min_clients },
+        windows: WindowParameters {
+            period_seconds: spec.windows.period_seconds,
+            min_clients: spec.windows.min_clients,
+        },
     }
 }
 
 fn keys(party: &InlineParty) -> Vec<PublicKeyParameter> {
-    let of = |key: &crds::processor::PublicKey| PublicKeyParameter { id: key.id.clone(), public_key: key.public_key.clone() };
+    let of = |key: &crds::processor::PublicKey| PublicKeyParameter {
+        id: key.id.clone(),
+        public_key: key.public_key.clone(),
+    };
     party.batch_signing_keys.iter().map(of).collect()
 }
 
@@ -126,7 +133,10 @@ pub fn agreement_digest(spec: &DataShareProcessorSpec) -> String {
         .iter()
         .map(|entry| {
             // The same instant may be written with another offset.
-            let instant = entry.cutoff.parse::<Timestamp>().map_or_else(|_| entry.cutoff.clone(), |time| time.to_string());
+            let instant = entry
+                .cutoff
+                .parse::<Timestamp>()
+                .map_or_else(|_| entry.cutoff.clone(), |time| time.to_string());
             (entry.aggregation.as_str(), entry.start.as_str(), instant)
         })
         .collect();
@@ -156,8 +166,13 @@ pub fn default_start(spec: &DataShareProcessorSpec, created: Timestamp) -> Resul
     if let Some(text) = &spec.windows.start_at {
         return text.parse().map_err(|source| StartError::Time { source });
     }
-    let window = Window::holding(created, spec.windows.period_seconds).map_err(|source| StartError::Period { source })?;
-    Ok(if window.start() == created { created } else { window.end() })
+    let window =
+        Window::holding(created, spec.windows.period_seconds).map_err(|source| StartError::Period { source })?;
+    Ok(if window.start() == created {
+        created
+    } else {
+        window.end()
+    })
 }
 
 /// Why a spec says no start.
@@ -196,11 +211,24 @@ mod tests {
         assert_ne!(first.name_any(), of(&changed, None).name_any());
         changed = processor.clone();
         changed.spec.windows.history_days += 1;
-        assert_eq!(first.name_any(), of(&changed, None).name_any(), "what pods don't need doesn't change them");
+        assert_eq!(
+            first.name_any(),
+            of(&changed, None).name_any(),
+            "what pods don't need doesn't change them"
+        );
         let content = &first.data.as_ref().unwrap()["parameters.json"];
         let read: Parameters = serde_json::from_str(content).unwrap();
-        assert_eq!((read.instance.as_str(), read.start_at.as_str()), ("example", "2026-11-20T00:00:00Z"));
-        assert_eq!((first.immutable, first.metadata.owner_references.unwrap()[0].uid.as_str()), (Some(true), "uid-1"));
+        assert_eq!(
+            (read.instance.as_str(), read.start_at.as_str()),
+            ("example", "2026-11-20T00:00:00Z")
+        );
+        assert_eq!(
+            (
+                first.immutable,
+                first.metadata.owner_references.unwrap()[0].uid.as_str()
+            ),
+            (Some(true), "uid-1")
+        );
     }
 
     #[test]
@@ -211,9 +239,15 @@ mod tests {
             cutoff: cutoff.into(),
         };
         let mut ours = example::processor().spec;
-        ours.windows.cutoffs = vec![cutoff("202611200000", "2026-11-21T00:00:00Z"), cutoff("202611210000", "2026-11-22T00:00:00Z")];
+        ours.windows.cutoffs = vec![
+            cutoff("202611200000", "2026-11-21T00:00:00Z"),
+            cutoff("202611210000", "2026-11-22T00:00:00Z"),
+        ];
         let mut theirs = ours.clone();
-        theirs.windows.cutoffs = vec![cutoff("202611210000", "2026-11-22T01:00:00+01:00"), cutoff("202611200000", "2026-11-21T00:00:00Z")];
+        theirs.windows.cutoffs = vec![
+            cutoff("202611210000", "2026-11-22T01:00:00+01:00"),
+            cutoff("202611200000", "2026-11-21T00:00:00Z"),
+        ];
         theirs.windows.start_at = Some("2020-01-01T00:00:00Z".into());
         theirs.windows.history_days = 1;
         theirs.share = SpecShare::Second;
@@ -227,11 +261,25 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let mut spec = example::processor().spec;
         (spec.windows.period_seconds, spec.windows.start_at) = (28_800, None);
-        assert_eq!(default_start(&spec, at("2026-11-20T09:30:00Z")).unwrap(), at("2026-11-20T16:00:00Z"));
-        assert_eq!(default_start(&spec, at("2026-11-20T08:00:00Z")).unwrap(), at("2026-11-20T08:00:00Z"));
+        assert_eq!(
+            default_start(&spec, at("2026-11-20T09:30:00Z")).unwrap(),
+            at("2026-11-20T16:00:00Z")
+        );
+        assert_eq!(
+            default_start(&spec, at("2026-11-20T08:00:00Z")).unwrap(),
+            at("2026-11-20T08:00:00Z")
+        );
         spec.windows.start_at = Some("2020-01-01T00:00:00Z".into());
-        assert_eq!(default_start(&spec, at("2026-11-20T09:30:00Z")).unwrap(), at("2020-01-01T00:00:00Z"));
+        assert_eq!(
+            default_start(&spec, at("2026-11-20T09:30:00Z")).unwrap(),
+            at("2020-01-01T00:00:00Z")
+        );
         spec.windows.start_at = Some("yesterday".into());
-        assert!(default_start(&spec, at("2026-11-20T09:30:00Z")).unwrap_err().to_string().contains("startAt"));
+        assert!(
+            default_start(&spec, at("2026-11-20T09:30:00Z"))
+                .unwrap_err()
+                .to_string()
+                .contains("startAt")
+        );
     }
 }

@@ -46,7 +46,12 @@ pub struct Findings {
 
 /// The status that follows; `before` is the one that is there.
 #[must_use]
-pub fn status(before: Option<&DataShareProcessorStatus>, findings: &Findings, generation: i64, now: Timestamp) -> DataShareProcessorStatus {
+pub fn status(
+    before: Option<&DataShareProcessorStatus>,
+    findings: &Findings,
+    generation: i64,
+    now: Timestamp,
+) -> DataShareProcessorStatus {
     let mut status = before.cloned().unwrap_or_default();
     let generation = Some(generation);
     let mut set = |verdict: &Verdict| set_condition(&mut status.conditions, verdict, generation, now);
@@ -55,8 +60,18 @@ pub fn status(before: Option<&DataShareProcessorStatus>, findings: &Findings, ge
         None => Verdict::new(STALLED, Some(false), reasons::OK, "Nothing needs to be changed."),
     });
     match &findings.listed {
-        Some(Ok(())) => set(&Verdict::new(MAILBOXES_LISTED, Some(true), reasons::OK, "All mailboxes were listed.")),
-        Some(Err(error)) => set(&Verdict::new(MAILBOXES_LISTED, Some(false), reasons::LISTING_FAILED, error)),
+        Some(Ok(())) => set(&Verdict::new(
+            MAILBOXES_LISTED,
+            Some(true),
+            reasons::OK,
+            "All mailboxes were listed.",
+        )),
+        Some(Err(error)) => set(&Verdict::new(
+            MAILBOXES_LISTED,
+            Some(false),
+            reasons::LISTING_FAILED,
+            error,
+        )),
         None => {}
     }
     if let Some(workers) = &findings.workers {
@@ -71,7 +86,9 @@ pub fn status(before: Option<&DataShareProcessorStatus>, findings: &Findings, ge
     let ready = readiness(findings, &status);
     set_condition(&mut status.conditions, &ready, generation, now);
     // The most asked first.
-    status.conditions.sort_by_key(|condition| (condition.type_ != READY, condition.type_ != STALLED));
+    status
+        .conditions
+        .sort_by_key(|condition| (condition.type_ != READY, condition.type_ != STALLED));
     status.observed_generation = generation;
     // A ledger that is another's is not remembered: the one of before may come back.
     if let Some(ledger) = findings.ledger.as_ref().filter(|_| findings.stall.is_none()) {
@@ -96,7 +113,10 @@ fn on_time(overdue: &[WindowId]) -> Verdict {
         1 => String::new(),
         count => format!(" and {} more", count - 1),
     };
-    let message = format!("Window {}{others} should be summed by now: look at its AggregationWindow.", first.path());
+    let message = format!(
+        "Window {}{others} should be summed by now: look at its AggregationWindow.",
+        first.path()
+    );
     Verdict::new(WINDOWS_ON_TIME, Some(false), reasons::WINDOW_OVERDUE, message)
 }
 
@@ -113,16 +133,28 @@ fn readiness(findings: &Findings, status: &DataShareProcessorStatus) -> Verdict 
         let condition = status.conditions.iter().find(|condition| condition.type_ == needed);
         match (condition_is_true(&status.conditions, needed), condition) {
             (Some(true), _) => {}
-            (Some(false), Some(condition)) => return Verdict::new(READY, Some(false), &condition.reason, &condition.message),
+            (Some(false), Some(condition)) => {
+                return Verdict::new(READY, Some(false), &condition.reason, &condition.message);
+            }
             _ => return Verdict::new(READY, None, reasons::PENDING, format!("{needed} is not known yet.")),
         }
     }
-    Verdict::new(READY, Some(true), reasons::OK, "Mailboxes are listed, workers start, no window is overdue.")
+    Verdict::new(
+        READY,
+        Some(true),
+        reasons::OK,
+        "Mailboxes are listed, workers start, no window is overdue.",
+    )
 }
 
 /// Compares the ledger that is there with the one that the status remembers and with the spec.
 #[must_use]
-pub fn check_ledger(found: Option<&LedgerIdentity>, remembered: Option<&str>, instance: &str, share: Share) -> Option<Stall> {
+pub fn check_ledger(
+    found: Option<&LedgerIdentity>,
+    remembered: Option<&str>,
+    instance: &str,
+    share: Share,
+) -> Option<Stall> {
     let Some(found) = found else {
         return remembered.map(|id| Stall {
             reason: reasons::LEDGER_GONE,
@@ -133,13 +165,23 @@ pub fn check_ledger(found: Option<&LedgerIdentity>, remembered: Option<&str>, in
         });
     };
     let problem = if found.instance != instance || found.share != share {
-        format!("The ledger belongs to instance {} with share {:?}, this is {instance} with share {share:?}", found.instance, found.share)
+        format!(
+            "The ledger belongs to instance {} with share {:?}, this is {instance} with share {share:?}",
+            found.instance, found.share
+        )
     } else if remembered.is_some_and(|id| id.parse::<Uuid>().ok() != Some(found.id)) {
-        format!("The ledger is {}, the one used so far was {}", found.id, remembered.unwrap_or_default())
+        format!(
+            "The ledger is {}, the one used so far was {}",
+            found.id,
+            remembered.unwrap_or_default()
+        )
     } else {
         return None;
     };
-    Some(Stall { reason: reasons::LEDGER_MISMATCH, message: format!("{problem}. Correct mailboxes.ledger or bring the ledger back.") })
+    Some(Stall {
+        reason: reasons::LEDGER_MISMATCH,
+        message: format!("{problem}. Correct mailboxes.ledger or bring the ledger back."),
+    })
 }
 
 #[cfg(test)]
@@ -149,7 +191,13 @@ mod tests {
 
     fn identity(id: u128, instance: &str, share: Share) -> LedgerIdentity {
         let start_at = "2026-11-20T00:00:00Z".to_owned();
-        LedgerIdentity { revision: 1, id: Uuid::from_u128(id), instance: instance.to_owned(), share, start_at }
+        LedgerIdentity {
+            revision: 1,
+            id: Uuid::from_u128(id),
+            instance: instance.to_owned(),
+            share,
+            start_at,
+        }
     }
 
     #[test]
@@ -162,8 +210,16 @@ mod tests {
             (Some(&ours), None, None),
             (Some(&ours), Some(&one), None),
             (Some(&ours), Some(&two), Some(reasons::LEDGER_MISMATCH)),
-            (Some(&identity(1, "them", Share::First)), Some(&one), Some(reasons::LEDGER_MISMATCH)),
-            (Some(&identity(1, "us", Share::Second)), None, Some(reasons::LEDGER_MISMATCH)),
+            (
+                Some(&identity(1, "them", Share::First)),
+                Some(&one),
+                Some(reasons::LEDGER_MISMATCH),
+            ),
+            (
+                Some(&identity(1, "us", Share::Second)),
+                None,
+                Some(reasons::LEDGER_MISMATCH),
+            ),
         ]
         .map(|(found, remembered, expected)| (found.cloned(), remembered.cloned(), expected));
         for (found, remembered, expected) in table {
@@ -198,22 +254,48 @@ mod tests {
         let expected = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
         assert_eq!(of(|_| {}), expected("True", reasons::OK));
         assert_eq!(of(|f| f.suspended = true), expected("False", reasons::SUSPENDED));
-        assert_eq!(of(|f| f.listed = Some(Err("no".into()))), expected("False", reasons::LISTING_FAILED));
+        assert_eq!(
+            of(|f| f.listed = Some(Err("no".into()))),
+            expected("False", reasons::LISTING_FAILED)
+        );
         assert_eq!(of(|f| f.workers = None), expected("Unknown", reasons::PENDING));
-        let refused = |f: &mut Findings| f.workers = Some(Verdict::new(WORKERS_READY, Some(false), reasons::QUOTA_EXCEEDED, "full"));
+        let refused = |f: &mut Findings| {
+            f.workers = Some(Verdict::new(
+                WORKERS_READY,
+                Some(false),
+                reasons::QUOTA_EXCEEDED,
+                "full",
+            ))
+        };
         assert_eq!(of(refused), expected("False", reasons::QUOTA_EXCEEDED));
-        let unguarded = |f: &mut Findings| f.guarded = Some(Verdict::new("AdmissionGuarded", Some(false), reasons::POLICY_MISSING, ""));
+        let unguarded = |f: &mut Findings| {
+            f.guarded = Some(Verdict::new(
+                "AdmissionGuarded",
+                Some(false),
+                reasons::POLICY_MISSING,
+                "",
+            ))
+        };
         assert_eq!(of(unguarded), expected("True", reasons::OK));
-        let overdue = |f: &mut Findings| f.overdue = Some(vec![WindowId::parse("agg/202611200000-202611200800").unwrap()]);
+        let overdue =
+            |f: &mut Findings| f.overdue = Some(vec![WindowId::parse("agg/202611200000-202611200800").unwrap()]);
         assert_eq!(of(overdue), expected("False", reasons::WINDOW_OVERDUE));
-        let stalled = |f: &mut Findings| f.stall = Some(Stall { reason: reasons::LEDGER_GONE, message: "gone".into() });
+        let stalled = |f: &mut Findings| {
+            f.stall = Some(Stall {
+                reason: reasons::LEDGER_GONE,
+                message: "gone".into(),
+            })
+        };
         assert_eq!(of(stalled), expected("False", reasons::LEDGER_GONE));
     }
 
     #[test]
     fn a_second_look_that_finds_the_same_changes_nothing() {
         let first = status(None, &good(), 1, Timestamp::from_second(1).unwrap());
-        assert_eq!(status(Some(&first), &good(), 1, Timestamp::from_second(9).unwrap()), first);
+        assert_eq!(
+            status(Some(&first), &good(), 1, Timestamp::from_second(9).unwrap()),
+            first
+        );
     }
 
     #[test]
@@ -222,7 +304,10 @@ mod tests {
         findings.ledger = Some(identity(1, "us", Share::First));
         let before = status(None, &findings, 1, Timestamp::UNIX_EPOCH);
         findings.ledger = Some(identity(2, "us", Share::First));
-        findings.stall = Some(Stall { reason: reasons::LEDGER_MISMATCH, message: String::new() });
+        findings.stall = Some(Stall {
+            reason: reasons::LEDGER_MISMATCH,
+            message: String::new(),
+        });
         let after = status(Some(&before), &findings, 1, Timestamp::UNIX_EPOCH);
         assert_eq!(after.ledger_id, before.ledger_id);
     }
