@@ -38,10 +38,8 @@ impl Cluster {
             .await?
             .trim()
             .to_owned();
-        let config = Kubeconfig::read_from(&kubeconfig)
-            .with_context(|| format!("{kubeconfig} can't be read"))?;
-        let config =
-            kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        let config = Kubeconfig::read_from(&kubeconfig).with_context(|| format!("{kubeconfig} can't be read"))?;
+        let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         let client = kube::Client::try_from(config)?;
         Ok(Self {
             name: name.to_owned(),
@@ -82,8 +80,7 @@ impl Cluster {
             "-f",
             "-",
         ];
-        self.kubectl_with_input(&arguments, &list.to_string())
-            .await?;
+        self.kubectl_with_input(&arguments, &list.to_string()).await?;
         Ok(())
     }
 
@@ -98,10 +95,7 @@ impl Cluster {
     /// The pods of a namespace with that label selector (empty: all).
     pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        Ok(api
-            .list(&ListParams::default().labels(selector))
-            .await?
-            .items)
+        Ok(api.list(&ListParams::default().labels(selector)).await?.items)
     }
 
     /// Ends a pod at once, as a lost machine would.
@@ -138,11 +132,7 @@ impl Cluster {
 
     /// How a person calls kubectl for this cluster, from any folder, whether or not one is installed.
     pub fn kubectl_command(&self) -> String {
-        format!(
-            "{} --name {} kubectl",
-            script(&self.repository).display(),
-            self.name
-        )
+        format!("{} --name {} kubectl", script(&self.repository).display(), self.name)
     }
 }
 

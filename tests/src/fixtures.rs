@@ -57,8 +57,7 @@ pub fn place(repository: &Path, day: Date, mailboxes: [&Path; 2]) -> Result<Vec<
     let fixtures = folder(repository);
     let text = std::fs::read_to_string(fixtures.join("truth.json"))
         .with_context(|| format!("{} can't be read", fixtures.display()))?;
-    let mut windows: Vec<Truth> =
-        serde_json::from_str(&text).context("truth.json of the fixtures")?;
+    let mut windows: Vec<Truth> = serde_json::from_str(&text).context("truth.json of the fixtures")?;
     let compact = day.strftime("%Y%m%d").to_string();
     let path = day.strftime("%Y/%m/%d").to_string();
     for window in &mut windows {
@@ -71,20 +70,11 @@ pub fn place(repository: &Path, day: Date, mailboxes: [&Path; 2]) -> Result<Vec<
                     .join("ingestion")
                     .join(&window.aggregation)
                     .join(&from);
-                let objects = INGESTION_SUFFIXES.map(|suffix| {
-                    (
-                        suffix,
-                        std::fs::read(source.join(format!("{}{suffix}", batch.id))),
-                    )
-                });
+                let objects = INGESTION_SUFFIXES
+                    .map(|suffix| (suffix, std::fs::read(source.join(format!("{}{suffix}", batch.id)))));
                 for (suffix, bytes) in objects {
-                    let name =
-                        format!("{}/{}/{}{suffix}", window.aggregation, batch.time, batch.id);
-                    put(
-                        mailbox,
-                        &name,
-                        &bytes.with_context(|| format!("fixture {name}"))?,
-                    )?;
+                    let name = format!("{}/{}/{}{suffix}", window.aggregation, batch.time, batch.id);
+                    put(mailbox, &name, &bytes.with_context(|| format!("fixture {name}"))?)?;
                 }
             }
         }
@@ -107,10 +97,7 @@ pub fn put(mailbox: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let part = tempfile::NamedTempFile::new_in(mailbox.parent().unwrap_or(mailbox))?;
     std::fs::write(part.path(), bytes)?;
-    std::fs::set_permissions(
-        part.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o644),
-    )?;
+    std::fs::set_permissions(part.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     part.persist(&path)
         .with_context(|| format!("{} can't be written", path.display()))?;
     Ok(())

@@ -108,10 +108,7 @@ pub async fn wait_delivered(pair: &Pair, expected: &[Expected], limit: Duration)
 async fn trouble(party: &Party) -> Result<String> {
     use crds::conditions::{MAILBOXES_LISTED, WORKERS_READY};
     let processor = party.processor().await?;
-    let conditions = processor
-        .status
-        .map(|status| status.conditions)
-        .unwrap_or_default();
+    let conditions = processor.status.map(|status| status.conditions).unwrap_or_default();
     for kind in [STALLED, MAILBOXES_LISTED, WORKERS_READY] {
         let bad = if kind == STALLED { "True" } else { "False" };
         if condition(&conditions, kind).0 == bad {
@@ -127,9 +124,7 @@ fn whole(count: usize) -> i64 {
 
 /// Sets the same cutoff, that many seconds from now, for the windows at both parties, as they would agree on by mail.
 pub async fn set_cutoffs(pair: &Pair, windows: &[&Truth], seconds: i64) -> Result<Timestamp> {
-    let cutoff = Timestamp::from_second(
-        (Timestamp::now() + SignedDuration::from_secs(seconds)).as_second(),
-    )?;
+    let cutoff = Timestamp::from_second((Timestamp::now() + SignedDuration::from_secs(seconds)).as_second())?;
     for party in &pair.parties {
         let processor = party.processor().await?;
         let mut cutoffs: Vec<Value> = processor
@@ -140,17 +135,11 @@ pub async fn set_cutoffs(pair: &Pair, windows: &[&Truth], seconds: i64) -> Resul
             .map(serde_json::to_value)
             .collect::<Result<_, _>>()?;
         for window in windows {
-            cutoffs.retain(|old| {
-                old["aggregation"] != window.aggregation || old["start"] != window.start
-            });
+            cutoffs.retain(|old| old["aggregation"] != window.aggregation || old["start"] != window.start);
             let cutoff = cutoff.to_string();
-            cutoffs.push(
-                json!({"aggregation": window.aggregation, "start": window.start, "cutoff": cutoff}),
-            );
+            cutoffs.push(json!({"aggregation": window.aggregation, "start": window.start, "cutoff": cutoff}));
         }
-        party
-            .patch(&json!({"spec": {"windows": {"cutoffs": cutoffs}}}))
-            .await?;
+        party.patch(&json!({"spec": {"windows": {"cutoffs": cutoffs}}})).await?;
     }
     Ok(cutoff)
 }
@@ -170,16 +159,9 @@ pub async fn wait_summed(pair: &Pair, truths: &[&Truth], limit: Duration) -> Res
                 let conditions = window_conditions(window);
                 if condition(conditions, AGGREGATED).0 == "True" {
                     summed += 1;
-                } else if matches!(
-                    condition(conditions, READY).1,
-                    "Failed" | "BelowFloor" | "Empty"
-                ) {
+                } else if matches!(condition(conditions, READY).1, "Failed" | "BelowFloor" | "Empty") {
                     let why = message(conditions, READY);
-                    return Ok(Seen::Never(format!(
-                        "{} {}: {why}",
-                        party.name,
-                        truth.name()
-                    )));
+                    return Ok(Seen::Never(format!("{} {}: {why}", party.name, truth.name())));
                 }
             }
             done &= summed == truths.len();

@@ -44,10 +44,7 @@ pub async fn import(cluster: &Cluster) -> Result<Images> {
     let (operator, first) = pack(&cluster.repository, "prio-operator", "operator").await?;
     let (facilitator, second) = pack(&cluster.repository, "facilitator", "facilitator").await?;
     cluster.load(&[first, second]).await?;
-    Ok(Images {
-        operator,
-        facilitator,
-    })
+    Ok(Images { operator, facilitator })
 }
 
 async fn pack(repository: &Path, name: &str, binary: &str) -> Result<(Image, PathBuf)> {

@@ -20,9 +20,7 @@ impl SigningKey {
     /// # Errors
     /// When the key isn't one.
     pub fn public(&self) -> Result<String> {
-        let der = STANDARD
-            .decode(&self.secret)
-            .context("a signing key isn't base64")?;
+        let der = STANDARD.decode(&self.secret).context("a signing key isn't base64")?;
         match der.len().checked_sub(65).map(|at| &der[at..]) {
             Some(point) if point[0] == 4 => Ok(STANDARD.encode(point)),
             _ => bail!("signing key {} has no public point at its end", self.id),
@@ -34,19 +32,14 @@ impl SigningKey {
     /// # Errors
     /// When the key isn't a PKCS#8 P-256 key of the usual form.
     pub fn scalar(&self) -> Result<Vec<u8>> {
-        let der = STANDARD
-            .decode(&self.secret)
-            .context("a signing key isn't base64")?;
+        let der = STANDARD.decode(&self.secret).context("a signing key isn't base64")?;
         let marker = [0x02, 0x01, 0x01, 0x04, 0x20];
         let at = der
             .windows(5)
             .position(|w| w == marker)
             .context("a signing key isn't a PKCS#8 P-256 key")?
             + 5;
-        Ok(der
-            .get(at..at + 32)
-            .context("a signing key is too short")?
-            .to_vec())
+        Ok(der.get(at..at + 32).context("a signing key is too short")?.to_vec())
     }
 }
 
@@ -77,9 +70,7 @@ impl PacketKey {
     }
 
     fn bytes(&self) -> Result<Vec<u8>> {
-        let bytes = STANDARD
-            .decode(&self.secret)
-            .context("a packet key isn't base64")?;
+        let bytes = STANDARD.decode(&self.secret).context("a packet key isn't base64")?;
         if bytes.len() != 97 {
             bail!("packet key {} has {} bytes, not 97", self.id, bytes.len());
         }
@@ -131,8 +122,7 @@ impl KeySet {
     /// # Errors
     /// When `keys.json` isn't of its form.
     pub fn make(fixture_keys: &str) -> Result<Self> {
-        let fixtures: FixtureKeys =
-            serde_json::from_str(fixture_keys).context("keys.json of the fixtures")?;
+        let fixtures: FixtureKeys = serde_json::from_str(fixture_keys).context("keys.json of the fixtures")?;
         let party = |name: &str, fixture: &FixtureParty| PartyKeys {
             signing: fresh_signing_key(&format!("{name}-signing-1")),
             packet: fresh_packet_key(&format!("{name}-packet-1")),
@@ -147,10 +137,7 @@ impl KeySet {
                 id: fixtures.ingestor.key_identifier.clone(),
                 secret: fixtures.ingestor.signing.clone(),
             },
-            parties: [
-                party("first", &fixtures.first),
-                party("second", &fixtures.second),
-            ],
+            parties: [party("first", &fixtures.first), party("second", &fixtures.second)],
         })
     }
 
@@ -163,10 +150,7 @@ impl KeySet {
         for party in &self.parties {
             all.push((party.signing.id.clone(), party.signing.scalar()?));
             all.push((party.packet.id.clone(), party.packet.scalar()?));
-            all.push((
-                party.fixture_packet.id.clone(),
-                party.fixture_packet.scalar()?,
-            ));
+            all.push((party.fixture_packet.id.clone(), party.fixture_packet.scalar()?));
         }
         Ok(all)
     }

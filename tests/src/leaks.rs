@@ -95,12 +95,7 @@ pub async fn search(cluster: &Cluster, scalars: &[(String, Vec<u8>)]) -> Result<
         .parent()
         .context("a kubeconfig has a folder")?;
     files(&run.join("var-log"), "pod logs", &patterns, &mut report)?;
-    files(
-        &run.join("log"),
-        "logs of the cluster",
-        &patterns,
-        &mut report,
-    )?;
+    files(&run.join("log"), "logs of the cluster", &patterns, &mut report)?;
     processes(&patterns, &mut report)?;
     Ok(report)
 }
@@ -129,12 +124,7 @@ async fn objects(cluster: &Cluster, patterns: &Patterns, report: &mut Report) ->
     Ok(())
 }
 
-fn files(
-    folder: &Path,
-    kind: &'static str,
-    patterns: &Patterns,
-    report: &mut Report,
-) -> Result<()> {
+fn files(folder: &Path, kind: &'static str, patterns: &Patterns, report: &mut Report) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Ok(());
     };
@@ -185,20 +175,9 @@ mod tests {
             STANDARD.encode(bytes)
         };
         let hex: String = scalar.iter().map(|b| format!("{b:02X}")).collect();
-        for text in [
-            embedded(0),
-            embedded(1),
-            embedded(65),
-            hex,
-            format!("{scalar:?}"),
-        ] {
+        for text in [embedded(0), embedded(1), embedded(65), hex, format!("{scalar:?}")] {
             let mut report = Report::default();
-            patterns.search(
-                "logs",
-                "x",
-                format!("before {text} after").as_bytes(),
-                &mut report,
-            );
+            patterns.search("logs", "x", format!("before {text} after").as_bytes(), &mut report);
             assert_eq!(
                 report.finds,
                 [Find {

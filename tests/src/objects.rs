@@ -25,9 +25,7 @@ pub type Snapshot = BTreeMap<String, Written>;
 pub fn snapshot(folder: &Path) -> Result<Snapshot> {
     let mut all = Snapshot::new();
     collect(folder, "", &mut all)?;
-    all.retain(|name, _| {
-        !name.starts_with("ingestion-") && !name.contains("/reports/") && !name.contains("/.")
-    });
+    all.retain(|name, _| !name.starts_with("ingestion-") && !name.contains("/reports/") && !name.contains("/."));
     Ok(all)
 }
 

@@ -18,13 +18,7 @@ use crate::keys::{KeySet, PartyKeys};
 /// The user that all pods run as.
 const USER: u32 = 65_532;
 /// The mailboxes of a party, as its pods see them under `/mailboxes`, and as claims.
-pub const MAILBOXES: [&str; 5] = [
-    "ingestion",
-    "peer-validation",
-    "ledger",
-    "outgoing-peer",
-    "portal",
-];
+pub const MAILBOXES: [&str; 5] = ["ingestion", "peer-validation", "ledger", "outgoing-peer", "portal"];
 /// The mailboxes that the operator itself lists.
 const OPERATOR_MAILBOXES: [&str; 3] = ["ingestion", "peer-validation", "ledger"];
 /// The name in sum-part paths of every party here.
@@ -116,8 +110,7 @@ impl Party {
 
     /// All its windows.
     pub async fn windows(&self) -> Result<Vec<AggregationWindow>> {
-        let api: Api<AggregationWindow> =
-            Api::namespaced(self.client.clone(), &self.worker_namespace);
+        let api: Api<AggregationWindow> = Api::namespaced(self.client.clone(), &self.worker_namespace);
         Ok(api.list(&ListParams::default()).await?.items)
     }
 
@@ -147,13 +140,7 @@ pub struct Pair {
 
 impl Pair {
     /// Names and keys; nothing is made yet. `names` are First's and Second's.
-    pub fn new(
-        cluster: &Cluster,
-        names: [&str; 2],
-        folder: &Path,
-        keys: KeySet,
-        settings: Settings,
-    ) -> Self {
+    pub fn new(cluster: &Cluster, names: [&str; 2], folder: &Path, keys: KeySet, settings: Settings) -> Self {
         let party = |index: usize| Party::new(cluster, names[index].to_owned(), index);
         Self {
             cluster: cluster.clone(),
@@ -193,17 +180,10 @@ impl Pair {
         ] {
             objects.push(namespace_object(namespace));
             for name in mailboxes {
-                objects.extend(volume_objects(
-                    namespace,
-                    name,
-                    &self.mailbox(party.index, name),
-                ));
+                objects.extend(volume_objects(namespace, name, &self.mailbox(party.index, name)));
             }
         }
-        objects.extend(secret_objects(
-            &party.worker_namespace,
-            &self.keys.parties[party.index],
-        ));
+        objects.extend(secret_objects(&party.worker_namespace, &self.keys.parties[party.index]));
         self.cluster
             .apply(&objects)
             .await
@@ -226,9 +206,7 @@ impl Pair {
             "--namespace",
             &party.operator_namespace,
         ];
-        self.cluster
-            .helm(&arguments, &chart_values(party, images))
-            .await?;
+        self.cluster.helm(&arguments, &chart_values(party, images)).await?;
         Ok(())
     }
 
@@ -290,10 +268,7 @@ impl Pair {
             .iter()
             .map(|party| self.processor_object(party))
             .collect::<Result<Vec<_>>>()?;
-        self.cluster
-            .apply(&objects)
-            .await
-            .context("the DataShareProcessors")
+        self.cluster.apply(&objects).await.context("the DataShareProcessors")
     }
 
     /// All namespaces of both parties.

@@ -37,9 +37,7 @@ pub fn reassemble(pair: &Pair, truth: &Truth) -> Result<Sums> {
         "{}: the sum parts have different bins",
         truth.name()
     );
-    let clients = |part: &SumPart| {
-        u64::try_from(part.total_individual_clients).context("a negative number of clients")
-    };
+    let clients = |part: &SumPart| u64::try_from(part.total_individual_clients).context("a negative number of clients");
     let totals = first.sum.iter().zip(&second.sum).map(|(a, b)| {
         let sum = a.checked_add(*b).context("sums overflow")?;
         u64::try_from(sum.rem_euclid(i64::from(proof::PRIME))).context("a negative total")
@@ -51,10 +49,7 @@ pub fn reassemble(pair: &Pair, truth: &Truth) -> Result<Sums> {
 }
 
 fn read(pair: &Pair, index: usize, truth: &Truth) -> Result<SumPart> {
-    let name = format!(
-        "{INSTANCE}/{}/{}-{}",
-        truth.aggregation, truth.start, truth.end
-    );
+    let name = format!("{INSTANCE}/{}/{}-{}", truth.aggregation, truth.start, truth.end);
     let portal = pair.mailbox(index, "portal");
     let object = |suffix: String| {
         let path = portal.join(format!("{name}.{suffix}"));
@@ -67,11 +62,7 @@ fn read(pair: &Pair, index: usize, truth: &Truth) -> Result<SumPart> {
         .into_iter()
         .collect();
     trusted
-        .verify(
-            &signature.key_identifier,
-            &header,
-            &signature.batch_header_signature,
-        )
+        .verify(&signature.key_identifier, &header, &signature.batch_header_signature)
         .with_context(|| format!("the signature of {name}.sum_{index}"))?;
     let part = SumPart::read(&header)?;
     // An invalid list that is absent counts as empty.

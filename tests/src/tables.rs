@@ -32,8 +32,7 @@ pub fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<bool> {
         );
     }
     let text = serde_json::to_string_pretty(&entries)?;
-    std::fs::write(result, text)
-        .with_context(|| format!("{} can't be written", result.display()))?;
+    std::fs::write(result, text).with_context(|| format!("{} can't be written", result.display()))?;
     Ok(all)
 }
 
@@ -51,11 +50,7 @@ fn entry(party: &str, clients: u64, sums: &Sums, truth: &Truth) -> Value {
 
 /// The totals, and under each row of them the truth.
 pub fn table(truth: &Truth, sums: &Sums) -> String {
-    let verdict = if sums.matches(truth) {
-        "match"
-    } else {
-        "NO MATCH"
-    };
+    let verdict = if sums.matches(truth) { "match" } else { "NO MATCH" };
     let [first, second] = sums.clients;
     let clients = if first == second {
         first.to_string()
@@ -73,11 +68,7 @@ pub fn table(truth: &Truth, sums: &Sums) -> String {
     let rows = sums.totals.len().max(truth.totals.len()).div_ceil(COLUMNS);
     for row in 0..rows {
         let part = |numbers: &[u64]| {
-            let chunk = numbers
-                .iter()
-                .skip(row * COLUMNS)
-                .take(COLUMNS)
-                .map(u64::to_string);
+            let chunk = numbers.iter().skip(row * COLUMNS).take(COLUMNS).map(u64::to_string);
             chunk.collect::<Vec<_>>()
         };
         let line = |title: String, numbers: &[u64]| {
@@ -86,10 +77,7 @@ pub fn table(truth: &Truth, sums: &Sums) -> String {
             cells.resize(COLUMNS + 1, String::new());
             cells
         };
-        table.add_row(line(
-            format!("bins from {} on: totals", row * COLUMNS),
-            &sums.totals,
-        ));
+        table.add_row(line(format!("bins from {} on: totals", row * COLUMNS), &sums.totals));
         table.add_row(line("truth".to_owned(), &truth.totals));
     }
     for column in table.column_iter_mut() {
@@ -117,10 +105,7 @@ mod tests {
             clients: [3, 3],
             totals: (0..20).collect(),
         };
-        assert!(
-            table(&truth, &sums)
-                .contains("a 202611200000-202611200300: 3 clients (truth: 3), 20 bins: match")
-        );
+        assert!(table(&truth, &sums).contains("a 202611200000-202611200300: 3 clients (truth: 3), 20 bins: match"));
         sums.totals[19] = 7;
         assert!(table(&truth, &sums).contains("NO MATCH"));
     }

@@ -29,10 +29,7 @@ where
     loop {
         let state = match look().await {
             Ok(Seen::Done(value)) => {
-                say(format!(
-                    "   {:5.1} s  {what}: done",
-                    start.elapsed().as_secs_f64()
-                ));
+                say(format!("   {:5.1} s  {what}: done", start.elapsed().as_secs_f64()));
                 return Ok(value);
             }
             Ok(Seen::NotYet(state)) => state,
@@ -40,17 +37,11 @@ where
             Err(error) => format!("{error:#}"),
         };
         if state != shown {
-            say(format!(
-                "   {:5.1} s  {what}: {state}",
-                start.elapsed().as_secs_f64()
-            ));
+            say(format!("   {:5.1} s  {what}: {state}", start.elapsed().as_secs_f64()));
             shown = state;
         }
         if start.elapsed() > limit {
-            bail!(
-                "waited {} s for: {what}. Last seen: {shown}",
-                limit.as_secs()
-            );
+            bail!("waited {} s for: {what}. Last seen: {shown}", limit.as_secs());
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -72,10 +63,7 @@ where
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    say(format!(
-        "   {:5.1} s  {what}: held",
-        start.elapsed().as_secs_f64()
-    ));
+    say(format!("   {:5.1} s  {what}: held", start.elapsed().as_secs_f64()));
     Ok(())
 }
 
@@ -91,10 +79,7 @@ mod tests {
         })
         .await
         .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "waited 0 s for: a sum. Last seen: 3 of 4"
-        );
+        assert_eq!(error.to_string(), "waited 0 s for: a sum. Last seen: 3 of 4");
     }
 
     #[tokio::test]
@@ -103,13 +88,7 @@ mod tests {
         let value = until("an answer", Duration::from_secs(5), || {
             looks += 1;
             let first = looks == 1;
-            async move {
-                if first {
-                    bail!("busy")
-                } else {
-                    Ok(Seen::Done(7))
-                }
-            }
+            async move { if first { bail!("busy") } else { Ok(Seen::Done(7)) } }
         })
         .await
         .unwrap();

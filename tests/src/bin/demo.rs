@@ -80,10 +80,7 @@ async fn demo(name: &str) -> Result<bool> {
     let expected = write_batches(&pair)?;
     let truths: Vec<&Truth> = expected.iter().map(|window| &window.truth).collect();
     let clients: u64 = truths.iter().map(|truth| truth.clients).sum();
-    let batches: usize = expected
-        .iter()
-        .map(|window| window.truth.batches.len())
-        .sum();
+    let batches: usize = expected.iter().map(|window| window.truth.batches.len()).sum();
     say(format!(
         "   {clients} clients in {batches} batches, {} windows; the batches lie under {}",
         truths.len(),
@@ -105,11 +102,7 @@ async fn demo(name: &str) -> Result<bool> {
     );
     flow::wait_delivered(&pair, &expected, Duration::from_secs(420)).await?;
     say(cluster
-        .kubectl(&[
-            "get",
-            "datashareprocessors,aggregationwindows",
-            "--all-namespaces",
-        ])
+        .kubectl(&["get", "datashareprocessors,aggregationwindows", "--all-namespaces"])
         .await?);
     show_rejected(&cluster, &pair).await?;
 
@@ -147,10 +140,7 @@ async fn demo(name: &str) -> Result<bool> {
         say(format!("   {kind}: {} KiB searched", bytes / 1024));
     }
     for find in &report.finds {
-        say(format!(
-            "   FOUND: a private scalar of {} in {}",
-            find.key, find.place
-        ));
+        say(format!("   FOUND: a private scalar of {} in {}", find.key, find.place));
     }
     if report.finds.is_empty() {
         say("   nothing found");
@@ -173,13 +163,9 @@ async fn demo(name: &str) -> Result<bool> {
 
 fn prepare(cluster: &Cluster, folder: PathBuf) -> Result<Pair> {
     let keys = fixtures::folder(&cluster.repository).join("keys.json");
-    let keys = std::fs::read_to_string(&keys)
-        .with_context(|| format!("{} can't be read", keys.display()))?;
+    let keys = std::fs::read_to_string(&keys).with_context(|| format!("{} can't be read", keys.display()))?;
     // Two days ago, so that every window is over.
-    let day = Timestamp::now()
-        .to_zoned(TimeZone::UTC)
-        .date()
-        .checked_sub(2.days())?;
+    let day = Timestamp::now().to_zoned(TimeZone::UTC).date().checked_sub(2.days())?;
     Ok(Pair::new(
         cluster,
         ["pha", "facilitator"],
@@ -192,21 +178,12 @@ fn prepare(cluster: &Cluster, folder: PathBuf) -> Result<Pair> {
 fn write_batches(pair: &Pair) -> Result<Vec<Expected>> {
     let day = pair.settings.day()?;
     let mailboxes = [pair.mailbox(0, "ingestion"), pair.mailbox(1, "ingestion")];
-    let placed = fixtures::place(
-        &pair.cluster.repository,
-        day,
-        [&mailboxes[0], &mailboxes[1]],
-    )?;
+    let placed = fixtures::place(&pair.cluster.repository, day, [&mailboxes[0], &mailboxes[1]])?;
     let mut expected: Vec<Expected> = placed.into_iter().map(Expected::from).collect();
     for window in 0..3 {
         let batches = (0..2).map(|batch| Sample {
             aggregation: SAMPLES.to_owned(),
-            time: format!(
-                "{}/{:02}/{:02}",
-                day.strftime("%Y/%m/%d"),
-                window * 3 + batch,
-                20
-            ),
+            time: format!("{}/{:02}/{:02}", day.strftime("%Y/%m/%d"), window * 3 + batch, 20),
             bins: 32,
             packets: 25 + 10 * window,
             damage: Damage::None,
@@ -245,13 +222,7 @@ async fn show_rejected(cluster: &Cluster, pair: &Pair) -> Result<()> {
         party.worker_namespace
     ));
     say(cluster
-        .kubectl(&[
-            "describe",
-            "batch",
-            &name,
-            "--namespace",
-            &party.worker_namespace,
-        ])
+        .kubectl(&["describe", "batch", &name, "--namespace", &party.worker_namespace])
         .await?);
     Ok(())
 }

@@ -34,29 +34,22 @@ async fn bad_batches_cost_only_themselves() {
 }
 
 /// A batch that comes when its window is planned is reported, never merged.
-async fn late(
-    scenario: &crate::scenario::Scenario,
-    truth: &prio_operator_tests::fixtures::Truth,
-) -> Result<()> {
+async fn late(scenario: &crate::scenario::Scenario, truth: &prio_operator_tests::fixtures::Truth) -> Result<()> {
     let pair = &scenario.pair;
     samples::write_window(pair, &[scenario.sample(0, 50, Damage::None)?])?;
     for party in &pair.parties {
-        until(
-            &format!("{} reports the late batch", party.name),
-            MINUTE,
-            || async {
-                let windows = party.windows().await?;
-                let status = flow::find(&windows, truth)
-                    .and_then(|w| w.status.clone())
-                    .context("the window is gone")?;
-                let late = status.batches.unwrap_or_default().late;
-                Ok(if late == 1 {
-                    Seen::Done(())
-                } else {
-                    Seen::NotYet(format!("{late} late"))
-                })
-            },
-        )
+        until(&format!("{} reports the late batch", party.name), MINUTE, || async {
+            let windows = party.windows().await?;
+            let status = flow::find(&windows, truth)
+                .and_then(|w| w.status.clone())
+                .context("the window is gone")?;
+            let late = status.batches.unwrap_or_default().late;
+            Ok(if late == 1 {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(format!("{late} late"))
+            })
+        })
         .await?;
     }
     scenario.is_right(truth)

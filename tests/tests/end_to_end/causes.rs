@@ -22,10 +22,7 @@ async fn named(scenario: &Scenario, reason: &str, says: &str) -> Result<(Party, 
     object["spec"]["workers"]["startDeadlineSeconds"] = json!(30);
     scenario.pair.cluster.apply(&[object]).await?;
     let message = wait_condition(&party, WORKERS_READY, "False", reason, MINUTE).await?;
-    ensure!(
-        message.contains(says),
-        "{reason} doesn't name {says}: {message}"
-    );
+    ensure!(message.contains(says), "{reason} doesn't name {says}: {message}");
     Ok((party, window))
 }
 
@@ -62,7 +59,13 @@ async fn a_quota_that_is_full() {
             "metadata": {"name": "full", "namespace": party.worker_namespace}, "spec": {"hard": {"pods": "0"}}});
         scenario.pair.cluster.apply(&[quota]).await?;
         let (party, window) = named(&scenario, reasons::QUOTA_EXCEEDED, "full").await?;
-        let delete = ["delete", "resourcequota", "full", "--namespace", &party.worker_namespace];
+        let delete = [
+            "delete",
+            "resourcequota",
+            "full",
+            "--namespace",
+            &party.worker_namespace,
+        ];
         scenario.pair.cluster.kubectl(&delete).await?;
         healed(&party, &window).await
     })
@@ -75,12 +78,7 @@ async fn a_missing_secret() {
     run("secret", |scenario| async move {
         let party = scenario.pair.parties[0].clone();
         scenario.install_party(&party).await?;
-        let secret = [
-            "secret",
-            "packet-decryption",
-            "--namespace",
-            &party.worker_namespace,
-        ];
+        let secret = ["secret", "packet-decryption", "--namespace", &party.worker_namespace];
         let text = scenario
             .pair
             .cluster
@@ -88,9 +86,7 @@ async fn a_missing_secret() {
             .await?;
         let mut kept: serde_json::Value = serde_json::from_str(&text)?;
         let metadata = json!({"name": "packet-decryption", "namespace": party.worker_namespace});
-        *kept
-            .get_mut("metadata")
-            .context("a Secret without metadata")? = metadata;
+        *kept.get_mut("metadata").context("a Secret without metadata")? = metadata;
         scenario
             .pair
             .cluster

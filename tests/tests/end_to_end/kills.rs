@@ -60,12 +60,7 @@ async fn killed_operators_and_workers_leave_the_sums_right() {
 }
 
 /// Ends worker pods that wait or run, until so many were ended or there is nothing more to do for them.
-async fn kill_workers(
-    scenario: &Scenario,
-    party: &Party,
-    count: usize,
-    seen: &mut Snapshot,
-) -> Result<()> {
+async fn kill_workers(scenario: &Scenario, party: &Party, count: usize, seen: &mut Snapshot) -> Result<()> {
     let mut killed: Vec<String> = Vec::new();
     let end = std::time::Instant::now() + Duration::from_secs(20);
     while killed.len() < count && std::time::Instant::now() < end {
@@ -81,36 +76,20 @@ async fn kill_workers(
                 .and_then(|status| status.phase.clone())
                 .unwrap_or_default();
             let name = pod.name_any();
-            if killed.len() < count
-                && !killed.contains(&name)
-                && matches!(phase.as_str(), "Pending" | "Running")
-            {
-                scenario
-                    .pair
-                    .cluster
-                    .kill_pod(&party.worker_namespace, &name)
-                    .await?;
+            if killed.len() < count && !killed.contains(&name) && matches!(phase.as_str(), "Pending" | "Running") {
+                scenario.pair.cluster.kill_pod(&party.worker_namespace, &name).await?;
                 killed.push(name);
             }
         }
         watch_rewrites(scenario, seen)?;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    say(format!(
-        "   {}: {} worker pods killed",
-        party.name,
-        killed.len()
-    ));
+    say(format!("   {}: {} worker pods killed", party.name, killed.len()));
     Ok(())
 }
 
 async fn kill_operator(scenario: &Scenario, party: &Party) -> Result<()> {
-    for pod in scenario
-        .pair
-        .cluster
-        .pods(&party.operator_namespace, "")
-        .await?
-    {
+    for pod in scenario.pair.cluster.pods(&party.operator_namespace, "").await? {
         scenario
             .pair
             .cluster
@@ -156,13 +135,8 @@ async fn a_jobs_pod_run_twice_changes_nothing() {
 /// Starts a copy of a finished worker pod, with the same index and mounts, and compares the mailboxes.
 async fn run_again(scenario: &Scenario, party: &Party, stage: &str) -> Result<()> {
     let selector = format!("prio-operator.io/stage={stage}");
-    let pods = scenario
-        .pair
-        .cluster
-        .pods(&party.worker_namespace, &selector)
-        .await?;
-    let finished =
-        |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded");
+    let pods = scenario.pair.cluster.pods(&party.worker_namespace, &selector).await?;
+    let finished = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded");
     let original = pods
         .iter()
         .find(finished)
@@ -181,10 +155,7 @@ async fn run_again(scenario: &Scenario, party: &Party, stage: &str) -> Result<()
         spec.hostname = None;
         spec
     });
-    let api: Api<Pod> = Api::namespaced(
-        scenario.pair.cluster.client.clone(),
-        &party.worker_namespace,
-    );
+    let api: Api<Pod> = Api::namespaced(scenario.pair.cluster.client.clone(), &party.worker_namespace);
     let name = api.create(&PostParams::default(), &copy).await?.name_any();
     until(
         &format!("the second run of {}", original.name_any()),

@@ -11,11 +11,7 @@ async fn refused(pair: &Pair, object: &Value, user: Option<&str>) -> Result<Stri
     let impersonation = user.map(|user| format!("--as={user}"));
     let mut arguments = vec!["create", "--filename=-"];
     arguments.extend(impersonation.as_deref());
-    match pair
-        .cluster
-        .kubectl_with_input(&arguments, &object.to_string())
-        .await
-    {
+    match pair.cluster.kubectl_with_input(&arguments, &object.to_string()).await {
         Ok(_) => bail!("the API server took it"),
         Err(error) => Ok(format!("{error:#}")),
     }
@@ -30,7 +26,7 @@ async fn a_bad_spec_is_refused_with_a_message_that_helps() {
         pair.apply_surroundings(party).await?;
         let cases: [(&str, Value, &str); 4] = [
             ("/spec/windows/periodSeconds", json!(61), "periodSeconds"),
-            ("/spec/mailboxes/ledger/url", json!("ledger"), "file:///"),
+            ("/spec/mailboxes/ledger/url", json!("ledger"), "file://"),
             (
                 "/spec/workers/aggregate/serviceAccountName",
                 json!("intake"),
@@ -85,7 +81,7 @@ async fn an_author_without_rights_to_a_named_secret_is_refused() {
         let object = pair.processor_object(party)?;
         let message = refused(pair, &object, Some("author")).await?;
         ensure!(message.contains("Secret") || message.contains("secret"), "it doesn't name the Secret: {message}");
-        ensure!(message.contains("prio-operator-processor-authors"), "refused by another than the policy: {message}");
+        ensure!(message.contains("prio-operator-authors"), "refused by another than the policy: {message}");
 
         // With the rights it is taken.
         pair.cluster.apply(&[role(vec![create, impersonate, rule("", "secrets", &["get"])])]).await?;

@@ -39,9 +39,8 @@ where
     S: FnOnce(Scenario) -> F,
     F: Future<Output = Result<()>>,
 {
-    let node = std::env::var(NODE_VARIABLE).unwrap_or_else(|_| {
-        panic!("{NODE_VARIABLE} names no node: run tests/run --only end-to-end")
-    });
+    let node = std::env::var(NODE_VARIABLE)
+        .unwrap_or_else(|_| panic!("{NODE_VARIABLE} names no node: run tests/run --only end-to-end"));
     let start = Instant::now();
     let scenario = begin(&node, name)
         .await
@@ -78,10 +77,7 @@ async fn begin(node: &str, name: &str) -> Result<Scenario> {
         std::fs::remove_dir_all(&folder)?;
     }
     let keys = std::fs::read_to_string(fixtures::folder(&cluster.repository).join("keys.json"))?;
-    let day = Timestamp::now()
-        .to_zoned(TimeZone::UTC)
-        .date()
-        .checked_sub(2.days())?;
+    let day = Timestamp::now().to_zoned(TimeZone::UTC).date().checked_sub(2.days())?;
     let names = [format!("{name}-pha"), format!("{name}-facilitator")];
     let pair = Pair::new(
         &cluster,
@@ -106,14 +102,6 @@ impl Scenario {
     pub async fn install_party(&self, party: &Party) -> Result<()> {
         self.pair.apply_surroundings(party).await?;
         self.pair.install(party, &self.images).await
-    }
-
-    /// Applies one party's processor.
-    pub async fn apply_processor(&self, party: &Party) -> Result<()> {
-        self.pair
-            .cluster
-            .apply(&[self.pair.processor_object(party)?])
-            .await
     }
 
     /// A batch of a window: the hour of the day says which.
@@ -157,65 +145,41 @@ impl Scenario {
 }
 
 /// Waits until a condition of a party's processor has that status, and that reason where one is given; gives its message.
-pub async fn wait_condition(
-    party: &Party,
-    kind: &str,
-    status: &str,
-    reason: &str,
-    limit: Duration,
-) -> Result<String> {
-    until(
-        &format!("{} {kind}={status} {reason}", party.name),
-        limit,
-        || async {
-            let conditions = party
-                .processor()
-                .await?
-                .status
-                .context("no status yet")?
-                .conditions;
-            let (now, why) = flow::condition(&conditions, kind);
-            let message = flow::message(&conditions, kind).to_owned();
-            let there = now == status && (reason.is_empty() || why == reason);
-            Ok(if there {
-                Seen::Done(message)
-            } else {
-                Seen::NotYet(format!("{now} {why}: {message}"))
-            })
-        },
-    )
+pub async fn wait_condition(party: &Party, kind: &str, status: &str, reason: &str, limit: Duration) -> Result<String> {
+    until(&format!("{} {kind}={status} {reason}", party.name), limit, || async {
+        let conditions = party.processor().await?.status.context("no status yet")?.conditions;
+        let (now, why) = flow::condition(&conditions, kind);
+        let message = flow::message(&conditions, kind).to_owned();
+        let there = now == status && (reason.is_empty() || why == reason);
+        Ok(if there {
+            Seen::Done(message)
+        } else {
+            Seen::NotYet(format!("{now} {why}: {message}"))
+        })
+    })
     .await
 }
 
 /// Waits until one party has delivered so many batches.
-pub async fn wait_delivered_by(
-    party: &Party,
-    truth: &Truth,
-    count: i64,
-    limit: Duration,
-) -> Result<()> {
-    until(
-        &format!("{} delivers {count}", party.name),
-        limit,
-        || async {
-            let windows = party.windows().await?;
-            let counts = flow::find(&windows, truth)
-                .and_then(|w| w.status.as_ref()?.batches.clone())
-                .unwrap_or_default();
-            let conditions = party
-                .processor()
-                .await?
-                .status
-                .map(|status| status.conditions)
-                .unwrap_or_default();
-            let workers = flow::message(&conditions, WORKERS_READY).to_owned();
-            let done = counts.delivered >= count;
-            Ok(if done {
-                Seen::Done(())
-            } else {
-                Seen::NotYet(format!("{} of {count}; {workers}", counts.delivered))
-            })
-        },
-    )
+pub async fn wait_delivered_by(party: &Party, truth: &Truth, count: i64, limit: Duration) -> Result<()> {
+    until(&format!("{} delivers {count}", party.name), limit, || async {
+        let windows = party.windows().await?;
+        let counts = flow::find(&windows, truth)
+            .and_then(|w| w.status.as_ref()?.batches.clone())
+            .unwrap_or_default();
+        let conditions = party
+            .processor()
+            .await?
+            .status
+            .map(|status| status.conditions)
+            .unwrap_or_default();
+        let workers = flow::message(&conditions, WORKERS_READY).to_owned();
+        let done = counts.delivered >= count;
+        Ok(if done {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(format!("{} of {count}; {workers}", counts.delivered))
+        })
+    })
     .await
 }

@@ -40,16 +40,9 @@ async fn every_window_of_both_parties_is_right_and_no_secret_shows() {
             wait_condition(party, READY, "True", "", MINUTE).await?;
         }
         let report = leaks::search(&pair.cluster, &pair.keys.scalars()?).await?;
+        ensure!(report.finds.is_empty(), "private keys show: {:?}", report.finds);
         ensure!(
-            report.finds.is_empty(),
-            "private keys show: {:?}",
-            report.finds
-        );
-        ensure!(
-            report
-                .searched
-                .get("pod logs")
-                .is_some_and(|bytes| *bytes > 0),
+            report.searched.get("pod logs").is_some_and(|bytes| *bytes > 0),
             "no pod logs were searched"
         );
         Ok(())
@@ -70,13 +63,7 @@ async fn batches_deleted_by_hand_change_no_sum() {
         for party in &pair.parties {
             let namespace = ["--namespace", &party.worker_namespace];
             pair.cluster
-                .kubectl(
-                    &[
-                        &["delete", "batches", "--all", "--wait=true"],
-                        &namespace[..],
-                    ]
-                    .concat(),
-                )
+                .kubectl(&[&["delete", "batches", "--all", "--wait=true"], &namespace[..]].concat())
                 .await?;
         }
         for party in &pair.parties {
@@ -85,12 +72,8 @@ async fn batches_deleted_by_hand_change_no_sum() {
                 MINUTE,
                 || async {
                     let batches = party.batches().await?;
-                    let outcome = |b: &crds::Batch| {
-                        b.status
-                            .as_ref()
-                            .and_then(|s| s.outcome.clone())
-                            .unwrap_or_default()
-                    };
+                    let outcome =
+                        |b: &crds::Batch| b.status.as_ref().and_then(|s| s.outcome.clone()).unwrap_or_default();
                     let validated = batches.iter().filter(|b| outcome(b) == "Validated").count();
                     Ok(if validated == 3 {
                         Seen::Done(())
@@ -140,11 +123,9 @@ async fn everything_deleted_and_applied_again_sums_nothing_twice() {
             );
             wait_condition(party, READY, "True", "", MINUTE).await?;
         }
-        holds(
-            "nothing is written again",
-            Duration::from_secs(10),
-            || async { Ok(snapshot(&pair.folder)? == before) },
-        )
+        holds("nothing is written again", Duration::from_secs(10), || async {
+            Ok(snapshot(&pair.folder)? == before)
+        })
         .await?;
         scenario.is_right(&window.truth)
     })
@@ -156,18 +137,10 @@ async fn delete_everything(scenario: &Scenario) -> Result<()> {
     let namespaces = scenario.pair.namespaces();
     let names: Vec<&str> = namespaces.iter().map(String::as_str).collect();
     cluster
-        .kubectl(
-            &[
-                &["delete", "namespace", "--wait=true", "--timeout=120s"],
-                &names[..],
-            ]
-            .concat(),
-        )
+        .kubectl(&[&["delete", "namespace", "--wait=true", "--timeout=120s"], &names[..]].concat())
         .await?;
     // The volumes are kept for claims that are gone.
-    let volumes = cluster
-        .kubectl(&["get", "persistentvolumes", "--output=name"])
-        .await?;
+    let volumes = cluster.kubectl(&["get", "persistentvolumes", "--output=name"]).await?;
     let ours: Vec<&str> = volumes
         .lines()
         .filter(|name| {
@@ -188,17 +161,22 @@ async fn suspend_starts_no_job_until_it_is_taken_back() {
     run("suspend", |scenario| async move {
         let pair = &scenario.pair;
         scenario.install().await?;
-        pair.apply_processors().await?;
-        let first = &pair.parties[0];
-        first.patch(&json!({"spec": {"suspend": true}})).await?;
-        wait_condition(first, READY, "False", "Suspended", MINUTE).await?;
         let window = scenario.write_three()?;
+        for party in &pair.parties {
+            let mut object = pair.processor_object(party)?;
+            object["spec"]["suspend"] = json!(true);
+            pair.cluster.apply(&[object]).await?;
+        }
+        let first = &pair.parties[0];
+        wait_condition(first, READY, "False", "Suspended", MINUTE).await?;
         let jobs: Api<Job> = Api::namespaced(pair.cluster.client.clone(), &first.worker_namespace);
         holds("no Job starts", Duration::from_secs(8), || async {
             Ok(jobs.list(&ListParams::default()).await?.items.is_empty())
         })
         .await?;
-        first.patch(&json!({"spec": {"suspend": false}})).await?;
+        for party in &pair.parties {
+            party.patch(&json!({"spec": {"suspend": false}})).await?;
+        }
         scenario.sum(&window).await
     })
     .await;
