@@ -30,7 +30,7 @@ async fn a_bad_spec_is_refused_with_a_message_that_helps() {
             (
                 "/spec/workers/aggregate/serviceAccountName",
                 json!("intake"),
-                "serviceAccountName",
+                "service accounts of their own",
             ),
             ("/spec/share", json!("Third"), "First"),
         ];
