@@ -1,0 +1,429 @@
+//! One look at one processor: observe, decide, act, report.
+
+use crds::conditions::{READY, WORKERS_READY};
+use crds::{DataShareProcessor, DataShareProcessorStatus};
+use facilitator_core::formats::ledger::LedgerIdentity;
+use facilitator_core::formats::work::IntakeItem;
+use jiff::{SignedDuration, Timestamp};
+use kube::{Api, ResourceExt};
+use snafu::ResultExt;
+use uuid::Uuid;
+
+use super::act::Actor;
+use super::memory::{self, Memory};
+use super::observe::{Mailboxes, ObserveError};
+use super::report::{self, Findings, Stall};
+use super::{ActSnafu, ClusterSnafu, Context, MailboxSnafu, ReconcileError, cluster, guard, parameters};
+use crate::batch::{self, BatchInput};
+use crate::inventory::Inventory;
+use crate::metrics::ProcessorKey;
+use crate::status::{Verdict, apply_status};
+use crate::window::{self, Schedule, WindowInput};
+use crate::workload::{self, HealthInput, JobView, PlannedJob, Stage, Work, WorkersHealth};
+
+/// Names are listed over the whole history so often, so that what was deleted by hand comes back.
+const REBUILD_EVERY: SignedDuration = SignedDuration::from_hours(1);
+/// The admission policies are tried so often while they stand.
+const GUARD_EVERY: SignedDuration = SignedDuration::from_mins(10);
+/// And so often while they don't.
+const GUARD_RETRY: SignedDuration = SignedDuration::from_mins(1);
+
+/// One look at one processor.
+pub(super) struct Look<'a> {
+    pub(super) context: &'a Context,
+    pub(super) processor: &'a DataShareProcessor,
+    pub(super) key: &'a ProcessorKey,
+    pub(super) now: Timestamp,
+}
+
+/// What of the ledger and the spec every plan rests on.
+struct Ground {
+    ledger: Option<LedgerIdentity>,
+    start_at: Timestamp,
+    schedule: Schedule,
+}
+
+impl Look<'_> {
+    /// Observes, decides, acts and reports.
+    pub(super) async fn at(&self, memory: &mut Memory) -> Result<(), ReconcileError> {
+        let spec = &self.processor.spec;
+        let mut findings = Findings {
+            suspended: spec.suspend,
+            agreement_digest: parameters::agreement_digest(spec),
+            ..Findings::default()
+        };
+        findings.guarded = self.guard(memory).await;
+        let result = self.work(memory, &mut findings).await;
+        if let Err(ReconcileError::Mailbox { source }) = &result {
+            findings.listed = Some(Err(source.to_string()));
+        }
+        // What was found out is told even where the rest failed.
+        let told = self.report(&findings).await;
+        result.and(told)
+    }
+
+    async fn work(&self, memory: &mut Memory, findings: &mut Findings) -> Result<(), ReconcileError> {
+        let (context, (namespace, name)) = (self.context, self.key);
+        let client = &context.client;
+        // Jobs before the ledger: a Job that is seen as finished has all its objects in the listing.
+        let mut jobs = cluster::jobs(client, namespace, name, &mut memory.work)
+            .await
+            .context(ClusterSnafu)?;
+        let health = self.health(memory, &jobs);
+        let condition = &health.condition;
+        findings.workers = Some(Verdict::new(
+            WORKERS_READY,
+            Some(condition.status),
+            condition.reason,
+            &condition.message,
+        ));
+        let actor = self.actor();
+        actor.remove_jobs(&health.remove).await.context(ActSnafu)?;
+        jobs.retain(|view| !health.remove.iter().any(|removed| removed == view.name()));
+
+        let mailboxes = match Mailboxes::open(&self.processor.spec.mailboxes) {
+            Ok(mailboxes) => mailboxes,
+            Err(error) => {
+                findings.stall = Some(Stall {
+                    reason: crds::conditions::reasons::INVALID_SPEC,
+                    message: error.to_string(),
+                });
+                return Ok(());
+            }
+        };
+        let ground = match self.ground(&mailboxes).await? {
+            Ok(ground) => ground,
+            Err((stall, ledger)) => {
+                (findings.stall, findings.ledger) = (Some(stall), ledger);
+                return Ok(());
+            }
+        };
+        (findings.ledger, findings.start_at) = (ground.ledger.clone(), Some(ground.start_at));
+
+        for view in jobs.iter_mut().filter(|view| view.is_finished()) {
+            view.reports = mailboxes
+                .reports(view.name(), &mut memory.ledger)
+                .await
+                .context(MailboxSnafu)?;
+        }
+        memory.ledger.keep_reports(&jobs.iter().map(JobView::name).collect());
+        let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
+        findings.listed = Some(Ok(()));
+        self.decide(memory, &ground, &inventory, jobs, &health, findings).await
+    }
+
+    fn health(&self, memory: &mut Memory, jobs: &[JobView]) -> WorkersHealth {
+        let refused = std::mem::take(&mut memory.refused);
+        let input = HealthInput {
+            jobs,
+            generation: self.processor.metadata.generation.unwrap_or_default(),
+            image: &self.context.settings.worker_image,
+            start_deadline: SignedDuration::from_secs(self.processor.spec.workers.start_deadline_seconds.into()),
+            timing: &self.context.timing,
+            refused: &refused,
+            memory: &memory.health,
+        };
+        let health = workload::health(&input, self.now);
+        memory.health = health.memory.clone();
+        health
+    }
+
+    /// What plans rest on, or why nothing is planned (with the ledger that was found).
+    async fn ground(
+        &self,
+        mailboxes: &Mailboxes,
+    ) -> Result<Result<Ground, (Stall, Option<LedgerIdentity>)>, ReconcileError> {
+        use crds::conditions::reasons::{INVALID_SPEC, LEDGER_MISMATCH};
+        let spec = &self.processor.spec;
+        let ledger = match mailboxes.ledger_identity().await {
+            Ok(ledger) => ledger,
+            Err(error @ ObserveError::Ledger { .. }) => {
+                return Ok(Err((
+                    Stall {
+                        reason: LEDGER_MISMATCH,
+                        message: error.to_string(),
+                    },
+                    None,
+                )));
+            }
+            Err(source) => return Err(ReconcileError::Mailbox { source }),
+        };
+        let remembered = self
+            .processor
+            .status
+            .as_ref()
+            .and_then(|status| status.ledger_id.as_deref());
+        let stall = report::check_ledger(
+            ledger.as_ref(),
+            remembered,
+            &spec.instance,
+            parameters::share(spec.share),
+        );
+        if let Some(stall) = stall {
+            return Ok(Err((stall, ledger)));
+        }
+        let created = self.processor.creation_timestamp().map_or(self.now, |time| time.0);
+        let start_at = match &ledger {
+            Some(ledger) => match ledger.start_at.parse() {
+                Ok(start_at) => start_at,
+                Err(error) => {
+                    let message = format!("ledger.json: startAt: {error}");
+                    return Ok(Err((
+                        Stall {
+                            reason: LEDGER_MISMATCH,
+                            message,
+                        },
+                        None,
+                    )));
+                }
+            },
+            None => match parameters::default_start(spec, created) {
+                Ok(start_at) => start_at,
+                Err(error) => {
+                    return Ok(Err((
+                        Stall {
+                            reason: INVALID_SPEC,
+                            message: error.to_string(),
+                        },
+                        None,
+                    )));
+                }
+            },
+        };
+        Ok(match Schedule::of(spec, start_at, &self.context.timing) {
+            Ok(schedule) => Ok(Ground {
+                ledger,
+                start_at,
+                schedule,
+            }),
+            Err(error) => Err((
+                Stall {
+                    reason: INVALID_SPEC,
+                    message: error.to_string(),
+                },
+                ledger,
+            )),
+        })
+    }
+
+    async fn inventory(
+        &self,
+        mailboxes: &Mailboxes,
+        schedule: &Schedule,
+        memory: &mut Memory,
+    ) -> Result<Inventory, ReconcileError> {
+        let due = memory
+            .rebuilt
+            .is_none_or(|rebuilt| self.now.duration_since(rebuilt) >= REBUILD_EVERY);
+        let oldest_open = memory.oldest_open.filter(|_| !due);
+        let from = schedule.listing_start(oldest_open, self.now);
+        let listings = mailboxes.listings(from, &schedule.aggregations, &mut memory.ledger, &self.context.metrics);
+        let listings = listings.await.context(MailboxSnafu)?;
+        if oldest_open.is_none() {
+            memory.rebuilt = Some(self.now);
+        }
+        Ok(Inventory::build(listings, schedule))
+    }
+
+    async fn decide(
+        &self,
+        memory: &mut Memory,
+        ground: &Ground,
+        inventory: &Inventory,
+        jobs: Vec<JobView>,
+        health: &WorkersHealth,
+        findings: &mut Findings,
+    ) -> Result<(), ReconcileError> {
+        let (context, (namespace, name)) = (self.context, self.key);
+        let (processor, schedule, timing) = (self.processor, &ground.schedule, &context.timing);
+        let batches = cluster::batches(&context.client, namespace, name, &context.metrics)
+            .await
+            .context(ClusterSnafu)?;
+        let windows = cluster::windows(&context.client, namespace, name, &context.metrics)
+            .await
+            .context(ClusterSnafu)?;
+        let unfinished: Vec<_> = jobs.iter().filter(|view| !view.is_finished()).collect();
+        let own = memory::Usage::of(unfinished.iter().map(|view| view.pods_wanted()));
+        let (intake_jobs, aggregate_jobs): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|view| view.stage() == Some(Stage::Intake));
+
+        // Held until what is planned is counted: two processors must not plan into the same room.
+        let mut usage = context.memories.usage().await;
+        let mut room = usage.room(self.key, own, &context.settings);
+        let decided = batch::decide(
+            &BatchInput {
+                processor,
+                schedule,
+                timing,
+                inventory,
+                objects: &batches,
+                jobs: &intake_jobs,
+                allowance: health.intake,
+                room,
+                memory: &memory.batches,
+            },
+            self.now,
+        );
+        room = memory::less(room, &decided.jobs);
+        let summed = window::decide(
+            &WindowInput {
+                processor,
+                schedule,
+                timing,
+                inventory,
+                tallies: &decided.windows,
+                objects: &windows,
+                jobs: &aggregate_jobs,
+                allowance: health.aggregate,
+                room,
+                memory: &memory.windows,
+            },
+            self.now,
+        );
+        let planned: Vec<PlannedJob> = decided.jobs.iter().chain(&summed.jobs).cloned().collect();
+        usage.set(self.key, own.and(&planned), decided.counts.waiting > 0);
+        drop(usage);
+
+        memory.batches = decided.memory.clone();
+        memory.windows = summed.memory.clone();
+        memory.oldest_open = Some(summed.oldest_open.unwrap_or(self.now));
+        findings.overdue = Some(summed.overdue.clone());
+        findings.counts = Some((decided.counts.clone(), summed.counts.clone()));
+        self.measure(inventory, findings);
+
+        let actor = self.actor();
+        let ledger_id: Option<Uuid> = ground.ledger.as_ref().map(|ledger| ledger.id);
+        let parameters = parameters::parameters(processor, ledger_id, ground.start_at);
+        // Jobs first: whatever the number of objects to write, work begins at once.
+        let started = actor.start(&planned, &parameters).await;
+        if let Ok(started) = &started {
+            memory.refused.clone_from(&started.refused);
+            for stage in &started.stages {
+                context.metrics.job_started(self.key, stage.label());
+            }
+        }
+        actor.batches(&decided, &batches).await.context(ActSnafu)?;
+        actor.windows(&summed, &windows).await.context(ActSnafu)?;
+        started.context(ActSnafu).map(drop)
+    }
+
+    fn measure(&self, inventory: &Inventory, findings: &Findings) {
+        let open = inventory
+            .windows
+            .values()
+            .filter(|window| window.planned.is_none() && window.finished.is_none());
+        let waiting = open
+            .flat_map(|window| window.batches.values())
+            .filter(|batch| !batch.is_done());
+        let oldest = waiting.filter_map(|batch| batch.signed).min();
+        let age = oldest.map_or(0, |signed| self.now.duration_since(signed).as_secs().max(0));
+        self.context.metrics.counted(self.key, age, findings.counts.as_ref());
+    }
+
+    /// Tries the admission policies from time to time; `None`: not known.
+    async fn guard(&self, memory: &mut Memory) -> Option<Verdict> {
+        let due = memory.guard.as_ref().is_none_or(|(tried, verdict)| {
+            let every = if verdict.status == Some(true) {
+                GUARD_EVERY
+            } else {
+                GUARD_RETRY
+            };
+            self.now.duration_since(*tried) >= every
+        });
+        if due {
+            let item = IntakeItem {
+                aggregation: "probe".into(),
+                time: "2000/01/01/00/00".into(),
+                uuid: Uuid::nil(),
+                take_anyway: false,
+            };
+            let planned = PlannedJob {
+                work: Work::Intake(vec![vec![item]]),
+                parallelism: 1,
+                attempt: 0,
+                canary: false,
+            };
+            let (_, job) = self.actor().build(&planned, "prio-operator-guard-probe");
+            match guard::probe(
+                &self.context.client,
+                &self.context.settings.policies,
+                self.processor,
+                &job,
+            )
+            .await
+            {
+                Ok(verdict) => memory.guard = Some((self.now, verdict)),
+                Err(error) => tracing::warn!(%error, "the admission policies could not be tried"),
+            }
+        }
+        memory.guard.as_ref().map(|(_, verdict)| verdict.clone())
+    }
+
+    async fn report(&self, findings: &Findings) -> Result<(), ReconcileError> {
+        let before = self.processor.status.as_ref();
+        let generation = self.processor.metadata.generation.unwrap_or_default();
+        let after = report::status(before, findings, generation, self.now);
+        self.context.metrics.conditions(self.key, &after.conditions);
+        let api: Api<DataShareProcessor> = Api::namespaced(self.context.client.clone(), &self.key.0);
+        let written = match apply_status(&api, &self.key.1, before, &after).await {
+            Ok(written) => written,
+            // Deleted meanwhile.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(source) => return Err(ReconcileError::Cluster { source }),
+        };
+        if written && let Some((reason, message)) = news(before, &after) {
+            self.context
+                .events
+                .publish(self.processor, true, &reason, "Reconcile", &message)
+                .await;
+        }
+        Ok(())
+    }
+
+    fn actor(&self) -> Actor<'_> {
+        Actor {
+            client: &self.context.client,
+            settings: &self.context.settings,
+            events: &self.context.events,
+            processor: self.processor,
+            namespace: &self.key.0,
+        }
+    }
+}
+
+/// What an Event should tell: `Ready` became False, or is False for another reason than before.
+fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Option<(String, String)> {
+    let ready = |status: &DataShareProcessorStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == READY)
+            .cloned()
+    };
+    let now = ready(after).filter(|ready| ready.status == "False")?;
+    let same = before
+        .and_then(ready)
+        .is_some_and(|then| then.status == now.status && then.reason == now.reason);
+    (!same && now.reason != crds::conditions::reasons::SUSPENDED).then_some((now.reason, now.message))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_event_is_told_once_for_each_trouble() {
+        let status = |listed: Result<(), String>| {
+            let findings = Findings {
+                listed: Some(listed),
+                ..Findings::default()
+            };
+            report::status(None, &findings, 1, Timestamp::UNIX_EPOCH)
+        };
+        let (bad, pending) = (status(Err("no".into())), status(Ok(())));
+        assert_eq!(news(None, &pending), None);
+        assert_eq!(news(Some(&pending), &bad).unwrap().1, "no");
+        assert_eq!(news(Some(&bad), &bad), None);
+    }
+}
