@@ -21,8 +21,12 @@ use crate::status::{Verdict, apply_status};
 use crate::window::{self, Schedule, WindowInput};
 use crate::workload::{self, HealthInput, JobView, PlannedJob, Stage, Work, WorkersHealth};
 
-/// Names are listed over the whole history so often, so that what was deleted by hand comes back.
-const REBUILD_EVERY: SignedDuration = SignedDuration::from_hours(1);
+/// Names of the whole history are listed at least so often, so that what was deleted by hand comes back.
+const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
+/// And not before so many ticks: a batch of an old date that comes late is found then.
+const REBUILD_TICKS: i32 = 30;
+/// Of the time, such listings take a hundredth at most.
+const REBUILD_SHARE: i32 = 100;
 /// The admission policies are tried so often while they stand.
 const GUARD_EVERY: SignedDuration = SignedDuration::from_mins(10);
 /// And so often while they don't.
@@ -212,15 +216,17 @@ impl Look<'_> {
         schedule: &Schedule,
         memory: &mut Memory,
     ) -> Result<Inventory, ReconcileError> {
+        let tick = SignedDuration::try_from(self.context.settings.tick).unwrap_or(REBUILD_LATEST);
         let due = memory
             .rebuilt
-            .is_none_or(|rebuilt| self.now.duration_since(rebuilt) >= REBUILD_EVERY);
+            .is_none_or(|(rebuilt, took)| self.now.duration_since(rebuilt) >= rebuild_every(tick, took));
         let oldest_open = memory.oldest_open.filter(|_| !due);
         let from = schedule.listing_start(oldest_open, self.now);
+        let begun = (self.context.clock)();
         let listings = mailboxes.listings(from, &schedule.aggregations, &mut memory.ledger, &self.context.metrics);
         let listings = listings.await.context(MailboxSnafu)?;
         if oldest_open.is_none() {
-            memory.rebuilt = Some(self.now);
+            memory.rebuilt = Some((self.now, (self.context.clock)().duration_since(begun)));
         }
         Ok(Inventory::build(listings, schedule))
     }
@@ -391,6 +397,12 @@ impl Look<'_> {
     }
 }
 
+/// How long after a listing of the whole history, which took `took`, comes the next.
+fn rebuild_every(tick: SignedDuration, took: SignedDuration) -> SignedDuration {
+    let of = |time: SignedDuration, factor| time.checked_mul(factor).unwrap_or(REBUILD_LATEST);
+    of(tick, REBUILD_TICKS).max(of(took, REBUILD_SHARE)).min(REBUILD_LATEST)
+}
+
 /// What an Event should tell: `Ready` became False, or is False for another reason than before.
 fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Option<(String, String)> {
     let ready = |status: &DataShareProcessorStatus| {
@@ -411,6 +423,16 @@ fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorSta
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn the_whole_history_is_listed_often_where_that_is_cheap() {
+        let of =
+            |tick, took| rebuild_every(SignedDuration::from_secs(tick), SignedDuration::from_millis(took)).as_secs();
+        assert_eq!(
+            [of(2, 10), of(10, 10), of(10, 9_000), of(10, 90_000)],
+            [60, 300, 900, 3_600]
+        );
+    }
 
     #[test]
     fn an_event_is_told_once_for_each_trouble() {

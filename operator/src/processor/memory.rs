@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use facilitator_core::formats::names::{BatchId, WindowId};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::cluster::WorkCache;
 use super::observe::LedgerCache;
@@ -27,8 +27,8 @@ pub struct Memory {
     pub windows: Retries<WindowId>,
     /// Start of the oldest window that isn't over.
     pub oldest_open: Option<Timestamp>,
-    /// When names of the whole history were listed last.
-    pub rebuilt: Option<Timestamp>,
+    /// When names of the whole history were listed last, and how long that took.
+    pub rebuilt: Option<(Timestamp, SignedDuration)>,
     /// What was read of the ledger.
     pub ledger: LedgerCache,
     /// Work lists of Jobs.
