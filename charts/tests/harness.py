@@ -64,6 +64,12 @@ def kubectl(*arguments, stdin=None, fails=False):
     return error if fails else out
 
 
+def create(*objects, dry=False, user=None, fails=False):
+    """What the operator does: it creates Jobs, and may not change them."""
+    arguments = ["create", "-f", "-", *(["--dry-run=server"] if dry else [])]
+    return kubectl(*arguments, *as_user(user), stdin=dump(objects), fails=fails)
+
+
 def apply(*objects, dry=False, user=None, fails=False):
     """Server-side apply of objects, as somebody if told so."""
     arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"]
