@@ -16,7 +16,7 @@ use prio_operator_tests::samples::{self, Damage};
 use prio_operator_tests::wait::{Seen, until};
 use serde_json::json;
 
-use crate::scenario::{LIMIT, Scenario, run};
+use crate::scenario::{LIMIT, MINUTE, Scenario, run};
 
 #[tokio::test]
 #[ignore = "needs a node: tests/run --only end-to-end"]
@@ -135,12 +135,17 @@ async fn a_jobs_pod_run_twice_changes_nothing() {
 /// Starts a copy of a finished worker pod, with the same index and mounts, and compares the mailboxes.
 async fn run_again(scenario: &Scenario, party: &Party, stage: &str) -> Result<()> {
     let selector = format!("prio-operator.io/stage={stage}");
-    let pods = scenario.pair.cluster.pods(&party.worker_namespace, &selector).await?;
-    let finished = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded");
-    let original = pods
-        .iter()
-        .find(finished)
-        .with_context(|| format!("no finished pod of stage {stage}"))?;
+    let succeeded = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded");
+    let original = until(
+        &format!("{}: a finished pod of stage {stage}", party.name),
+        MINUTE,
+        || async {
+            let pods = scenario.pair.cluster.pods(&party.worker_namespace, &selector).await?;
+            let found = pods.into_iter().find(succeeded);
+            Ok(found.map_or_else(|| Seen::NotYet("none yet".to_owned()), Seen::Done))
+        },
+    )
+    .await?;
     let before = snapshot(&scenario.pair.folder)?;
     let mut copy = Pod::default();
     copy.metadata.name = Some(format!("again-{stage}"));
