@@ -100,7 +100,7 @@ async fn apply_definitions(client: &Client) {
     }
 }
 
-/// Waits until something is so, half a minute at most.
+/// Waits until something is so, a minute and a half at most: the garbage collector looks for new kinds every 30 s only.
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -108,8 +108,8 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
             return found;
         }
         assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "still not so after 30 s: {what}"
+            begun.elapsed() < Duration::from_secs(90),
+            "still not so after 90 s: {what}"
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
