@@ -187,7 +187,22 @@ impl Pair {
         self.cluster
             .apply(&objects)
             .await
-            .with_context(|| format!("namespaces and Secrets of {}", party.name))
+            .with_context(|| format!("namespaces and Secrets of {}", party.name))?;
+        // A pod that comes before its claims are bound waits for the scheduler's next try.
+        for namespace in [&party.worker_namespace, &party.operator_namespace] {
+            let bound = "--for=jsonpath={.status.phase}=Bound";
+            let wait = [
+                "wait",
+                bound,
+                "persistentvolumeclaims",
+                "--all",
+                "--timeout=60s",
+                "--namespace",
+                namespace,
+            ];
+            self.cluster.kubectl(&wait).await?;
+        }
+        Ok(())
     }
 
     /// Installs the party's chart.
