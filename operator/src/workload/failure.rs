@@ -56,7 +56,7 @@ fn of_events(view: &JobView, pod: &Pod) -> Option<Cause> {
     let uid = pod.metadata.uid.as_deref();
     let event = latest(view, |event| {
         let kept_out = matches!(event.reason.as_deref(), Some("FailedMount" | "FailedAttachVolume" | "FailedCreatePodSandBox"));
-        kept_out && event.involved_object.uid.as_deref() == uid && !is_about_work_list(view, event)
+        kept_out && event.involved_object.uid.as_deref() == uid && !passes_by_itself(view, event)
     })?;
     let reason = match event.reason.as_deref() {
         Some("FailedCreatePodSandBox") => reasons::NOT_STARTED,
@@ -71,10 +71,12 @@ fn latest(view: &JobView, is_wanted: impl Fn(&Event) -> bool) -> Option<&Event> 
     wanted.max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))
 }
 
-/// The work list comes a moment after its Job: once it is there, the kubelet's complaint is history.
-fn is_about_work_list(view: &JobView, event: &Event) -> bool {
+/// What passes by itself. The work list comes a moment after its Job: once it is there, the kubelet's complaint is
+/// history. On a busy node the kubelet's own caches lag for a second or two.
+fn passes_by_itself(view: &JobView, event: &Event) -> bool {
     let said = event.message.as_deref().unwrap_or_default();
-    view.work.is_some() && said.contains(&format!("configmap \"{}\"", view.name()))
+    let about_work_list = view.work.is_some() && said.contains(&format!("configmap \"{}\"", view.name()));
+    about_work_list || said.contains("failed to sync configmap cache") || said.contains("failed to sync secret cache")
 }
 
 /// The `PodScheduled` condition, as the scheduler writes it.

@@ -146,11 +146,13 @@ fn nothing_is_wrong_while_a_pod_is_made_or_runs_or_one_of_several_waits() {
     let new = || started(&intake(), &processor(), "02:00");
     let backoff = json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}});
     let about_work = format!("MountVolume.SetUp failed for volume \"work\" : configmap \"{}\" not found", new().name());
+    let lag = "MountVolume.SetUp failed for volume \"work\" : failed to sync configmap cache: timed out waiting for the condition";
     let quota = "Error creating: pods \"x\" is forbidden: exceeded quota: pods";
     let views = [
         new(),
         new().creating(),
         new().creating().event(Some(0), "FailedMount", &about_work),
+        new().creating().event(Some(0), "FailedMount", lag),
         new().running(),
         new().running().pod("Pending", backoff, "02:00"),
         new().running().event(None, "FailedCreate", quota),
