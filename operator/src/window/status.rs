@@ -10,7 +10,7 @@ use crds::{AggregationWindow, AggregationWindowSpec, AggregationWindowStatus, Da
 use facilitator_core::formats::names::{AggregationId, BatchTime, WindowId};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use super::WindowInput;
 use super::decide::Seen;
@@ -145,7 +145,7 @@ pub(super) fn new(
             name: Some(name),
             namespace: processor.namespace(),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>()),
-            owner_references: processor.controller_owner_ref(&()).map(|owner| vec![owner]),
+            owner_references: Some(vec![crate::processor::parameters::owner(processor)]),
             ..ObjectMeta::default()
         },
         spec: AggregationWindowSpec {

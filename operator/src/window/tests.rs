@@ -148,6 +148,8 @@ fn a_window_is_collected_summed_and_done() {
     assert_eq!((decision.create.len(), decision.jobs.len(), decision.counts.open), (1, 0, 1));
     let owner = &decision.create[0].metadata.owner_references.as_ref().unwrap()[0];
     assert_eq!((owner.kind.as_str(), owner.controller), ("DataShareProcessor", Some(true)));
+    // True needs a right on the owner's finalizers wherever OwnerReferencesPermissionEnforcement is on (OpenShift).
+    assert_eq!(owner.block_owner_deletion, Some(false));
     assert_eq!(world.says(), ("Collecting", "03:50", 0));
     assert_eq!(decision.oldest_open, Some(at("00:00")));
     for quiet in ["01:12", "03:50", "2026-11-20T03:59:59Z"] {
