@@ -420,7 +420,10 @@ mod tests {
     #[test]
     fn a_suspended_processor_says_that_cutoffs_do_not_wait() {
         let message = suspended(Some(Timestamp::UNIX_EPOCH));
-        assert!(message.contains("Cutoffs don't wait") && message.ends_with("the next is 1970-01-01T00:00:00Z."), "{message}");
+        assert!(
+            message.contains("Cutoffs don't wait") && message.ends_with("the next is 1970-01-01T00:00:00Z."),
+            "{message}"
+        );
         assert!(suspended(None).ends_with("window's sum."));
     }
 }
