@@ -30,9 +30,7 @@ fmt: ## format the sources
 	cargo fmt --all
 
 lint: ## what CI wants of the sources
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- --deny warnings
-	@for script in tests/cluster/cluster tests/cluster/self-test tests/cluster/lib/* tests/*.sh; do bash -n $$script || exit 1; done
+	tests/lint
 
 clean: ## remove built files and the default cluster (not the cache in ~/.cache/prio-operator)
 	$(CLUSTER) down

@@ -18,7 +18,9 @@ FIELDS = {
     "Application": {"project", "source", "sources", "destination", "syncPolicy"},
     "GitRepository": {"interval", "url", "ref"},
     "HelmRelease": {"interval", "releaseName", "targetNamespace", "chart", "install", "upgrade", "values", "dependsOn"},
-    "Kustomization": {"interval", "path", "prune", "timeout", "sourceRef", "healthChecks", "healthCheckExprs"},
+    "Kustomization": {
+        "dependsOn", "interval", "retryInterval", "path", "prune", "timeout", "sourceRef", "healthChecks", "healthCheckExprs",
+    },
 }
 
 
@@ -89,7 +91,9 @@ def values():
 
 @check
 def releases():
-    """values inside the Argo CD and Flux examples fit the chart"""
+    """values inside the Argo CD and Flux examples fit the chart, and mount what the processor needs listed"""
+    minimal = yaml.safe_load((EXAMPLES / "minimal-party/values.yaml").read_text())
+    checked = 0
     for path, item in objects():
         spec = item.get("spec", {})
         found = [source["helm"]["valuesObject"] for source in spec.get("sources", []) if "valuesObject" in source.get("helm", {})]
@@ -99,6 +103,21 @@ def releases():
             file.parent.mkdir(exist_ok=True)
             file.write_text(dump([value]))
             render("prio-operator", "--values", file)
+            for name in ("watchNamespaces", "extraVolumes", "extraVolumeMounts"):
+                assert value[name] == minimal[name], f"{path}: {name}"
+            checked += 1
+    assert checked == 2, checked
+
+
+@check
+def flux_order():
+    """by Flux, namespaces come before the operator, and its kinds before the processor; what fails is soon tried again"""
+    steps = {item["metadata"]["name"]: item["spec"] for item in load(EXAMPLES / "flux/kustomizations.yaml") if item["kind"] == "Kustomization"}
+    before = {name: [step["name"] for step in spec.get("dependsOn", [])] for name, spec in steps.items()}
+    assert before == {"us-ct-namespaces": [], "us-ct-operator": ["us-ct-namespaces"], "us-ct": ["us-ct-operator"]}, before
+    assert all(spec["retryInterval"] == "1m" for spec in steps.values())
+    releases = {item["metadata"]["name"] for item in load(EXAMPLES / "flux/releases.yaml") if item["kind"] == "HelmRelease"}
+    assert {found["name"] for found in steps["us-ct-operator"]["healthChecks"]} == releases
 
 
 @check
@@ -106,26 +125,23 @@ def health():
     """Argo CD's health check reads our conditions, and is the one in argocd-cm.yaml"""
     text = (EXAMPLES / "argo-cd/health.lua").read_text()
     (config,) = load(EXAMPLES / "argo-cd/argocd-cm.yaml")
-    for kind in ("DataShareProcessor", "AggregationWindow"):
-        assert config["data"][f"resource.customizations.health.prio-operator.io_{kind}"] == text, kind
-    yaml.safe_load(config["data"]["resource.exclusions"])
+    assert config["data"]["resource.customizations.health.prio-operator.io_DataShareProcessor"] == text
+    (excluded,) = yaml.safe_load(config["data"]["resource.exclusions"])
+    assert excluded["kinds"] == ["Batch", "AggregationWindow"]
 
-    def verdict(kind, status, generation=1):
+    def verdict(status, generation=1):
         lua = lupa.LuaRuntime()
         table = lambda value: lua.table_from(value, recursive=True)  # noqa: E731
-        lua.globals().obj = table({"kind": kind, "metadata": {"generation": generation}, **({"status": status} if status else {})})
+        lua.globals().obj = table({"kind": "DataShareProcessor", "metadata": {"generation": generation}, **({"status": status} if status else {})})
         return lua.execute(text)["status"]
 
     def conditions(*entries):
         return {"observedGeneration": 1, "conditions": [{"type": t, "status": s, "reason": r, "message": "m"} for t, s, r in entries]}
 
-    processor, window = "DataShareProcessor", "AggregationWindow"
-    assert verdict(processor, None) == "Progressing"
-    assert verdict(processor, conditions(("Ready", "Unknown", "Pending"))) == "Progressing"
-    assert verdict(processor, conditions(("Ready", "True", "AsExpected"))) == "Healthy"
-    assert verdict(processor, conditions(("Ready", "True", "AsExpected")), generation=2) == "Progressing"
-    assert verdict(processor, conditions(("Ready", "False", "ImageNotPulled"))) == "Degraded"
-    assert verdict(processor, conditions(("Ready", "False", "Suspended"))) == "Suspended"
-    assert verdict(processor, conditions(("Ready", "False", "LedgerGone"), ("Stalled", "True", "LedgerGone"))) == "Degraded"
-    assert verdict(window, conditions(("Ready", "False", "Collecting"))) == "Progressing"
-    assert verdict(window, conditions(("Ready", "True", "Summed"))) == "Healthy"
+    assert verdict(None) == "Progressing"
+    assert verdict(conditions(("Ready", "Unknown", "Pending"))) == "Progressing"
+    assert verdict(conditions(("Ready", "True", "AsExpected"))) == "Healthy"
+    assert verdict(conditions(("Ready", "True", "AsExpected")), generation=2) == "Progressing"
+    assert verdict(conditions(("Ready", "False", "ImageNotPulled"))) == "Degraded"
+    assert verdict(conditions(("Ready", "False", "Suspended"))) == "Suspended"
+    assert verdict(conditions(("Ready", "False", "LedgerGone"), ("Stalled", "True", "LedgerGone"))) == "Degraded"

@@ -6,6 +6,7 @@ import sys
 import harness
 import rendering  # noqa: F401 - registers its checks
 import admission  # noqa: F401
+import guide  # noqa: F401
 import examples  # noqa: F401
 
 sys.exit(harness.run_all(sys.argv[1] if len(sys.argv) > 1 else ""))

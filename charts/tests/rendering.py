@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of what the charts render to; no cluster is needed."""
 
+import json
+
 import kubernetes_validate
 
 from harness import CHARTS, check, helm, load, render, values_files, EXAMPLES
@@ -168,10 +170,51 @@ def several():
 
 
 @check
+def selectors():
+    """policies, budget, service and monitors select what they are for"""
+    objects = render("prio-operator", "--values", CHARTS / "prio-operator/ci/full-values.yaml", namespace="own")
+    find = lambda kind, name="prio-operator": of_kind(objects, kind)[("own", name)]["spec"]  # noqa: E731
+    template = find("Deployment")["template"]
+    (metrics,) = [port for port in template["spec"]["containers"][0]["ports"] if port["name"] == "metrics"]
+    labels, chosen = template["metadata"]["labels"], find("NetworkPolicy")["podSelector"]["matchLabels"]
+    assert chosen.items() <= labels.items()
+    for kind in ("PodDisruptionBudget", "PodMonitor"):
+        assert find(kind)["selector"]["matchLabels"].items() <= labels.items(), kind
+    service = of_kind(objects, "Service")[("own", "prio-operator-metrics")]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert find("ServiceMonitor")["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert find("ServiceMonitor")["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert find("PodMonitor")["podMetricsEndpoints"][0]["port"] == metrics["name"]
+    # The operator's own labels stay whatever podLabels say: policies select by them.
+    taken = render("prio-operator", "--set", "podLabels.app\\.kubernetes\\.io/name=x", namespace="own")
+    labels = of_kind(taken, "Deployment")[("own", "prio-operator")]["spec"]["template"]["metadata"]["labels"]
+    assert chosen["app.kubernetes.io/name"] == labels["app.kubernetes.io/name"] == "prio-operator"
+    # Worker pods are chosen by a label that the operator gives every one, and that a processor can't take away.
+    workers = of_kind(objects, "NetworkPolicy")[("pha-workers", "prio-operator-workers")]["spec"]
+    (expression,) = workers["podSelector"]["matchExpressions"]
+    for path in sorted((CHARTS.parent / "operator/tests/golden").glob("job-*.json")):
+        (job,) = [item for item in json.loads(path.read_text()) if item["kind"] == "Job"]
+        assert expression["key"] in job["spec"]["template"]["metadata"]["labels"], path
+
+
+@check
+def notes():
+    """the notes warn of what the values leave open, and their commands are whole"""
+    said = lambda *flags: helm("install", "x", CHARTS / "prio-operator", "--dry-run=client", "--namespace", "own", *flags)  # noqa: E731
+    least = said("--values", CHARTS / "prio-operator/ci/least-values.yaml")
+    for warning in ("workers.secrets is empty", "only in own", "run exactly one"):
+        assert warning in least, warning
+    plain = said("--values", CHARTS / "prio-operator/ci/default-values.yaml")
+    assert "WARNING" not in plain and "…" not in plain + least, plain
+
+
+@check
 def bad_values():
     """values that can't work are refused, and the message names them"""
     refused = {
         "replicas=2,leaderElection=false": "leaderElection",
+        "leaderElection=false,strategy.type=RollingUpdate": "strategy",
+        "leaderElection=false,strategy.rollingUpdate.maxSurge=1": "strategy",
         "replica=2": "replica",
         "watchNamespaces=pha": "watchNamespaces",
         "settings.tickSeconds=0": "tickSeconds",

@@ -64,7 +64,7 @@ pub struct BatchSpec {
 #[schemars(extend("default" = crate::schema::pending_status()))]
 #[serde(rename_all = "camelCase")]
 pub struct BatchStatus {
-    /// `Ready` and `Validated`.
+    /// `Ready`, `Validated` and `Stalled`.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

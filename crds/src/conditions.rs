@@ -35,6 +35,8 @@ pub mod reasons {
     pub const LEDGER_MISMATCH: &str = "LedgerMismatch";
     /// A worker refused its configuration (exit code 78).
     pub const CONFIGURATION_REFUSED: &str = "ConfigurationRefused";
+    /// The last look at the processor failed; the message says where.
+    pub const LOOK_FAILED: &str = "LookFailed";
     /// The spec is refused by the operator; the message says which field.
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// A worker's image can't be pulled.
@@ -43,6 +45,8 @@ pub mod reasons {
     pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
     /// Admission refuses the Job or its pod.
     pub const ADMISSION_REFUSED: &str = "AdmissionRefused";
+    /// The operator's account may not create Jobs.
+    pub const RIGHTS_MISSING: &str = "RightsMissing";
     /// A Secret, ConfigMap or volume that the pod mounts is missing.
     pub const MOUNT_MISSING: &str = "MountMissing";
     /// The service account is missing.

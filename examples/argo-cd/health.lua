@@ -1,4 +1,4 @@
--- Health of DataShareProcessor, Batch and AggregationWindow for Argo CD, from their conditions.
+-- Health of a DataShareProcessor for Argo CD, from its conditions.
 local status = obj.status or {}
 local found = {}
 for _, condition in ipairs(status.conditions or {}) do
@@ -20,7 +20,4 @@ end
 if ready.reason == "Suspended" then
   return { status = "Suspended", message = ready.message }
 end
-if obj.kind == "DataShareProcessor" then
-  return { status = "Degraded", message = ready.reason .. ": " .. ready.message }
-end
-return { status = "Progressing", message = ready.reason .. ": " .. ready.message }
+return { status = "Degraded", message = ready.reason .. ": " .. ready.message }

@@ -10,6 +10,10 @@ pub fn short_digest<'a>(parts: impl IntoIterator<Item = &'a str>, length: usize)
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let hex = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
     hex.chars().take(length).collect()
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use facilitator_core::formats::ledger::{
+    DELIVERED, PLANS, REJECTED, RELEASED, RESULTS, Rejected, RejectedReason, WindowResult,
+};
 use facilitator_core::formats::names::{
     BatchId, BatchTime, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_validation_name,
 };
-use facilitator_core::formats::ledger::{DELIVERED, PLANS, REJECTED, RELEASED, RESULTS, Rejected, RejectedReason, WindowResult};
 use facilitator_core::window::Window;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::window::Schedule;
 
@@ -20,7 +22,7 @@ pub struct Listed {
     pub stored: Timestamp,
 }
 
-/// What one observation found, all of it from [`Schedule::listing_start`] on. Jobs are listed **before** the ledger: a
+/// What one observation found, all of it in one [`crate::window::Scope`]. Jobs are listed **before** the ledger: a
 /// Job that was seen as finished has then all its objects in the listing.
 #[derive(Clone, Debug, Default)]
 pub struct Listings {
@@ -41,7 +43,7 @@ pub struct Listings {
 pub struct Inventory {
     /// Windows that hold a batch or were planned, in the order of their names.
     pub windows: BTreeMap<WindowId, WindowInventory>,
-    /// Names that are no batch's, no validation's and not the ledger's.
+    /// Names that are no batch's, no validation's and not the ledger's, and batches of a time that is still to come.
     pub unknown_names: u64,
 }
 
@@ -65,6 +67,8 @@ pub struct WindowInventory {
 pub struct BatchInventory {
     /// When the ingestor's signature object came: the commit of the batch.
     pub signed: Option<Timestamp>,
+    /// When the newest of its ingestion objects came.
+    pub newest: Option<Timestamp>,
     /// The header object is there.
     pub header: bool,
     /// The packet object is there; a batch without packets has none.
@@ -85,6 +89,16 @@ impl WindowInventory {
     pub fn is_frozen(&self) -> bool {
         self.planned.is_some() || self.released || self.finished.is_some()
     }
+
+    /// Whether it is more than stray names: the ledger knows of it, or a whole batch came.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.is_frozen()
+            || self
+                .batches
+                .values()
+                .any(|batch| batch.is_committed() || batch.is_done())
+    }
 }
 
 impl BatchInventory {
@@ -97,14 +111,33 @@ impl BatchInventory {
     /// Whether it is refused because it holds no packets.
     #[must_use]
     pub fn is_empty_batch(&self) -> bool {
-        self.rejection.as_ref().is_some_and(|rejection| rejection.reason == RejectedReason::Empty)
+        self.rejection
+            .as_ref()
+            .is_some_and(|rejection| rejection.reason == RejectedReason::Empty)
+    }
+
+    /// Whether its ingestor is through with it: header and signature are there.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        self.signed.is_some() && self.header
+    }
+
+    /// Whether more of it is to be expected: it is committed, or its last object came only minutes ago.
+    #[must_use]
+    pub fn is_arriving(&self, schedule: &Schedule, now: Timestamp) -> bool {
+        self.is_committed()
+            || self
+                .newest
+                .is_some_and(|newest| now.duration_since(newest) < schedule.missing_packet)
     }
 
     /// Whether intake may have it: signature and header are there, the packets too or for long enough not, and a legacy
     /// First has answered where we must let it go ahead (ledger rule 13).
     #[must_use]
     pub fn is_ready(&self, schedule: &Schedule, now: Timestamp) -> bool {
-        let Some(signed) = self.signed.filter(|_| self.header) else { return false };
+        let Some(signed) = self.signed.filter(|_| self.header) else {
+            return false;
+        };
         let packets = self.packets || now.duration_since(signed) >= schedule.missing_packet;
         packets && (self.peer || !schedule.waits_for_first())
     }
@@ -112,16 +145,27 @@ impl BatchInventory {
 
 impl Inventory {
     /// Sorts the listings. Names outside the schedule (before `startAt`, of other aggregations) are left out silently,
-    /// names that nobody knows are counted.
+    /// names that nobody knows are counted, and so are batches whose window begins more than a period from now: a wrong
+    /// date makes no window.
     #[must_use]
-    pub fn build(listings: Listings, schedule: &Schedule) -> Self {
+    pub fn build(listings: Listings, schedule: &Schedule, now: Timestamp) -> Self {
         let mut inventory = Self::default();
+        let period = SignedDuration::from_secs(schedule.settings.period_seconds.into());
+        let latest = now.checked_add(period).unwrap_or(Timestamp::MAX);
         for Listed { name, stored } in listings.ingestion {
             let Some((id, part)) = parse_ingestion_name(&name) else {
                 inventory.unknown_names += u64::from(!is_foreign_folder(&name));
                 continue;
             };
+            let Some(window) = window_of(&id, schedule) else {
+                continue;
+            };
+            if window.start.timestamp() > latest {
+                inventory.unknown_names += 1;
+                continue;
+            }
             if let Some(batch) = inventory.batch(id, schedule) {
+                batch.newest = batch.newest.max(Some(stored));
                 match part {
                     IngestionPart::Header => batch.header = true,
                     IngestionPart::Signature => batch.signed = Some(stored),
@@ -215,7 +259,10 @@ impl Inventory {
 #[must_use]
 pub fn window_of(id: &BatchId, schedule: &Schedule) -> Option<WindowId> {
     let window = Window::holding(id.time.timestamp(), schedule.settings.period_seconds).ok()?;
-    let (start, end) = (BatchTime::from_timestamp(window.start())?, BatchTime::from_timestamp(window.end())?);
+    let (start, end) = (
+        BatchTime::from_timestamp(window.start())?,
+        BatchTime::from_timestamp(window.end())?,
+    );
     let window = WindowId::new(id.aggregation.clone(), start, end).ok()?;
     schedule.takes(&window).then_some(window)
 }

@@ -5,6 +5,8 @@
 //! carries the resource version that was read, so of two writers one fails. Give this module a client whose retries are
 //! off: a renewal that is tried again for longer than the Lease lasts is worse than one that failed.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -33,6 +35,23 @@ pub struct Sight {
     pub duration: Duration,
     /// When we first saw this resource version, by our own monotonic clock.
     pub since: Instant,
+}
+
+impl Sight {
+    fn of(lease: &Lease, before: Option<&Self>, now: Instant) -> Self {
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let spec = lease.spec.clone().unwrap_or_default();
+        let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
+        let since = before
+            .filter(|before| before.version == version)
+            .map_or(now, |before| before.since);
+        Self {
+            version,
+            holder: spec.holder_identity.unwrap_or_default(),
+            duration: Duration::from_secs(seconds),
+            since,
+        }
+    }
 }
 
 /// What to do about a Lease.
@@ -80,6 +99,47 @@ pub fn held(previous: Option<&LeaseSpec>, identity: &str, now: Timestamp) -> Lea
     }
 }
 
+/// Leases of other installations, as an operator that watches all namespaces meets them: it leaves a namespace to who
+/// holds its Lease, and takes none itself, because namespaces come and go.
+#[derive(Debug, Default)]
+pub struct Others(Mutex<BTreeMap<String, Sight>>);
+
+impl Others {
+    /// Who else works in a namespace, if anybody does.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn holder(
+        &self,
+        client: &Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+    ) -> kube::Result<Option<String>> {
+        let lease = Api::<Lease>::namespaced(client.clone(), namespace)
+            .get_opt(name)
+            .await?;
+        Ok(self.seen(namespace, lease.as_ref(), identity, Instant::now()))
+    }
+
+    fn seen(&self, namespace: &str, lease: Option<&Lease>, identity: &str, now: Instant) -> Option<String> {
+        let mut sights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = sights.remove(namespace);
+        let sight = Sight::of(lease?, before.as_ref(), now);
+        let holder = (decide(&sight, identity, now) == Step::Wait).then(|| sight.holder.clone());
+        if let Some(holder) = &holder
+            && before.is_none_or(|before| before.holder != *holder)
+        {
+            info!(
+                namespace,
+                holder, "another installation holds this namespace's lease: it is left alone"
+            );
+        }
+        sights.insert(namespace.to_owned(), sight);
+        holder
+    }
+}
+
 /// One Lease that we want.
 struct Candidate {
     api: Api<Lease>,
@@ -104,21 +164,8 @@ impl Candidate {
             return written(self.api.create(&PostParams::default(), &lease).await);
         };
         let now = Instant::now();
-        let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let spec = lease.spec.clone().unwrap_or_default();
-        let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
-        let since = self
-            .sight
-            .as_ref()
-            .filter(|sight| sight.version == version)
-            .map_or(now, |sight| sight.since);
-        let holder = spec.holder_identity.clone().unwrap_or_default();
-        let sight = Sight {
-            version,
-            holder,
-            duration: Duration::from_secs(seconds),
-            since,
-        };
+        let sight = Sight::of(&lease, self.sight.as_ref(), now);
         let step = decide(&sight, &self.identity, now);
         self.sight = Some(sight);
         if step == Step::Wait {
@@ -317,6 +364,27 @@ mod tests {
                 "{holder} after {seconds} s"
             );
         }
+    }
+
+    #[test]
+    fn a_namespace_is_left_to_another_installation_until_that_goes_silent() {
+        let (others, begun) = (Others::default(), Instant::now());
+        let seen = |version: &str, holder: &str, seconds| {
+            let lease = Lease {
+                metadata: ObjectMeta {
+                    resource_version: Some(version.to_owned()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(held(None, holder, Timestamp::UNIX_EPOCH)),
+            };
+            others.seen("a", Some(&lease), "we", begun + Duration::from_secs(seconds))
+        };
+        assert_eq!(others.seen("a", None, "we", begun), None);
+        assert_eq!(seen("1", "we", 0), None);
+        assert_eq!(seen("2", "they", 10).as_deref(), Some("they"));
+        assert_eq!(seen("3", "they", 20).as_deref(), Some("they"), "renewed");
+        assert_eq!(seen("3", "they", 30).as_deref(), Some("they"));
+        assert_eq!(seen("3", "they", 36), None, "silent for longer than it lasts");
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! Runs the controller over the watched namespaces, behind the lease, until asked to stop.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
+use crds::names::{MANAGED_BY, PROCESSOR_LABEL, RETRY_ANNOTATION};
 use crds::{AggregationWindow, Batch};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::core::NamespaceResourceScope;
 use kube::core::PartialObjectMeta;
-use kube::runtime::controller::Config as ControllerConfig;
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::controller::{Config as ControllerConfig, Error as ControllerError};
+use kube::runtime::reflector::{self, ObjectRef, reflector};
 use kube::runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, predicates, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use snafu::{ResultExt, Snafu};
@@ -26,8 +27,6 @@ use crate::schema;
 use crate::settings::{Settings, Watched};
 use crate::status::Events;
 
-/// Changes that come within it are looked at once.
-const DEBOUNCE: Duration = Duration::from_millis(500);
 /// Processors that are looked at at a time, of one watched namespace.
 const CONCURRENCY: u16 = 4;
 /// How long a stop waits for the first list.
@@ -125,7 +124,9 @@ async fn lead(
         .as_ref()
         .map_or_else(CancellationToken::new, lease::Leadership::lost);
     let context = Arc::new(Context {
-        events: Events::new(client.clone(), identity),
+        events: Events::new(client.clone(), identity.clone()),
+        identity,
+        others: lease::Others::default(),
         timing: processor::timing(&settings),
         client,
         settings,
@@ -199,41 +200,42 @@ async fn work(context: &Arc<Context>, stop: &CancellationToken) {
 
 async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &CancellationToken) {
     let client = &context.client;
-    let controller: Controller<Guarded> = Controller::new(scoped(client, namespace), watcher::Config::default());
+    let (store, writer) = reflector::store();
+    // What we write into its status ourselves is no news.
+    let processors = reflector(
+        writer,
+        watcher(scoped::<Guarded>(client, namespace), watcher::Config::default()),
+    )
+    .applied_objects()
+    .predicate_filter(
+        predicates::generation.combine(predicates::annotations),
+        PredicateConfig::default(),
+    );
+    let controller = Controller::for_stream(processors, store.clone());
     // A controller that is stopped before its first list came in waits for it for ever.
-    let (store, stopping) = (controller.store(), stop.clone());
+    let stopping = stop.clone();
     let stopping = async move {
         stopping.cancelled().await;
         let _ = tokio::time::timeout(FIRST_LIST_TIMEOUT, store.wait_until_ready()).await;
     };
     controller
-        .with_config(ControllerConfig::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
+        // No debounce: it begins anew with every event, so that a busy Job would put off looks for as long as it is busy.
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopping)
         // Of Jobs every change counts; of Batches and windows only what people do: what we write ourselves is no news.
-        .watches_stream(changes::<Job, _>(client, namespace, every_version), processor_of)
-        .watches_stream(
-            changes::<Batch, _>(
-                client,
-                namespace,
-                predicates::generation.combine(predicates::annotations),
-            ),
-            processor_of,
-        )
-        .watches_stream(
-            changes::<AggregationWindow, _>(
-                client,
-                namespace,
-                predicates::generation.combine(predicates::annotations),
-            ),
-            processor_of,
-        )
+        .watches_stream(ours::<Job>(client, namespace).touched_objects(), processor_of)
+        .watches_stream(wishes(ours::<Batch>(client, namespace)), processor_of)
+        .watches_stream(wishes(ours::<AggregationWindow>(client, namespace)), processor_of)
         .run(processor::reconcile, processor::on_error, context.clone())
         .for_each(|result| async move {
-            if let Err(error) = result {
-                // Failed reconciles are told by the error policy; this is about the watches.
-                if !matches!(error, kube::runtime::controller::Error::ReconcilerFailed(..)) {
-                    tracing::warn!(%error, "a watch failed; it is tried again");
+            match result {
+                // Failed reconciles are told by the error policy.
+                Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+                // Deleted since its look was planned.
+                Err(ControllerError::ObjectNotFound(gone)) => {
+                    context.forget(&(gone.namespace.unwrap_or_default(), gone.name));
                 }
+                Err(error) => tracing::warn!(%error, "a watch failed; it is tried again"),
             }
         })
         .await;
@@ -250,11 +252,10 @@ fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
 }
 
 /// The metadata of objects that we made, as they change: it decodes whatever the rest looks like.
-fn changes<K, P>(
+fn ours<K>(
     client: &Client,
     namespace: Option<&str>,
-    predicate: P,
-) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
+) -> impl Stream<Item = Result<watcher::Event<PartialObjectMeta<K>>, watcher::Error>> + Send + 'static
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -263,17 +264,41 @@ where
         + Send
         + Sync
         + 'static,
-    P: Predicate<PartialObjectMeta<K>> + Send + 'static,
 {
     let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGED_BY}"));
-    watcher(scoped::<PartialObjectMeta<K>>(client, namespace), ours)
-        .default_backoff()
-        .touched_objects()
-        .predicate_filter(predicate, PredicateConfig::default())
+    watcher(scoped::<PartialObjectMeta<K>>(client, namespace), ours).default_backoff()
 }
 
-fn every_version<K: Resource>(object: &K) -> Option<u64> {
-    predicates::resource_version(object)
+/// Of the changes of Batches and windows those that people make: deletions, and the retry annotation.
+fn wishes<K>(
+    events: impl Stream<Item = Result<watcher::Event<PartialObjectMeta<K>>, watcher::Error>> + Send + 'static,
+) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
+where
+    K: Send + 'static,
+    PartialObjectMeta<K>: ResourceExt,
+{
+    let mut asked = BTreeMap::new();
+    events.filter_map(move |event| {
+        let wish = event.map(|event| wish(&mut asked, event)).transpose();
+        std::future::ready(wish)
+    })
+}
+
+/// `asked` holds the annotation's values by UID.
+fn wish<K: ResourceExt>(asked: &mut BTreeMap<String, String>, event: watcher::Event<K>) -> Option<K> {
+    use watcher::Event;
+    match event {
+        Event::Delete(object) => {
+            asked.remove(&object.uid()?);
+            Some(object)
+        }
+        Event::Apply(object) | Event::InitApply(object) => {
+            let value = object.annotations().get(RETRY_ANNOTATION)?.clone();
+            let before = asked.insert(object.uid()?, value.clone());
+            (before != Some(value)).then_some(object)
+        }
+        Event::Init | Event::InitDone => None,
+    }
 }
 
 fn processor_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<ObjectRef<Guarded>>
@@ -313,5 +338,30 @@ mod tests {
         assert_eq!(of(&["--namespaces=m", "--lease-namespace=m"]), ["m"]);
         assert_eq!(of(&["--all-namespaces", "--lease-namespace=m"]), ["m"]);
         assert_eq!(of(&["--all-namespaces"]), ["default"]);
+    }
+
+    #[test]
+    fn of_batches_only_what_people_do_is_news() {
+        use kube::runtime::watcher::Event;
+        let batch = |retry: Option<&str>, status: &str| -> PartialObjectMeta<Batch> {
+            let annotations = retry.map(|value| serde_json::json!({RETRY_ANNOTATION: value}));
+            let metadata =
+                serde_json::json!({"name": "b", "uid": "u", "annotations": annotations, "resourceVersion": status});
+            serde_json::from_value(serde_json::json!({"metadata": metadata})).unwrap()
+        };
+        let mut asked = BTreeMap::new();
+        let table = [
+            ("made", Event::Apply(batch(None, "1")), false),
+            ("our status", Event::Apply(batch(None, "2")), false),
+            ("asked", Event::Apply(batch(Some("now"), "3")), true),
+            ("our answer", Event::Apply(batch(Some("now"), "4")), false),
+            ("listed anew", Event::InitApply(batch(Some("now"), "4")), false),
+            ("asked again", Event::Apply(batch(Some("again"), "5")), true),
+            ("deleted", Event::Delete(batch(Some("again"), "5")), true),
+        ];
+        for (name, event, expected) in table {
+            assert_eq!(wish(&mut asked, event).is_some(), expected, "{name}");
+        }
+        assert!(asked.is_empty());
     }
 }

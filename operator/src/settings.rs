@@ -39,7 +39,8 @@ pub struct Flags {
     )]
     pub namespaces: Vec<String>,
 
-    /// Watch every namespace; needs the cluster chart's ClusterRole.
+    /// Watch every namespace, but leave those alone in which another installation holds a Lease of the same name; needs
+    /// the cluster chart's ClusterRole. Run one such installation in a cluster: of two, each holds only its own Lease.
     #[arg(long, env = "PRIO_OPERATOR_ALL_NAMESPACES")]
     pub all_namespaces: bool,
 

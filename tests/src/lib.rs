@@ -3,6 +3,9 @@
 
 pub mod cluster;
 pub mod command;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod dependencies;
 pub mod fixtures;
 pub mod flow;
 pub mod images;

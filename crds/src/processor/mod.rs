@@ -94,7 +94,7 @@ pub struct DataShareProcessorSpec {
     pub windows: Windows,
     /// How worker pods run.
     pub workers: Workers,
-    /// No new Jobs, running ones finish, windows wait; `Ready=False`, reason `Suspended`.
+    /// No new Jobs, running ones finish, cutoffs don't wait; `Ready=False`, reason `Suspended`.
     #[serde(default)]
     pub suspend: bool,
 }

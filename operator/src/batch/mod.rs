@@ -3,6 +3,7 @@
 mod object;
 mod outcome;
 mod plan;
+mod projection;
 mod retention;
 #[cfg(test)]
 mod tests;
@@ -58,8 +59,8 @@ pub struct BatchPatch {
 pub struct Tally {
     /// In the ingestion mailbox or the ledger.
     pub seen: u64,
-    /// Found, and not yet ready for intake.
-    pub unready: u64,
+    /// Not yet ready for intake, and more of it is to be expected.
+    pub arriving: u64,
     /// Ready and not in a Job.
     pub waiting: u64,
     /// In an unfinished Job.
@@ -89,6 +90,8 @@ pub struct BatchDecision {
     pub delete: Vec<String>,
     /// Jobs to start.
     pub jobs: Vec<PlannedJob>,
+    /// More would start if others left more room.
+    pub short_of_room: bool,
     /// For the processor's status.
     pub counts: BatchCounts,
     /// Counts by window, for [`crate::window::decide`].

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::conditions::{READY, VALIDATED, reasons};
+use crds::conditions::{READY, STALLED, VALIDATED, reasons};
 use crds::names::{MANAGED_BY, OUTCOME_LABEL, PROCESSOR_LABEL};
 use crds::{Batch, BatchSpec, BatchStatus};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, parse_uuid};
@@ -65,9 +65,10 @@ pub(super) fn status(outcome: &Outcome, before: Option<&Batch>, now: Timestamp) 
     let generation = before.and_then(|object| object.metadata.generation).or(Some(1));
     let mut status = before.and_then(|object| object.status.clone()).unwrap_or_default();
     let word = outcome.kind.word();
-    for condition in [READY, VALIDATED] {
-        let met = Some(outcome.kind.is_good());
-        set_condition(&mut status.conditions, &Verdict::new(condition, met, word, &outcome.message), generation, now);
+    let (good, stalled) = (outcome.kind.is_good(), outcome.kind.is_stalled());
+    for (condition, met) in [(READY, good), (VALIDATED, good), (STALLED, stalled)] {
+        let verdict = Verdict::new(condition, Some(met), word, &outcome.message);
+        set_condition(&mut status.conditions, &verdict, generation, now);
     }
     let changed = status.outcome.as_deref() != Some(word);
     status.outcome = Some(word.to_owned());
@@ -78,6 +79,9 @@ pub(super) fn status(outcome: &Outcome, before: Option<&Batch>, now: Timestamp) 
     status.packets = outcome.packets.map(count).or(status.packets);
     status.excluded = outcome.excluded.map(count).or(status.excluded);
     status.job = outcome.job.clone().or(status.job);
-    status.attempts = outcome.attempts.map(|n| i32::try_from(n).unwrap_or(i32::MAX)).or(status.attempts);
+    status.attempts = outcome
+        .attempts
+        .map(|n| i32::try_from(n).unwrap_or(i32::MAX))
+        .or(status.attempts);
     status
 }

@@ -8,7 +8,7 @@ use facilitator_core::formats::work::{BatchOutcome, BatchReport, IntakeItem, Wor
 use jiff::Timestamp;
 
 use super::BatchInput;
-use crate::workload::{Blocked, JobEnd, JobView, Retries};
+use crate::workload::{Blocked, JobView, Retries};
 
 /// What a Batch says of its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,11 @@ impl Kind {
     pub(super) fn is_good(self) -> bool {
         self == Self::Validated
     }
+
+    /// Whether nothing happens until somebody does something, if ever.
+    pub(super) fn is_stalled(self) -> bool {
+        matches!(self, Self::Rejected | Self::Late | Self::CrashesWorker)
+    }
 }
 
 /// A batch's end with its details.
@@ -51,7 +56,15 @@ pub(super) struct Outcome {
 impl Outcome {
     pub(super) fn new(kind: Kind, reason: impl Into<String>, message: impl Into<String>) -> Self {
         let (reason, message) = (reason.into(), message.into());
-        Self { kind, reason, message, packets: None, excluded: None, job: None, attempts: None }
+        Self {
+            kind,
+            reason,
+            message,
+            packets: None,
+            excluded: None,
+            job: None,
+            attempts: None,
+        }
     }
 }
 
@@ -62,7 +75,11 @@ pub(super) fn id_of_item(item: &IntakeItem) -> Option<BatchId> {
 
 fn batch_id(aggregation: &str, time: &str, uuid: uuid::Uuid) -> Option<BatchId> {
     let aggregation = AggregationId::parse(aggregation).ok()?;
-    Some(BatchId { aggregation, time: BatchTime::parse_path(time).ok()?, uuid })
+    Some(BatchId {
+        aggregation,
+        time: BatchTime::parse_path(time).ok()?,
+        uuid,
+    })
 }
 
 /// The items of an intake Job, by chunk.
@@ -76,12 +93,21 @@ pub(super) fn chunks(view: &JobView) -> &[Vec<IntakeItem>] {
 /// The batches that unfinished Jobs hold, with the Job's name.
 pub(super) fn running(jobs: &[JobView]) -> BTreeMap<BatchId, String> {
     let unfinished = jobs.iter().filter(|view| !view.is_finished());
-    unfinished.flat_map(|view| chunks(view).iter().flatten().filter_map(|item| Some((id_of_item(item)?, view.name().to_owned())))).collect()
+    unfinished
+        .flat_map(|view| {
+            chunks(view)
+                .iter()
+                .flatten()
+                .filter_map(|item| Some((id_of_item(item)?, view.name().to_owned())))
+        })
+        .collect()
 }
 
 /// What workers reported, by batch, with the Job's name.
 pub(super) fn reported(jobs: &[JobView]) -> BTreeMap<BatchId, (&BatchReport, &str)> {
-    let reports = jobs.iter().flat_map(|view| view.reports.iter().map(move |report| (report, view.name())));
+    let reports = jobs
+        .iter()
+        .flat_map(|view| view.reports.iter().map(move |report| (report, view.name())));
     reports
         .flat_map(|(report, job)| report.batches.iter().map(move |batch| (batch, job)))
         .filter_map(|(batch, job)| Some((batch_id(&batch.aggregation, &batch.time, batch.uuid)?, (batch, job))))
@@ -89,17 +115,21 @@ pub(super) fn reported(jobs: &[JobView]) -> BTreeMap<BatchId, (&BatchReport, &st
 }
 
 /// Counts Jobs that ended since the last decision. What the ledger holds is done; what a report calls `Blocked` waits;
-/// whatever else the Job held failed, unless the Job was refused as a whole.
+/// whatever else an index held that came to its end failed.
 pub(super) fn count_finished(input: &BatchInput<'_>, memory: &mut Retries<BatchId>, generation: i64, now: Timestamp) {
     for view in input.jobs.iter().filter(|view| view.is_finished()) {
         if !memory.count_job(view.uid()) {
             continue;
         }
         let reports = reported(std::slice::from_ref(view));
-        for chunk in chunks(view) {
+        for (index, chunk) in chunks(view).iter().enumerate() {
             let mut left = Vec::new();
             for (item, id) in chunk.iter().filter_map(|item| Some((item, id_of_item(item)?))) {
-                if input.inventory.find(&id, input.schedule).is_none_or(|(_, batch)| batch.is_done()) {
+                if input
+                    .inventory
+                    .find(&id, input.schedule)
+                    .is_none_or(|(_, batch)| batch.is_done())
+                {
                     continue;
                 }
                 match reports.get(&id) {
@@ -118,11 +148,7 @@ pub(super) fn count_finished(input: &BatchInput<'_>, memory: &mut Retries<BatchI
                     _ => left.push(id),
                 }
             }
-            if view.end() == Some(JobEnd::ConfigurationRefused) {
-                left.iter().for_each(|id| memory.entry(id).attempts += 1);
-            } else {
-                memory.index_failed(&left, chunk.len(), view.name());
-            }
+            memory.index_over(view, index, &left, chunk.len());
         }
     }
 }
@@ -135,7 +161,9 @@ pub(super) fn advice(reason: &str) -> &'static str {
             "It stays out of the sums; tell the ingestor, who can write its clients into a new batch"
         }
         "NoUsablePackets" => "It stays out of the sums; check with the ingestor which packet key it encrypts to",
-        "PeerHasOther" => "The peer's mailbox holds other messages of ours: find out whether two ledgers were used for it",
+        "PeerHasOther" => {
+            "The peer's mailbox holds other messages of ours: find out whether two ledgers were used for it"
+        }
         "SignerUnknown" | "SignatureInvalid" => "Add the ingestor's key to spec.ingestor, or tell the ingestor",
         "PacketKeyNotMounted" | "TooManyUndecryptable" => "Add the packet-decryption key to spec.keys.packetDecryption",
         "SigningKeyNotMounted" => "Check the Secret of spec.keys.batchSigning",

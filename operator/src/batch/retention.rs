@@ -23,7 +23,10 @@ fn ended(state: &State, window: &WindowInventory, batch: &BatchInventory) -> Opt
     match state {
         State::Ended(Kind::Validated) => batch.delivered,
         State::Ended(Kind::Rejected) => batch.rejected,
-        State::Ended(Kind::Late) => [batch.signed, window.planned, window.finished].into_iter().flatten().max(),
+        State::Ended(Kind::Late) => [batch.signed, window.planned, window.finished]
+            .into_iter()
+            .flatten()
+            .max(),
         _ => None,
     }
 }

@@ -89,7 +89,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// Creates, patches and deletes Batches, and tells what people should know.
+    /// Creates, patches and deletes Batches.
     ///
     /// # Errors
     /// [`ActError::Api`].
@@ -107,20 +107,21 @@ impl Actor<'_> {
             .map(|patch| patch_batch(&api, patch, known).boxed())
             .collect())
         .await?;
-        self.remove(&api, &decision.delete).await?;
-        self.tell(&decision.events).await;
-        Ok(())
+        self.remove(&api, &decision.delete).await
     }
 
-    /// Creates, patches and deletes AggregationWindows, and tells what people should know.
+    /// Creates, patches and deletes AggregationWindows.
     ///
     /// # Errors
     /// [`ActError::Api`].
     pub async fn windows(&self, decision: &WindowDecision, known: &[AggregationWindow]) -> Result<(), ActError> {
         let api: Api<AggregationWindow> = self.api();
-        for window in &decision.create {
-            create(&api, window, window.status.as_ref()).await?;
-        }
+        all(decision
+            .create
+            .iter()
+            .map(|window| create(&api, window, window.status.as_ref()).boxed())
+            .collect())
+        .await?;
         for patch in &decision.patch {
             let before = known
                 .iter()
@@ -133,9 +134,7 @@ impl Actor<'_> {
                 }
             })?;
         }
-        self.remove(&api, &decision.delete).await?;
-        self.tell(&decision.events).await;
-        Ok(())
+        self.remove(&api, &decision.delete).await
     }
 
     async fn remove<K>(&self, api: &Api<K>, names: &[String]) -> Result<(), ActError>
@@ -150,12 +149,21 @@ impl Actor<'_> {
         .await
     }
 
-    async fn tell(&self, events: &[ObjectEvent]) {
-        for event in events {
-            // Only the reference of the object is needed, and that takes its UID for `kubectl describe`.
-            match &event.subject {
-                Subject::Batch(name) => self.tell_of::<Batch>(name, event).await,
-                Subject::Window(name) => self.tell_of::<AggregationWindow>(name, event).await,
+    /// Publishes Events, some at a time. What can't be told isn't told again.
+    pub async fn tell(&self, events: impl Iterator<Item = &ObjectEvent>) {
+        let publish: Vec<BoxFuture<'_, ()>> = events.map(|event| self.tell_one(event).boxed()).collect();
+        stream::iter(publish).buffer_unordered(WRITES).collect::<()>().await;
+    }
+
+    async fn tell_one(&self, event: &ObjectEvent) {
+        // Only the reference of the object is needed, and that takes its UID for `kubectl describe`.
+        match &event.subject {
+            Subject::Batch(name) => self.tell_of::<Batch>(name, event).await,
+            Subject::Window(name) => self.tell_of::<AggregationWindow>(name, event).await,
+            Subject::Processor => {
+                self.events
+                    .publish(self.processor, event.warning, event.reason, "Reconcile", &event.message)
+                    .await;
             }
         }
     }

@@ -14,7 +14,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::metrics::{KindLabels, Metrics};
-use crate::workload::JobView;
+use crate::workload::{JobEnd, JobView, last_seen};
 
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
@@ -39,13 +39,6 @@ pub async fn jobs(
         .items;
     let uids: BTreeSet<String> = jobs.iter().filter_map(Job::uid).collect();
     cache.retain(|uid, _| uids.contains(uid));
-    if jobs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let pods = Api::<Pod>::namespaced(client.clone(), namespace)
-        .list(&of_processor)
-        .await?
-        .items;
     let mut views: Vec<JobView> = jobs
         .into_iter()
         .map(|job| JobView {
@@ -53,10 +46,19 @@ pub async fn jobs(
             ..JobView::default()
         })
         .collect();
+    // Pods of a Job that is over only tell why a worker refused its configuration.
+    let tells = |view: &JobView| !view.is_finished() || view.end() == Some(JobEnd::ConfigurationRefused);
+    let pods = if views.iter().any(tells) {
+        Api::<Pod>::namespaced(client.clone(), namespace)
+            .list(&of_processor)
+            .await?
+            .items
+    } else {
+        Vec::new()
+    };
     for view in &mut views {
-        let name = view.name().to_owned();
-        let of_job = |pod: &&Pod| pod.labels().get("batch.kubernetes.io/job-name") == Some(&name);
-        view.pods = pods.iter().filter(of_job).cloned().collect();
+        let uid = view.uid().to_owned();
+        view.pods = pods.iter().filter(|pod| is_of(pod, &uid)).cloned().collect();
         view.work = match cache.get(view.uid()) {
             Some(work) => Some(work.clone()),
             None => work(client, namespace, &view.job).await?,
@@ -80,23 +82,11 @@ pub async fn jobs(
     Ok(views)
 }
 
-/// When an Event was seen last, in whichever of its fields the writer keeps that.
-fn last_seen(event: &Event) -> Option<jiff::Timestamp> {
-    let series = event
-        .series
-        .as_ref()
-        .and_then(|series| series.last_observed_time.as_ref())
-        .map(|time| time.0);
-    let times = [
-        series,
-        event.last_timestamp.as_ref().map(|time| time.0),
-        event.event_time.as_ref().map(|time| time.0),
-    ];
-    times
-        .into_iter()
-        .flatten()
-        .max()
-        .or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
+/// Whether the Job made the pod: labels anyone may write, and of a deleted Job's name there may be another.
+fn is_of(pod: &Pod, job_uid: &str) -> bool {
+    pod.owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && owner.uid == job_uid)
 }
 
 /// Whether an Event is about the Job or a pod of it.
@@ -209,6 +199,20 @@ where
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn pods_are_those_that_the_job_controls() {
+        let pod = |controller: bool, uid: &str| -> Pod {
+            serde_json::from_value(serde_json::json!({"metadata": {
+                "labels": {"batch.kubernetes.io/job-name": "intake"},
+                "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "intake", "uid": uid, "controller": controller}],
+            }}))
+            .unwrap()
+        };
+        assert!(is_of(&pod(true, "job"), "job"));
+        assert!(!is_of(&pod(true, "the Job of that name before"), "job"));
+        assert!(!is_of(&pod(false, "job"), "job"));
+    }
 
     #[test]
     fn events_are_those_of_the_job_and_its_pods_latest_last() {

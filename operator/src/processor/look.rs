@@ -2,26 +2,29 @@
 
 use crds::conditions::{READY, WORKERS_READY};
 use crds::{DataShareProcessor, DataShareProcessorStatus};
-use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::work::IntakeItem;
 use jiff::{SignedDuration, Timestamp};
-use kube::{Api, ResourceExt};
+use kube::Api;
 use snafu::ResultExt;
 use uuid::Uuid;
 
 use super::act::Actor;
+use super::ground::Ground;
 use super::memory::{self, Memory};
-use super::observe::{Mailboxes, ObserveError};
+use super::observe::Mailboxes;
 use super::report::{self, Findings, Stall};
-use super::{ActSnafu, ClusterSnafu, Context, MailboxSnafu, ReconcileError, cluster, guard, parameters};
+use super::{
+    ActSnafu, ClusterSnafu, Context, LOOK_TIMEOUT, MailboxSnafu, ReconcileError, WRITE_TIMEOUT, cluster, guard,
+    parameters, within,
+};
 use crate::batch::{self, BatchInput};
 use crate::inventory::Inventory;
 use crate::metrics::ProcessorKey;
 use crate::status::{Verdict, apply_status};
-use crate::window::{self, Schedule, WindowInput};
-use crate::workload::{self, HealthInput, JobView, PlannedJob, Stage, Work, WorkersHealth};
+use crate::window::{self, Schedule, Scope, WindowInput};
+use crate::workload::{self, HealthInput, HealthMemory, JobView, PlannedJob, Stage, Work, WorkersHealth};
 
-/// Names of the whole history are listed at least so often, so that what was deleted by hand comes back.
+/// All old windows without a result are listed at least so often, so that what was deleted by hand comes back.
 const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
 /// And not before so many ticks: a batch of an old date that comes late is found then.
 const REBUILD_TICKS: i32 = 30;
@@ -40,13 +43,6 @@ pub(super) struct Look<'a> {
     pub(super) now: Timestamp,
 }
 
-/// What of the ledger and the spec every plan rests on.
-struct Ground {
-    ledger: Option<LedgerIdentity>,
-    start_at: Timestamp,
-    schedule: Schedule,
-}
-
 impl Look<'_> {
     /// Observes, decides, acts and reports.
     pub(super) async fn at(&self, memory: &mut Memory) -> Result<(), ReconcileError> {
@@ -56,28 +52,34 @@ impl Look<'_> {
             agreement_digest: parameters::agreement_digest(spec),
             ..Findings::default()
         };
-        findings.guarded = self.guard(memory).await;
-        let result = self.work(memory, &mut findings).await;
-        if let Err(ReconcileError::Mailbox { source }) = &result {
-            findings.listed = Some(Err(source.to_string()));
+        let result = within(LOOK_TIMEOUT, self.work(memory, &mut findings)).await;
+        match &result {
+            Ok(()) => {}
+            Err(ReconcileError::Mailbox { source }) => findings.listed = Some(Err(source.to_string())),
+            Err(error) => findings.failed = Some(error.to_string()),
+        }
+        if findings.counts.is_none() {
+            self.context.memories.usages().gave_up(self.key);
         }
         // What was found out is told even where the rest failed.
-        let told = self.report(&findings).await;
+        let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
         result.and(told)
     }
 
     async fn work(&self, memory: &mut Memory, findings: &mut Findings) -> Result<(), ReconcileError> {
+        findings.guarded = self.guard(memory).await;
         let (context, (namespace, name)) = (self.context, self.key);
         let client = &context.client;
         // Jobs before the ledger: a Job that is seen as finished has all its objects in the listing.
         let mut jobs = cluster::jobs(client, namespace, name, &mut memory.work)
             .await
             .context(ClusterSnafu)?;
+        context.memories.usages().found(self.key, usage(&jobs));
         let health = self.health(memory, &jobs);
         let condition = &health.condition;
         findings.workers = Some(Verdict::new(
             WORKERS_READY,
-            Some(condition.status),
+            condition.status,
             condition.reason,
             &condition.message,
         ));
@@ -95,7 +97,7 @@ impl Look<'_> {
                 return Ok(());
             }
         };
-        let ground = match self.ground(&mailboxes).await? {
+        let ground = match Ground::find(&mailboxes, self.processor, &context.timing, self.now).await? {
             Ok(ground) => ground,
             Err((stall, ledger)) => {
                 (findings.stall, findings.ledger) = (Some(stall), ledger);
@@ -118,6 +120,11 @@ impl Look<'_> {
 
     fn health(&self, memory: &mut Memory, jobs: &[JobView]) -> WorkersHealth {
         let refused = std::mem::take(&mut memory.refused);
+        let remembered = memory.health.get_or_insert_with(|| {
+            let status = self.processor.status.as_ref();
+            let conditions = status.map_or(&[][..], |status| &status.conditions);
+            HealthMemory::recall(conditions.iter().find(|condition| condition.type_ == WORKERS_READY))
+        });
         let input = HealthInput {
             jobs,
             generation: self.processor.metadata.generation.unwrap_or_default(),
@@ -125,89 +132,11 @@ impl Look<'_> {
             start_deadline: SignedDuration::from_secs(self.processor.spec.workers.start_deadline_seconds.into()),
             timing: &self.context.timing,
             refused: &refused,
-            memory: &memory.health,
+            memory: remembered,
         };
         let health = workload::health(&input, self.now);
-        memory.health = health.memory.clone();
+        memory.health = Some(health.memory.clone());
         health
-    }
-
-    /// What plans rest on, or why nothing is planned (with the ledger that was found).
-    async fn ground(
-        &self,
-        mailboxes: &Mailboxes,
-    ) -> Result<Result<Ground, (Stall, Option<LedgerIdentity>)>, ReconcileError> {
-        use crds::conditions::reasons::{INVALID_SPEC, LEDGER_MISMATCH};
-        let spec = &self.processor.spec;
-        let ledger = match mailboxes.ledger_identity().await {
-            Ok(ledger) => ledger,
-            Err(error @ ObserveError::Ledger { .. }) => {
-                return Ok(Err((
-                    Stall {
-                        reason: LEDGER_MISMATCH,
-                        message: error.to_string(),
-                    },
-                    None,
-                )));
-            }
-            Err(source) => return Err(ReconcileError::Mailbox { source }),
-        };
-        let remembered = self
-            .processor
-            .status
-            .as_ref()
-            .and_then(|status| status.ledger_id.as_deref());
-        let stall = report::check_ledger(
-            ledger.as_ref(),
-            remembered,
-            &spec.instance,
-            parameters::share(spec.share),
-        );
-        if let Some(stall) = stall {
-            return Ok(Err((stall, ledger)));
-        }
-        let created = self.processor.creation_timestamp().map_or(self.now, |time| time.0);
-        let start_at = match &ledger {
-            Some(ledger) => match ledger.start_at.parse() {
-                Ok(start_at) => start_at,
-                Err(error) => {
-                    let message = format!("ledger.json: startAt: {error}");
-                    return Ok(Err((
-                        Stall {
-                            reason: LEDGER_MISMATCH,
-                            message,
-                        },
-                        None,
-                    )));
-                }
-            },
-            None => match parameters::default_start(spec, created) {
-                Ok(start_at) => start_at,
-                Err(error) => {
-                    return Ok(Err((
-                        Stall {
-                            reason: INVALID_SPEC,
-                            message: error.to_string(),
-                        },
-                        None,
-                    )));
-                }
-            },
-        };
-        Ok(match Schedule::of(spec, start_at, &self.context.timing) {
-            Ok(schedule) => Ok(Ground {
-                ledger,
-                start_at,
-                schedule,
-            }),
-            Err(error) => Err((
-                Stall {
-                    reason: INVALID_SPEC,
-                    message: error.to_string(),
-                },
-                ledger,
-            )),
-        })
     }
 
     async fn inventory(
@@ -217,18 +146,32 @@ impl Look<'_> {
         memory: &mut Memory,
     ) -> Result<Inventory, ReconcileError> {
         let tick = SignedDuration::try_from(self.context.settings.tick).unwrap_or(REBUILD_LATEST);
-        let due = memory
-            .rebuilt
-            .is_none_or(|(rebuilt, took)| self.now.duration_since(rebuilt) >= rebuild_every(tick, took));
-        let oldest_open = memory.oldest_open.filter(|_| !due);
-        let from = schedule.listing_start(oldest_open, self.now);
-        let begun = (self.context.clock)();
-        let listings = mailboxes.listings(from, &schedule.aggregations, &mut memory.ledger, &self.context.metrics);
-        let listings = listings.await.context(MailboxSnafu)?;
-        if oldest_open.is_none() {
+        let due = |(rebuilt, took): (Timestamp, SignedDuration)| {
+            self.now.duration_since(rebuilt) >= rebuild_every(tick, took)
+        };
+        let everything = memory.open.is_none() || memory.rebuilt.is_none_or(due);
+        let open = memory.open.clone().unwrap_or_default();
+        let scope = Scope::new(schedule, &open, everything, self.now);
+        let (begun, before) = ((self.context.clock)(), (memory.open.clone(), memory.rebuilt));
+        if everything {
+            // Where a look is given up for taking too long, the next ones go on with what is known to be open.
+            (memory.open, memory.rebuilt) = (Some(open), Some((self.now, REBUILD_LATEST)));
+        }
+        let listings = mailboxes.listings(
+            &scope,
+            &schedule.aggregations,
+            &mut memory.ledger,
+            &self.context.metrics,
+        );
+        let listings = listings.await;
+        if everything {
+            (memory.open, memory.rebuilt) = before;
+        }
+        let listings = listings.context(MailboxSnafu)?;
+        if everything {
             memory.rebuilt = Some((self.now, (self.context.clock)().duration_since(begun)));
         }
-        Ok(Inventory::build(listings, schedule))
+        Ok(Inventory::build(listings, schedule, self.now))
     }
 
     async fn decide(
@@ -248,51 +191,57 @@ impl Look<'_> {
         let windows = cluster::windows(&context.client, namespace, name, &context.metrics)
             .await
             .context(ClusterSnafu)?;
-        let unfinished: Vec<_> = jobs.iter().filter(|view| !view.is_finished()).collect();
-        let own = memory::Usage::of(unfinished.iter().map(|view| view.pods_wanted()));
+        let own = usage(&jobs);
         let (intake_jobs, aggregate_jobs): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|view| view.stage() == Some(Stage::Intake));
 
-        // Held until what is planned is counted: two processors must not plan into the same room.
-        let mut usage = context.memories.usage().await;
-        let mut room = usage.room(self.key, own, &context.settings);
-        let decided = batch::decide(
-            &BatchInput {
-                processor,
-                schedule,
-                timing,
-                inventory,
-                objects: &batches,
-                jobs: &intake_jobs,
-                allowance: health.intake,
-                room,
-                memory: &memory.batches,
-            },
-            self.now,
-        );
-        room = memory::less(room, &decided.jobs);
-        let summed = window::decide(
-            &WindowInput {
-                processor,
-                schedule,
-                timing,
-                inventory,
-                tallies: &decided.windows,
-                objects: &windows,
-                jobs: &aggregate_jobs,
-                allowance: health.aggregate,
-                room,
-                memory: &memory.windows,
-            },
-            self.now,
-        );
-        let planned: Vec<PlannedJob> = decided.jobs.iter().chain(&summed.jobs).cloned().collect();
-        usage.set(self.key, own.and(&planned), decided.counts.waiting > 0);
-        drop(usage);
+        let (decided, summed, planned) = {
+            // Held until what is planned is counted: two processors must not plan into the same room.
+            let mut usages = context.memories.usages();
+            let mut room = usages.room(self.key, own, &context.settings);
+            let decided = batch::decide(
+                &BatchInput {
+                    processor,
+                    schedule,
+                    timing,
+                    inventory,
+                    objects: &batches,
+                    jobs: &intake_jobs,
+                    allowance: health.intake,
+                    room,
+                    memory: &memory.batches,
+                },
+                self.now,
+            );
+            room = memory::less(room, &decided.jobs);
+            let summed = window::decide(
+                &WindowInput {
+                    processor,
+                    schedule,
+                    timing,
+                    inventory,
+                    tallies: &decided.windows,
+                    objects: &windows,
+                    jobs: &aggregate_jobs,
+                    allowance: health.aggregate,
+                    room,
+                    memory: &memory.windows,
+                },
+                self.now,
+            );
+            let planned: Vec<PlannedJob> = decided.jobs.iter().chain(&summed.jobs).cloned().collect();
+            usages.set(
+                self.key,
+                own.and(&planned),
+                decided.short_of_room || summed.short_of_room,
+            );
+            (decided, summed, planned)
+        };
 
         memory.batches = decided.memory.clone();
         memory.windows = summed.memory.clone();
-        memory.oldest_open = Some(summed.oldest_open.unwrap_or(self.now));
+        memory.open = Some(summed.open.clone());
+        findings.next_cutoff = summed.next_cutoff;
         findings.overdue = Some(summed.overdue.clone());
         findings.counts = Some((decided.counts.clone(), summed.counts.clone()));
         self.measure(inventory, findings);
@@ -308,8 +257,13 @@ impl Look<'_> {
                 context.metrics.job_started(self.key, stage.label());
             }
         }
-        actor.batches(&decided, &batches).await.context(ActSnafu)?;
-        actor.windows(&summed, &windows).await.context(ActSnafu)?;
+        let wrote = [
+            actor.batches(&decided, &batches).await,
+            actor.windows(&summed, &windows).await,
+        ];
+        // Last, so that no number of them holds up what machines read.
+        actor.tell(decided.events.iter().chain(&summed.events)).await;
+        wrote.into_iter().collect::<Result<(), _>>().context(ActSnafu)?;
         started.context(ActSnafu).map(drop)
     }
 
@@ -397,7 +351,12 @@ impl Look<'_> {
     }
 }
 
-/// How long after a listing of the whole history, which took `took`, comes the next.
+/// The Jobs that aren't over, and the pods that they want.
+fn usage(jobs: &[JobView]) -> memory::Usage {
+    memory::Usage::of(jobs.iter().filter(|view| !view.is_finished()).map(JobView::pods_wanted))
+}
+
+/// How long after a listing of all old windows, which took `took`, comes the next.
 fn rebuild_every(tick: SignedDuration, took: SignedDuration) -> SignedDuration {
     let of = |time: SignedDuration, factor| time.checked_mul(factor).unwrap_or(REBUILD_LATEST);
     of(tick, REBUILD_TICKS).max(of(took, REBUILD_SHARE)).min(REBUILD_LATEST)
@@ -425,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_history_is_listed_often_where_that_is_cheap() {
+    fn old_windows_are_looked_for_often_where_that_is_cheap() {
         let of =
             |tick, took| rebuild_every(SignedDuration::from_secs(tick), SignedDuration::from_millis(took)).as_secs();
         assert_eq!(

@@ -1,8 +1,9 @@
 //! What is remembered between looks at a processor, and the room that processors share. All of it may be lost: the
 //! ledger, the Jobs and the statuses say the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use facilitator_core::formats::names::{BatchId, WindowId};
 use jiff::{SignedDuration, Timestamp};
@@ -20,14 +21,14 @@ pub struct Memory {
     uid: String,
     generation: i64,
     /// Whether its workers start.
-    pub health: HealthMemory,
+    pub health: Option<HealthMemory>,
     /// Batches that failed or are blocked.
     pub batches: Retries<BatchId>,
     /// Windows that failed or are blocked.
     pub windows: Retries<WindowId>,
-    /// Start of the oldest window that isn't over.
-    pub oldest_open: Option<Timestamp>,
-    /// When names of the whole history were listed last, and how long that took.
+    /// Windows that the next look must list; `None`: not known.
+    pub open: Option<BTreeSet<WindowId>>,
+    /// When all that has no result was listed last, and how long that took.
     pub rebuilt: Option<(Timestamp, SignedDuration)>,
     /// What was read of the ledger.
     pub ledger: LedgerCache,
@@ -37,6 +38,8 @@ pub struct Memory {
     pub refused: Vec<(Stage, String)>,
     /// When the admission policies were tried, and what came out.
     pub guard: Option<(Timestamp, Verdict)>,
+    /// When it was looked at last.
+    pub looked: Option<Instant>,
     /// Looks that failed since the last one that didn't.
     pub failures: u32,
     /// The generation that doesn't decode and of which that was told.
@@ -54,7 +57,7 @@ impl Memory {
         }
         if self.generation != generation {
             self.generation = generation;
-            (self.oldest_open, self.guard, self.undecodable) = (None, None, None);
+            (self.open, self.guard, self.undecodable) = (None, None, None);
             // Another spec may name another ledger.
             self.ledger = LedgerCache::default();
         }
@@ -68,7 +71,7 @@ pub struct Usage {
     pub jobs: u32,
     /// Pods that they want at once.
     pub pods: u32,
-    /// There is work that found no room.
+    /// There is work that found no room at the last plan.
     waits: bool,
 }
 
@@ -128,9 +131,27 @@ impl Usages {
         }
     }
 
-    /// Notes what a processor uses, and whether it has more to do.
+    /// Notes what a processor uses, and whether it has work that found no room.
     pub fn set(&mut self, key: &ProcessorKey, usage: Usage, waits: bool) {
         self.0.insert(key.clone(), Usage { waits, ..usage });
+    }
+
+    /// Notes what a processor uses before anybody knows whether it has more to do: that stays as it was.
+    pub fn found(&mut self, key: &ProcessorKey, usage: Usage) {
+        let waits = self.0.get(key).is_some_and(|before| before.waits);
+        self.set(key, usage, waits);
+    }
+
+    /// A processor can't plan: nobody keeps room for it.
+    pub fn gave_up(&mut self, key: &ProcessorKey) {
+        if let Some(usage) = self.0.get_mut(key) {
+            usage.waits = false;
+        }
+    }
+
+    /// A processor is gone, or doesn't decode.
+    pub fn forget(&mut self, key: &ProcessorKey) {
+        self.0.remove(key);
     }
 }
 
@@ -138,7 +159,7 @@ impl Usages {
 #[derive(Debug, Default)]
 pub struct Memories {
     of: Mutex<BTreeMap<ProcessorKey, Arc<tokio::sync::Mutex<Memory>>>>,
-    usages: tokio::sync::Mutex<Usages>,
+    usages: Mutex<Usages>,
 }
 
 impl Memories {
@@ -154,22 +175,21 @@ impl Memories {
 
     /// The processors that something is remembered of.
     #[must_use]
-    pub fn keys(&self) -> Vec<ProcessorKey> {
-        self.entries().keys().cloned().collect()
+    pub fn keys(&self) -> BTreeSet<ProcessorKey> {
+        let mut keys: BTreeSet<ProcessorKey> = self.entries().keys().cloned().collect();
+        keys.extend(self.usages().0.keys().cloned());
+        keys
     }
 
     /// A processor is gone.
     pub fn forget(&self, key: &ProcessorKey) {
         self.entries().remove(key);
-        // Where somebody plans right now, the entry goes at the next sweep.
-        if let Ok(mut usages) = self.usages.try_lock() {
-            usages.0.remove(key);
-        }
+        self.usages().forget(key);
     }
 
     /// What all processors use; held while one plans.
-    pub async fn usage(&self) -> tokio::sync::MutexGuard<'_, Usages> {
-        self.usages.lock().await
+    pub fn usages(&self) -> MutexGuard<'_, Usages> {
+        self.usages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -222,14 +242,40 @@ mod tests {
     }
 
     #[test]
+    fn one_that_can_no_longer_plan_keeps_no_room_from_others() {
+        let usage = |jobs, pods| Usage {
+            jobs,
+            pods,
+            waits: false,
+        };
+        let room = |jobs, pods| Room { jobs, pods };
+        let settings = settings("4", "10");
+        let memories = Memories::default();
+        memories.usages().set(&key("b"), usage(2, 6), true);
+        memories.usages().found(&key("b"), usage(0, 0));
+        let of_a = || memories.usages().room(&key("a"), usage(0, 0), &settings);
+        assert_eq!(of_a(), room(2, 5), "its Jobs are over, and it still waits");
+        memories.usages().gave_up(&key("b"));
+        assert_eq!(of_a(), room(4, 10));
+        memories.usages().set(&key("b"), usage(1, 1), true);
+        assert_eq!(
+            memories.keys().into_iter().collect::<Vec<_>>(),
+            [key("b")],
+            "a sweep finds it"
+        );
+        memories.forget(&key("b"));
+        assert_eq!(of_a(), room(4, 10));
+    }
+
+    #[test]
     fn another_spec_looks_at_everything_again_and_another_processor_forgets_all() {
         let mut memory = Memory::default();
         memory.belong_to("uid-1", 1);
-        (memory.oldest_open, memory.failures) = (Some(Timestamp::UNIX_EPOCH), 3);
+        (memory.open, memory.failures) = (Some(BTreeSet::new()), 3);
         memory.belong_to("uid-1", 1);
-        assert!(memory.oldest_open.is_some());
+        assert!(memory.open.is_some());
         memory.belong_to("uid-1", 2);
-        assert_eq!((memory.oldest_open, memory.failures), (None, 3));
+        assert_eq!((&memory.open, memory.failures), (&None, 3));
         memory.belong_to("uid-2", 2);
         assert_eq!(memory.failures, 0);
     }

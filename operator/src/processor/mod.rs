@@ -4,7 +4,9 @@ pub mod act;
 pub mod cluster;
 #[cfg(test)]
 pub mod example;
+mod ground;
 pub mod guard;
+mod listing;
 mod look;
 pub mod memory;
 pub mod observe;
@@ -23,8 +25,9 @@ use kube::runtime::controller::Action;
 use kube::{Api, Client, ResourceExt};
 use snafu::{ResultExt, Snafu};
 
+use crate::lease::Others;
 use crate::metrics::{ControllerLabels, ErrorLabels, Metrics, ProcessorKey};
-use crate::settings::Settings;
+use crate::settings::{Settings, Watched};
 use crate::status::Events;
 use crate::workload::Timing;
 
@@ -37,8 +40,12 @@ use observe::ObserveError;
 pub const CONTROLLER: ControllerLabels = ControllerLabels {
     controller: "processor",
 };
-/// A reconcile that takes longer is given up and tried again.
-const RECONCILE_TIMEOUT: Duration = Duration::from_secs(300);
+/// A look that takes longer is given up, told, and tried again.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(300);
+/// The same for one read or write of a processor.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time between the end of one look at a processor and the next: Jobs and pods change often while they work.
+const LOOKS_APART: Duration = Duration::from_secs(1);
 /// Longest wait after failures.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// A processor that may not decode.
@@ -66,8 +73,11 @@ pub enum ReconcileError {
         source: ActError,
     },
     /// It took too long.
-    #[snafu(display("not done after {} s; a mailbox or the API server hangs", RECONCILE_TIMEOUT.as_secs()))]
-    TimedOut,
+    #[snafu(display("not done after {} s; a mailbox or the API server hangs", after.as_secs()))]
+    TimedOut {
+        /// The time that it had.
+        after: Duration,
+    },
 }
 
 impl ReconcileError {
@@ -83,7 +93,7 @@ impl ReconcileError {
                 source: ObserveError::Ledger { .. },
             } => "ledger",
             Self::Act { .. } => "act",
-            Self::TimedOut => "timeout",
+            Self::TimedOut { .. } => "timeout",
         }
     }
 }
@@ -102,6 +112,10 @@ pub struct Context {
     pub events: Events,
     /// The clock.
     pub clock: fn() -> Timestamp,
+    /// Who this process is to leases.
+    pub identity: String,
+    /// Leases of other installations.
+    pub others: Others,
     /// What is remembered between reconciles; all of it may be lost.
     pub memories: Memories,
 }
@@ -134,26 +148,26 @@ fn key_of(processor: &Guarded) -> ProcessorKey {
 pub async fn reconcile(processor: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let (key, begun, now) = (key_of(&processor), Instant::now(), (context.clock)());
     let metrics = &context.metrics;
+    let memory = context.memories.of(&key);
+    let mut memory = memory.lock().await;
+    if let Some(wait) = too_soon(memory.looked, begun) {
+        // Whatever else happens meanwhile, the look isn't put off again.
+        metrics.queued(key, now.checked_add(wait).unwrap_or(Timestamp::MAX));
+        return Ok(Action::requeue(wait));
+    }
     let delay = metrics.begun(key.clone(), now);
     metrics
         .reconcile_delay_seconds
         .get_or_create(&CONTROLLER)
         .observe(delay.as_secs_f64());
-    let memory = context.memories.of(&key);
-    let result = {
-        let mut memory = memory.lock().await;
-        // Boxed: the future is large, and its type unspeakable.
-        let look = look(&context, &key, &mut memory).boxed();
-        let result = tokio::time::timeout(RECONCILE_TIMEOUT, look)
-            .await
-            .unwrap_or(Err(ReconcileError::TimedOut));
-        memory.failures = if result.is_ok() {
-            0
-        } else {
-            memory.failures.saturating_add(1)
-        };
-        result
+    // Boxed: the future is large, and its type unspeakable.
+    let result = look(&context, &key, &mut memory).boxed().await;
+    memory.failures = if result.is_ok() {
+        0
+    } else {
+        memory.failures.saturating_add(1)
     };
+    memory.looked = Some(Instant::now());
     metrics.reconciles.get_or_create(&CONTROLLER).inc();
     metrics
         .reconcile_seconds
@@ -162,6 +176,22 @@ pub async fn reconcile(processor: Arc<Guarded>, context: Arc<Context>) -> Result
     let wait = context.settings.tick;
     metrics.queued(key, (context.clock)().checked_add(wait).unwrap_or(Timestamp::MAX));
     result.map(|()| Action::requeue(wait))
+}
+
+/// How long the next look must wait, if at all.
+fn too_soon(looked: Option<Instant>, now: Instant) -> Option<Duration> {
+    let wait = (looked? + LOOKS_APART).checked_duration_since(now)?;
+    (!wait.is_zero()).then_some(wait)
+}
+
+/// Gives a piece of work so much time.
+async fn within<T>(
+    after: Duration,
+    work: impl Future<Output = Result<T, ReconcileError>>,
+) -> Result<T, ReconcileError> {
+    tokio::time::timeout(after, work)
+        .await
+        .unwrap_or(Err(ReconcileError::TimedOut { after }))
 }
 
 /// How long to wait after a failure: a tick, doubled with every failure, at most a minute (or a tick, if that is longer).
@@ -192,8 +222,20 @@ pub fn on_error(processor: Arc<Guarded>, error: &ReconcileError, context: Arc<Co
 /// keeps an emptied ledger from summing everything again.
 async fn look(context: &Context, key: &ProcessorKey, memory: &mut Memory) -> Result<(), ReconcileError> {
     let (namespace, name) = key;
+    if let (Watched::All, Some(lease)) = (&context.settings.watched, &context.settings.lease_name) {
+        let holder = context
+            .others
+            .holder(&context.client, namespace, lease, &context.identity);
+        if within(WRITE_TIMEOUT, async { holder.await.context(ClusterSnafu) })
+            .await?
+            .is_some()
+        {
+            return Ok(());
+        }
+    }
     let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
-    let Some(DeserializeGuard(read)) = api.get_opt(name).await.context(ClusterSnafu)? else {
+    let read = async { api.get_opt(name).await.context(ClusterSnafu) };
+    let Some(DeserializeGuard(read)) = within(WRITE_TIMEOUT, read).await? else {
         context.forget(key);
         return Ok(());
     };
@@ -212,6 +254,8 @@ async fn look(context: &Context, key: &ProcessorKey, memory: &mut Memory) -> Res
             look.at(memory).await
         }
         Err(invalid) => {
+            // Nothing is started for it, and what runs ends by itself.
+            context.memories.usages().forget(key);
             sweep::tell_undecodable(context, key, &invalid, memory).await;
             Ok(())
         }
@@ -230,6 +274,28 @@ impl Context {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn looks_keep_apart_and_events_put_none_off() {
+        let now = Instant::now();
+        let after = |millis| too_soon(Some(now), now + Duration::from_millis(millis));
+        assert_eq!(too_soon(None, now), None);
+        assert_eq!(after(0), Some(LOOKS_APART));
+        assert_eq!(
+            after(400),
+            Some(Duration::from_millis(600)),
+            "an event in between changes nothing"
+        );
+        assert_eq!([after(1_000), after(5_000)], [None, None]);
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_given_up_with_a_word_for_the_status() {
+        let after = Duration::from_millis(1);
+        let error = within::<()>(after, std::future::pending()).await.unwrap_err();
+        assert_eq!(error.class(), "timeout");
+        assert!(error.to_string().contains("hangs"), "{error}");
+    }
 
     #[test]
     fn failures_are_tried_again_later_and_later() {

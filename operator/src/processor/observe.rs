@@ -5,18 +5,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use facilitator_core::formats::ledger::{
-    DELIVERED, LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, PLANS, REJECTED, RELEASED, REPORTS, RESULTS,
-    Rejected, WindowResult,
+    LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, REJECTED, REPORTS, RESULTS, Rejected, WindowResult,
 };
-use facilitator_core::formats::names::{AggregationId, BatchTime};
 use facilitator_core::formats::work::Report;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
 use mailbox::{ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
 use snafu::{ResultExt, Snafu};
 
+use super::listing::{Listing, result_of};
 use crate::inventory::{Listed, Listings};
 use crate::metrics::{MailboxLabels, Metrics};
+use crate::window::Scope;
 
 /// Objects of the ledger that are read at a time.
 const READS: usize = 16;
@@ -138,26 +137,33 @@ impl Mailboxes {
         Ok(reports)
     }
 
-    /// Lists what is from `from` on, the ledger first: an answer that is in a mailbox after its ledger object was listed
-    /// is only seen later, never the other way round.
+    /// Lists what is in the scope, the ledger first: an answer that is in a mailbox after its ledger object was listed is
+    /// only seen later, never the other way round. Of the ledger the results first: where there is one, the rest of its
+    /// window isn't needed.
     ///
     /// # Errors
     /// [`ObserveError::Listing`].
     pub async fn listings(
         &self,
-        from: Timestamp,
+        scope: &Scope,
         aggregations: &BTreeSet<String>,
         cache: &mut LedgerCache,
         metrics: &Metrics,
     ) -> Result<Listings, ObserveError> {
-        let range = Range {
-            from: BatchTime::from_timestamp(from),
+        let listing = |mailbox| Listing {
+            mailbox,
+            scope,
             aggregations,
         };
-        let ledger = measured("ledger", metrics, range.ledger(self.ledger.as_ref())).await?;
-        let ingestion = measured("ingestion", metrics, range.batches(self.ingestion.as_ref())).await?;
-        let peer_validation =
-            measured("peer-validation", metrics, range.batches(self.peer_validation.as_ref())).await?;
+        let ledger = measured("ledger", metrics, listing(self.ledger.as_ref()).ledger()).await?;
+        let results = ledger.iter().filter_map(result_of).collect();
+        let ingestion = measured("ingestion", metrics, listing(self.ingestion.as_ref()).batches(&results)).await?;
+        let peer_validation = measured(
+            "peer-validation",
+            metrics,
+            listing(self.peer_validation.as_ref()).batches(&results),
+        )
+        .await?;
         self.read_new(&ledger, cache).await?;
         let names: BTreeSet<&str> = ledger.iter().map(|listed| listed.name.as_str()).collect();
         cache.rejections.retain(|name, _| names.contains(name.as_str()));
@@ -244,168 +250,12 @@ async fn measured(
     })
 }
 
-/// Which names are asked for.
-struct Range<'a> {
-    /// `None`: before the years that names can hold, so from the first name on.
-    from: Option<BatchTime>,
-    /// Empty: all.
-    aggregations: &'a BTreeSet<String>,
-}
-
-impl Range<'_> {
-    /// `<agg>/<time>/…` of ingestion and validation mailboxes. What is no aggregation's is listed as it is, to be counted.
-    async fn batches(&self, mailbox: &dyn Mailbox) -> Result<Vec<Listed>, MailboxError> {
-        let mut listed = Vec::new();
-        for folder in self.folders(mailbox, "", &mut listed).await? {
-            self.names(mailbox, folder, BatchTime::to_path, &mut listed).await?;
-        }
-        Ok(listed)
-    }
-
-    /// The five folders of the ledger that plans rest on.
-    async fn ledger(&self, mailbox: &dyn Mailbox) -> Result<Vec<Listed>, MailboxError> {
-        let mut listed = Vec::new();
-        for kind in [DELIVERED, REJECTED, PLANS, RELEASED, RESULTS] {
-            let label = if matches!(kind, DELIVERED | REJECTED) {
-                BatchTime::to_path
-            } else {
-                BatchTime::to_compact
-            };
-            for folder in self.folders(mailbox, &format!("{kind}/"), &mut listed).await? {
-                self.names(mailbox, folder, label, &mut listed).await?;
-            }
-        }
-        Ok(listed)
-    }
-
-    /// The aggregations' folders under `prefix`; objects beside them go to `listed`.
-    async fn folders(
-        &self,
-        mailbox: &dyn Mailbox,
-        prefix: &str,
-        listed: &mut Vec<Listed>,
-    ) -> Result<Vec<String>, MailboxError> {
-        let request = ListRequest {
-            prefix: prefix.to_owned(),
-            folders: true,
-            ..ListRequest::default()
-        };
-        let page = mailbox.list_all(&request).await?;
-        listed.extend(
-            page.objects
-                .into_iter()
-                .filter(|meta| meta.key.as_str() != LEDGER_OBJECT)
-                .map(of),
-        );
-        let takes = |folder: &String| {
-            let name = folder.strip_prefix(prefix).unwrap_or(folder).trim_end_matches('/');
-            AggregationId::parse(name).is_ok() && (self.aggregations.is_empty() || self.aggregations.contains(name))
-        };
-        Ok(page.folders.into_iter().filter(takes).collect())
-    }
-
-    async fn names(
-        &self,
-        mailbox: &dyn Mailbox,
-        folder: String,
-        label: fn(BatchTime) -> String,
-        listed: &mut Vec<Listed>,
-    ) -> Result<(), MailboxError> {
-        // The label itself is no name but the beginning of the first one that is wanted.
-        let start_after = self.from.map(|from| format!("{folder}{}", label(from)));
-        let request = ListRequest {
-            prefix: folder,
-            start_after,
-            ..ListRequest::default()
-        };
-        listed.extend(mailbox.list_all(&request).await?.objects.into_iter().map(of));
-        Ok(())
-    }
-}
-
-fn of(meta: mailbox::ObjectMeta) -> Listed {
-    Listed {
-        name: meta.key.into_string(),
-        stored: meta.modified,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    use mailbox::MemoryMailbox;
-
-    fn put(mailbox: &MemoryMailbox, names: &[&str]) {
-        for name in names {
-            mailbox.replace(&ObjectKey::parse(*name).unwrap(), &b"{}\n"[..]);
-        }
-    }
-
-    fn names(listed: &[Listed]) -> Vec<&str> {
-        listed.iter().map(|listed| listed.name.as_str()).collect()
-    }
-
-    const UUID: &str = "00000000-0000-0000-0000-000000000001";
-
-    fn three() -> (Arc<MemoryMailbox>, Arc<MemoryMailbox>, Arc<MemoryMailbox>, Mailboxes) {
-        let of = |name| Arc::new(MemoryMailbox::new(name));
-        let (ingestion, peer, ledger) = (of("ingestion"), of("peer"), of("ledger"));
-        let mailboxes = Mailboxes::of(ingestion.clone(), peer.clone(), ledger.clone());
-        (ingestion, peer, ledger, mailboxes)
-    }
-
-    #[tokio::test]
-    async fn only_what_is_from_the_oldest_open_window_on_is_listed() {
-        let (ingestion, _, ledger, mailboxes) = three();
-        let (old, first, later) = ("2026/11/20/07/59", "2026/11/20/08/00", "2026/11/21/00/00");
-        let batch = |time: &str| format!("agg/{time}/{UUID}.batch");
-        put(
-            &ingestion,
-            &[
-                &batch(old),
-                &batch(first),
-                &batch(later),
-                "stray",
-                &format!("other/{first}/{UUID}.batch"),
-            ],
-        );
-        let delivered = |time: &str| format!("delivered/agg/{time}/{UUID}");
-        put(
-            &ledger,
-            &[
-                "ledger.json",
-                &delivered(old),
-                &delivered(later),
-                "plans/agg/202611200000-202611200800",
-            ],
-        );
-        put(
-            &ledger,
-            &[
-                "plans/agg/202611200800-202611201600",
-                &format!("records/agg/{first}/{UUID}"),
-            ],
-        );
-        let metrics = Metrics::default();
-        let from = "2026-11-20T08:00:00Z".parse().unwrap();
-        let only = BTreeSet::from(["agg".to_owned()]);
-        let listings = mailboxes
-            .listings(from, &only, &mut LedgerCache::default(), &metrics)
-            .await
-            .unwrap();
-        assert_eq!(names(&listings.ingestion), ["stray", &batch(first), &batch(later)]);
-        assert_eq!(
-            names(&listings.ledger),
-            [&delivered(later), "plans/agg/202611200800-202611201600"]
-        );
-        let all = mailboxes
-            .listings(from, &BTreeSet::new(), &mut LedgerCache::default(), &metrics)
-            .await
-            .unwrap();
-        assert_eq!(all.ingestion.len(), 4);
-    }
+    use crate::processor::listing::tests::{UUID, put, scope, three};
 
     #[tokio::test]
     async fn refusals_and_results_are_read_once_and_bad_ones_do_not_stop_the_rest() {
@@ -426,7 +276,7 @@ mod tests {
         );
         let (mut cache, metrics) = (LedgerCache::default(), Metrics::default());
         let listings = mailboxes
-            .listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut cache, &metrics)
+            .listings(&scope(false), &BTreeSet::new(), &mut cache, &metrics)
             .await
             .unwrap();
         assert_eq!(listings.rejections.len(), 1);
@@ -434,7 +284,7 @@ mod tests {
         assert_eq!(listings.ledger.len(), 2);
         ledger.remove(&key);
         let listings = mailboxes
-            .listings(Timestamp::UNIX_EPOCH, &BTreeSet::new(), &mut cache, &metrics)
+            .listings(&scope(false), &BTreeSet::new(), &mut cache, &metrics)
             .await
             .unwrap();
         assert!(listings.rejections.is_empty(), "what is gone is forgotten");
@@ -446,15 +296,10 @@ mod tests {
         ingestion.fail_next(1);
         let metrics = Metrics::default();
         let listed = mailboxes
-            .listings(
-                Timestamp::UNIX_EPOCH,
-                &BTreeSet::new(),
-                &mut LedgerCache::default(),
-                &metrics,
-            )
+            .listings(&scope(false), &BTreeSet::new(), &mut LedgerCache::default(), &metrics)
             .await;
         assert!(listed.unwrap_err().to_string().contains("ingestion"));
-        let text = metrics.encode(Timestamp::UNIX_EPOCH).unwrap();
+        let text = metrics.encode(jiff::Timestamp::UNIX_EPOCH).unwrap();
         assert!(
             text.contains("mailbox_listing_errors_total{mailbox=\"ingestion\"} 1"),
             "{text}"

@@ -6,9 +6,10 @@ use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::WindowId;
 use facilitator_core::formats::work::Share;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use uuid::Uuid;
 
-use crate::status::{Verdict, condition_is_true, set_condition};
+use crate::status::{Verdict, set_condition};
 
 /// Why nothing is planned until somebody changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +29,14 @@ pub struct Findings {
     pub suspended: bool,
     /// Whether the listing worked; the error where not.
     pub listed: Option<Result<(), String>>,
+    /// Why the look wasn't finished, where no other condition says it.
+    pub failed: Option<String>,
     /// Whether workers start.
     pub workers: Option<Verdict>,
     /// Windows past their time and not over.
     pub overdue: Option<Vec<WindowId>>,
+    /// The next cutoff of a window that isn't over.
+    pub next_cutoff: Option<Timestamp>,
     /// Whether the admission policies stand.
     pub guarded: Option<Verdict>,
     /// The ledger's identity, if it has one.
@@ -44,6 +49,15 @@ pub struct Findings {
     pub counts: Option<(BatchCounts, WindowCounts)>,
 }
 
+impl Findings {
+    /// No batch waits for a worker or is with one.
+    fn is_idle(&self) -> bool {
+        self.counts
+            .as_ref()
+            .is_some_and(|(batches, _)| batches.waiting + batches.running == 0)
+    }
+}
+
 /// The status that follows; `before` is the one that is there.
 #[must_use]
 pub fn status(
@@ -54,11 +68,20 @@ pub fn status(
 ) -> DataShareProcessorStatus {
     let mut status = before.cloned().unwrap_or_default();
     let generation = Some(generation);
+    let said = |kind| current(&status, kind, generation).is_some();
+    // A look that wasn't finished says nothing of what it didn't come to.
+    let keeps_stall = findings.counts.is_none() && findings.stall.is_none() && said(STALLED);
     let mut set = |verdict: &Verdict| set_condition(&mut status.conditions, verdict, generation, now);
-    set(&match &findings.stall {
-        Some(stall) => Verdict::new(STALLED, Some(true), stall.reason, &stall.message),
-        None => Verdict::new(STALLED, Some(false), reasons::OK, "Nothing needs to be changed."),
-    });
+    match &findings.stall {
+        Some(stall) => set(&Verdict::new(STALLED, Some(true), stall.reason, &stall.message)),
+        None if keeps_stall => {}
+        None => set(&Verdict::new(
+            STALLED,
+            Some(false),
+            reasons::OK,
+            "Nothing needs to be changed.",
+        )),
+    }
     match &findings.listed {
         Some(Ok(())) => set(&Verdict::new(
             MAILBOXES_LISTED,
@@ -83,7 +106,7 @@ pub fn status(
     if let Some(guarded) = &findings.guarded {
         set(guarded);
     }
-    let ready = readiness(findings, &status);
+    let ready = readiness(findings, &status, generation);
     set_condition(&mut status.conditions, &ready, generation, now);
     // The most asked first.
     status
@@ -120,22 +143,33 @@ fn on_time(overdue: &[WindowId]) -> Verdict {
     Verdict::new(WINDOWS_ON_TIME, Some(false), reasons::WINDOW_OVERDUE, message)
 }
 
-/// `Ready`: the last listing worked, workers start, no window is overdue; neither stalled nor suspended.
-fn readiness(findings: &Findings, status: &DataShareProcessorStatus) -> Verdict {
+/// A condition, unless it is of an older spec.
+fn current<'a>(status: &'a DataShareProcessorStatus, kind: &str, generation: Option<i64>) -> Option<&'a Condition> {
+    let is_wanted = |condition: &&Condition| condition.type_ == kind && condition.observed_generation == generation;
+    status.conditions.iter().find(is_wanted)
+}
+
+/// `Ready`: the last look was finished, the listing worked, workers start, no window is overdue; neither stalled nor
+/// suspended.
+fn readiness(findings: &Findings, status: &DataShareProcessorStatus, generation: Option<i64>) -> Verdict {
     if let Some(stall) = &findings.stall {
         return Verdict::new(READY, Some(false), stall.reason, &stall.message);
     }
     if findings.suspended {
-        let message = "spec.suspend is set: no new Jobs, running ones finish, windows wait.";
-        return Verdict::new(READY, Some(false), reasons::SUSPENDED, message);
+        return Verdict::new(READY, Some(false), reasons::SUSPENDED, suspended(findings.next_cutoff));
+    }
+    if let Some(failed) = &findings.failed {
+        let message = format!("The last look at the processor was not finished: {failed}. It is tried again.");
+        return Verdict::new(READY, Some(false), reasons::LOOK_FAILED, message);
     }
     for needed in [MAILBOXES_LISTED, WORKERS_READY, WINDOWS_ON_TIME] {
-        let condition = status.conditions.iter().find(|condition| condition.type_ == needed);
-        match (condition_is_true(&status.conditions, needed), condition) {
-            (Some(true), _) => {}
-            (Some(false), Some(condition)) => {
+        match current(status, needed, generation) {
+            Some(condition) if condition.status == "True" => {}
+            Some(condition) if condition.status == "False" => {
                 return Verdict::new(READY, Some(false), &condition.reason, &condition.message);
             }
+            // Whether workers start is known only once there is work for one.
+            Some(_) if needed == WORKERS_READY && findings.is_idle() => {}
             _ => return Verdict::new(READY, None, reasons::PENDING, format!("{needed} is not known yet.")),
         }
     }
@@ -143,7 +177,18 @@ fn readiness(findings: &Findings, status: &DataShareProcessorStatus) -> Verdict 
         READY,
         Some(true),
         reasons::OK,
-        "Mailboxes are listed, workers start, no window is overdue.",
+        "Mailboxes are listed, nothing keeps workers from starting, no window is overdue.",
+    )
+}
+
+/// Cutoffs are both parties': they don't wait for one of them (ledger rule 3).
+fn suspended(next_cutoff: Option<Timestamp>) -> String {
+    let next = next_cutoff
+        .map(|cutoff| format!("; the next is {cutoff}"))
+        .unwrap_or_default();
+    format!(
+        "spec.suspend is set: no new Jobs, running ones finish. Cutoffs don't wait: what isn't validated by both parties \
+         by then is left out of the window's sum{next}."
     )
 }
 
@@ -233,6 +278,7 @@ mod tests {
             listed: Some(Ok(())),
             workers: Some(Verdict::new(WORKERS_READY, Some(true), reasons::OK, "")),
             overdue: Some(Vec::new()),
+            counts: Some(Default::default()),
             ..Findings::default()
         }
     }
@@ -268,6 +314,17 @@ mod tests {
             ))
         };
         assert_eq!(of(refused), expected("False", reasons::QUOTA_EXCEEDED));
+        let not_run = |f: &mut Findings| f.workers = Some(Verdict::new(WORKERS_READY, None, reasons::PENDING, ""));
+        assert_eq!(of(not_run), expected("True", reasons::OK));
+        let not_run_yet = |f: &mut Findings| {
+            f.workers = Some(Verdict::new(WORKERS_READY, None, reasons::PENDING, ""));
+            f.counts.as_mut().unwrap().0.waiting = 1;
+        };
+        assert_eq!(of(not_run_yet), expected("Unknown", reasons::PENDING));
+        assert_eq!(
+            of(|f| f.failed = Some("too slow".into())),
+            expected("False", reasons::LOOK_FAILED)
+        );
         let unguarded = |f: &mut Findings| {
             f.guarded = Some(Verdict::new(
                 "AdmissionGuarded",
@@ -287,6 +344,54 @@ mod tests {
             })
         };
         assert_eq!(of(stalled), expected("False", reasons::LEDGER_GONE));
+    }
+
+    #[test]
+    fn a_look_that_is_not_finished_is_told_and_says_nothing_of_the_rest() {
+        let ready_of = |status: &DataShareProcessorStatus| {
+            let ready = &status.conditions[0];
+            (ready.status.clone(), ready.reason.clone(), ready.observed_generation)
+        };
+        let said = |status: &str, reason: &str, generation| (status.to_owned(), reason.to_owned(), Some(generation));
+        let good = status(None, &good(), 1, Timestamp::UNIX_EPOCH);
+        assert_eq!(ready_of(&good), said("True", reasons::OK, 1));
+        let hangs = Findings {
+            failed: Some("not done after 300 s".into()),
+            ..Findings::default()
+        };
+        let failed = status(Some(&good), &hangs, 1, Timestamp::UNIX_EPOCH);
+        assert_eq!(ready_of(&failed), said("False", reasons::LOOK_FAILED, 1));
+
+        // Of another spec nothing is known, whatever was said of the one before.
+        let nothing = status(Some(&good), &Findings::default(), 2, Timestamp::UNIX_EPOCH);
+        assert_eq!(ready_of(&nothing), said("Unknown", reasons::PENDING, 2));
+
+        let gone = Stall {
+            reason: reasons::LEDGER_GONE,
+            message: String::new(),
+        };
+        let stalled = Findings {
+            stall: Some(gone),
+            ..Findings::default()
+        };
+        let stalled = status(None, &stalled, 1, Timestamp::UNIX_EPOCH);
+        let reason = |status: &DataShareProcessorStatus| {
+            status
+                .conditions
+                .iter()
+                .find(|c| c.type_ == STALLED)
+                .unwrap()
+                .reason
+                .clone()
+        };
+        assert_eq!(
+            reason(&status(Some(&stalled), &hangs, 1, Timestamp::UNIX_EPOCH)),
+            reasons::LEDGER_GONE
+        );
+        assert_eq!(
+            reason(&status(Some(&stalled), &hangs, 2, Timestamp::UNIX_EPOCH)),
+            reasons::OK
+        );
     }
 
     #[test]
@@ -310,5 +415,15 @@ mod tests {
         });
         let after = status(Some(&before), &findings, 1, Timestamp::UNIX_EPOCH);
         assert_eq!(after.ledger_id, before.ledger_id);
+    }
+
+    #[test]
+    fn a_suspended_processor_says_that_cutoffs_do_not_wait() {
+        let message = suspended(Some(Timestamp::UNIX_EPOCH));
+        assert!(
+            message.contains("Cutoffs don't wait") && message.ends_with("the next is 1970-01-01T00:00:00Z."),
+            "{message}"
+        );
+        assert!(suspended(None).ends_with("window's sum."));
     }
 }

@@ -12,11 +12,12 @@ use facilitator_core::window::{due, planned_at, planned_at_with_legacy_peer};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::projection::project;
 use super::status::{self, State};
-use super::{WindowDecision, WindowInput, WindowPatch};
+use super::{WindowDecision, WindowInput};
 use crate::batch::Tally;
 use crate::inventory::WindowInventory;
-use crate::workload::{Allowance, Blocked, JobEnd, JobView, PlannedJob, Retries, Try, Work};
+use crate::workload::{Allowance, Blocked, JobView, PlannedJob, Retries, Try, Work};
 
 /// Windows of one Job: more than fall due at once, and a report of each fits.
 const MAX_WINDOWS_PER_JOB: usize = 500;
@@ -38,8 +39,11 @@ pub(super) struct Seen<'a> {
 #[must_use]
 pub fn decide(input: &WindowInput<'_>, now: Timestamp) -> WindowDecision {
     let generation = input.processor.metadata.generation.unwrap_or_default();
-    let objects: BTreeMap<WindowId, &AggregationWindow> =
-        input.objects.iter().filter_map(|object| Some((status::id_of(object)?, object))).collect();
+    let objects: BTreeMap<WindowId, &AggregationWindow> = input
+        .objects
+        .iter()
+        .filter_map(|object| Some((status::id_of(object)?, object)))
+        .collect();
     let mut memory = input.memory.clone();
     for (id, object) in &objects {
         if memory.get(id).is_none() {
@@ -56,20 +60,36 @@ pub fn decide(input: &WindowInput<'_>, now: Timestamp) -> WindowDecision {
     let mut seen = Vec::new();
     for (id, inventory) in &input.inventory.windows {
         let object = objects.get(id).copied();
-        seen.push(see(input, &mut memory, &running, id, inventory, object, generation, now));
+        seen.push(see(
+            input,
+            &mut memory,
+            &running,
+            id,
+            inventory,
+            object,
+            generation,
+            now,
+        ));
     }
 
-    let mut decision = WindowDecision { jobs: plan(input, &memory, &seen).into_iter().collect(), ..Default::default() };
+    let (planned, short_of_room) = input.room.fit(plan(input, &memory, &seen));
+    let mut decision = WindowDecision {
+        jobs: planned.into_iter().collect(),
+        short_of_room,
+        ..Default::default()
+    };
     for one in &seen {
         if one.is_overdue(input, now) {
             decision.overdue.push(one.id.clone());
         }
-        if one.state.needs_listing(&one.tally) {
-            let start = one.id.start.timestamp();
-            decision.oldest_open = Some(decision.oldest_open.map_or(start, |open| open.min(start)));
+        if one.needs_listing() {
+            decision.open.insert(one.id.clone());
+        }
+        if let State::Collecting(cutoff) | State::Deferred(cutoff) = one.state {
+            decision.next_cutoff = Some(decision.next_cutoff.map_or(cutoff, |next| next.min(cutoff)));
         }
     }
-    decide_objects(input, &memory, &objects, &seen, &mut decision, now);
+    project(input, &memory, &objects, &seen, &mut decision, now);
     decision.counts.overdue = i64::try_from(decision.overdue.len()).unwrap_or(i64::MAX);
 
     let jobs = input.jobs.iter().map(JobView::uid).collect();
@@ -89,7 +109,10 @@ fn recall(input: &WindowInput<'_>, id: &WindowId, object: &AggregationWindow, me
         (Some(reasons::DEFERRED | reasons::COLLECTING), Some(cutoff)) => before(cutoff),
         (Some(reasons::CRASHES_WORKER), _) => {
             let answered = object.annotations().get(RETRY_ANNOTATION).cloned();
-            *memory.entry(id) = Try { answered, ..Try::crashed() };
+            *memory.entry(id) = Try {
+                answered,
+                ..Try::crashed()
+            };
             return;
         }
         _ => None,
@@ -117,7 +140,14 @@ fn id_of_item(item: &AggregateItem) -> Option<WindowId> {
 /// The windows that unfinished Jobs hold, with the Job.
 fn running(jobs: &[JobView]) -> BTreeMap<WindowId, &JobView> {
     let unfinished = jobs.iter().filter(|view| !view.is_finished());
-    unfinished.flat_map(|view| chunks(view).iter().flatten().filter_map(move |item| Some((id_of_item(item)?, view)))).collect()
+    unfinished
+        .flat_map(|view| {
+            chunks(view)
+                .iter()
+                .flatten()
+                .filter_map(move |item| Some((id_of_item(item)?, view)))
+        })
+        .collect()
 }
 
 /// Counts Jobs that ended since the last decision; what has a result is done.
@@ -132,10 +162,15 @@ fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, gener
             .flat_map(|report| &report.windows)
             .filter_map(|window| Some((id_of(&window.aggregation, &window.start, &window.end)?, window)))
             .collect();
-        for chunk in chunks(view) {
+        for (index, chunk) in chunks(view).iter().enumerate() {
             let mut left = Vec::new();
             for (item, id) in chunk.iter().filter_map(|item| Some((item, id_of_item(item)?))) {
-                if input.inventory.windows.get(&id).is_none_or(|window| window.finished.is_some()) {
+                if input
+                    .inventory
+                    .windows
+                    .get(&id)
+                    .is_none_or(|window| window.finished.is_some())
+                {
                     continue;
                 }
                 let Some(report) = reports.get(&id) else {
@@ -145,7 +180,10 @@ fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, gener
                 let known = memory.entry(&id);
                 match report.outcome {
                     WindowOutcome::NoMembers => {
-                        let last = item.cutoffs.last().and_then(|cutoff| Timestamp::from_millisecond(*cutoff).ok());
+                        let last = item
+                            .cutoffs
+                            .last()
+                            .and_then(|cutoff| Timestamp::from_millisecond(*cutoff).ok());
                         known.tried = known.tried.max(last);
                     }
                     WindowOutcome::Blocked => {
@@ -162,11 +200,7 @@ fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, gener
                     WindowOutcome::Summed | WindowOutcome::BelowFloor | WindowOutcome::Failed => left.push(id),
                 }
             }
-            if view.end() == Some(JobEnd::ConfigurationRefused) {
-                left.iter().for_each(|id| memory.entry(id).attempts += 1);
-            } else {
-                memory.index_failed(&left, chunk.len(), view.name());
-            }
+            memory.index_over(view, index, &left, chunk.len());
         }
     }
 }
@@ -189,12 +223,25 @@ fn see<'a>(
     if schedule.legacy_peer {
         // Rule 3: at most one period for a legacy peer's answers to what was delivered by then.
         let unanswered = |cutoff: Timestamp| {
-            inventory.batches.values().any(|batch| !batch.peer && batch.delivered.is_some_and(|at| at <= cutoff))
+            inventory
+                .batches
+                .values()
+                .any(|batch| !batch.peer && batch.delivered.is_some_and(|at| at <= cutoff))
         };
         due.retain(|cutoff| planned_at_with_legacy_peer(*cutoff, &schedule.settings, unanswered(*cutoff)) <= now);
     }
-    let first_seen = object.and_then(|object| object.metadata.creation_timestamp.as_ref()).map_or(now, |time| time.0);
-    let mut one = Seen { id, inventory, tally, cutoffs, due, first_seen, state: State::Due };
+    let first_seen = object
+        .and_then(|object| object.metadata.creation_timestamp.as_ref())
+        .map_or(now, |time| time.0);
+    let mut one = Seen {
+        id,
+        inventory,
+        tally,
+        cutoffs,
+        due,
+        first_seen,
+        state: State::Due,
+    };
     one.state = if inventory.finished.is_some() {
         match inventory.result.as_ref().map(|result| result.verdict) {
             Some(Verdict::Summed) => State::Summed,
@@ -212,13 +259,23 @@ fn see<'a>(
 
 impl Seen<'_> {
     /// Where a window is that has no result and no Job.
-    fn open_state(&self, input: &WindowInput<'_>, memory: &mut Retries<WindowId>, generation: i64, now: Timestamp) -> State {
+    fn open_state(
+        &self,
+        input: &WindowInput<'_>,
+        memory: &mut Retries<WindowId>,
+        generation: i64,
+        now: Timestamp,
+    ) -> State {
         let known = memory.get(self.id).cloned().unwrap_or_default();
         if known.crashes() {
             return State::CrashesWorker;
         }
         let Some(last_due) = self.due.last().copied() else {
-            return if self.inventory.is_frozen() { State::Due } else { self.before(known.tried) };
+            return if self.inventory.is_frozen() {
+                State::Due
+            } else {
+                self.before(known.tried)
+            };
         };
         if !self.inventory.is_frozen() {
             if self.tally.seen > 0 && self.tally.empty == self.tally.seen {
@@ -244,7 +301,11 @@ impl Seen<'_> {
 
     /// Its first due cutoff is to come.
     fn before(&self, tried: Option<Timestamp>) -> State {
-        self.cutoffs.iter().copied().find(|cutoff| Some(*cutoff) > tried).map_or(State::Missed, State::Collecting)
+        self.cutoffs
+            .iter()
+            .copied()
+            .find(|cutoff| Some(*cutoff) > tried)
+            .map_or(State::Missed, State::Collecting)
     }
 
     /// The due cutoffs were tried in vain: the next one, if any.
@@ -265,8 +326,19 @@ impl Seen<'_> {
         self.cutoffs.last().is_some_and(|last| *last < self.first_seen)
     }
 
+    /// Whether the next looks must list its batches.
+    pub(super) fn needs_listing(&self) -> bool {
+        self.state.needs_listing(&self.tally)
+    }
+
     fn is_overdue(&self, input: &WindowInput<'_>, now: Timestamp) -> bool {
-        let Some(due) = self.due.last().map(|cutoff| planned_at(*cutoff, &input.schedule.settings)) else { return false };
+        let Some(due) = self
+            .due
+            .last()
+            .map(|cutoff| planned_at(*cutoff, &input.schedule.settings))
+        else {
+            return false;
+        };
         self.state.is_overdue_after_a_while()
             && now.duration_since(due.max(self.first_seen)) >= input.timing.overdue_after
     }
@@ -276,11 +348,11 @@ impl Seen<'_> {
 fn plan(input: &WindowInput<'_>, memory: &Retries<WindowId>, seen: &[Seen<'_>]) -> Option<PlannedJob> {
     let workers = &input.processor.spec.workers;
     let taken: u32 = input.jobs.iter().map(JobView::pods_wanted).sum();
-    let pods = workers.max_pods.saturating_sub(taken).min(input.room.pods);
+    let pods = workers.max_pods.saturating_sub(taken);
     let held = input.processor.spec.suspend || input.allowance == Allowance::Wait;
     // A Job whose work list can't be read holds nobody knows what.
     let unknown = input.jobs.iter().any(|view| !view.is_finished() && view.work.is_none());
-    if held || unknown || input.room.jobs == 0 || pods == 0 {
+    if held || unknown || pods == 0 {
         return None;
     }
     let mut due: Vec<_> = seen.iter().filter(|one| one.state == State::Due).collect();
@@ -310,7 +382,12 @@ fn plan(input: &WindowInput<'_>, memory: &Retries<WindowId>, seen: &[Seen<'_>]) 
     let canary = input.allowance == Allowance::Canary;
     chunks.truncate(if canary { 1 } else { usize::MAX });
     let indexes = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-    (indexes > 0).then(|| PlannedJob { work: Work::Aggregate(chunks), parallelism: indexes.min(pods), attempt, canary })
+    (indexes > 0).then(|| PlannedJob {
+        work: Work::Aggregate(chunks),
+        parallelism: indexes.min(pods),
+        attempt,
+        canary,
+    })
 }
 
 fn item(one: &Seen<'_>) -> AggregateItem {
@@ -322,57 +399,7 @@ fn item(one: &Seen<'_>) -> AggregateItem {
     }
 }
 
-fn decide_objects(
-    input: &WindowInput<'_>,
-    memory: &Retries<WindowId>,
-    objects: &BTreeMap<WindowId, &AggregationWindow>,
-    seen: &[Seen<'_>],
-    decision: &mut WindowDecision,
-    now: Timestamp,
-) {
-    let planned: BTreeSet<WindowId> = decision.jobs.iter().flat_map(planned_windows).collect();
-    let oldest = now.checked_sub(input.schedule.history).unwrap_or(Timestamp::MIN);
-    let mut listed = BTreeSet::new();
-    for one in seen {
-        listed.insert(one.id);
-        let state = if planned.contains(one.id) { State::Summing } else { one.state };
-        state.count(&mut decision.counts);
-        let object = objects.get(one.id).copied();
-        if one.id.end.timestamp() < oldest && !state.needs_listing(&one.tally) {
-            decision.delete.extend(object.map(ResourceExt::name_any));
-            continue;
-        }
-        if state == State::Unread || object.is_some_and(|object| status::is_aggregated(object) && state != State::Summed) {
-            continue;
-        }
-        let status = status::status(input, one, state, memory.get(one.id), object, now);
-        let before = object.and_then(|object| object.status.as_ref());
-        if before == Some(&status) {
-            continue;
-        }
-        let name = status::object_name(&input.processor.name_any(), one.id);
-        let is_news = object.map_or_else(
-            || one.inventory.finished.is_none_or(|at| now.duration_since(at) < input.timing.batch_retention),
-            |object| status::ready_reason(object) != Some(state.reason()),
-        );
-        if is_news {
-            decision.events.extend(status::event(one.id, &name, state, &status));
-        }
-        match object {
-            Some(_) => decision.patch.push(WindowPatch { name, status }),
-            None => decision.create.push(status::new(input.processor, name, one.id, status)),
-        }
-    }
-    for (id, object) in objects.iter().filter(|(id, _)| !listed.contains(id)) {
-        if id.end.timestamp() < oldest {
-            decision.delete.push(object.name_any());
-        } else {
-            State::count_object(status::ready_reason(object), &mut decision.counts);
-        }
-    }
-}
-
-fn planned_windows(job: &PlannedJob) -> Vec<WindowId> {
+pub(super) fn planned_windows(job: &PlannedJob) -> Vec<WindowId> {
     match &job.work {
         Work::Aggregate(chunks) => chunks.iter().flatten().filter_map(id_of_item).collect(),
         Work::Intake(_) => Vec::new(),

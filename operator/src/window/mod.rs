@@ -1,6 +1,8 @@
 //! Windows: when each is summed, and what its AggregationWindow says. Pure.
 
 mod decide;
+mod projection;
+mod scope;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use snafu::{ResultExt, Snafu};
 
 pub use decide::decide;
+pub use scope::{Range, Scope};
 pub use status::object_name;
 
 use crate::batch::Tally;
@@ -48,7 +51,9 @@ pub enum ScheduleError {
         source: NameError,
     },
     /// A cutoff is malformed.
-    #[snafu(display("spec.windows.cutoffs[{index}].cutoff: {source}; write RFC 3339, for instance 2026-11-20T12:00:00Z"))]
+    #[snafu(display(
+        "spec.windows.cutoffs[{index}].cutoff: {source}; write RFC 3339, for instance 2026-11-20T12:00:00Z"
+    ))]
     CutoffTime {
         /// Which entry, from 0.
         index: usize,
@@ -87,8 +92,7 @@ impl Schedule {
         let windows = &spec.windows;
         Window::holding(start_at, windows.period_seconds).context(PeriodSnafu)?;
         let agreed = windows.cutoffs.iter().enumerate().map(|(index, entry)| {
-            let aggregation =
-                AggregationId::parse(&entry.aggregation).context(CutoffAggregationSnafu { index })?;
+            let aggregation = AggregationId::parse(&entry.aggregation).context(CutoffAggregationSnafu { index })?;
             let start = BatchTime::parse_compact(&entry.start).context(CutoffStartSnafu { index })?;
             let cutoff = entry.cutoff.parse().context(CutoffTimeSnafu { index })?;
             Ok(((aggregation, start), cutoff))
@@ -134,17 +138,6 @@ impl Schedule {
             Ok(bounds) => bounds.cutoffs(&self.settings, agreed),
             Err(_) => agreed.into_iter().collect(),
         }
-    }
-
-    /// Where listings begin. `oldest_open` is [`WindowDecision::oldest_open`] of the last decision; without one (at
-    /// start, after a change of the spec, once an hour) everything that is ours within the history is listed.
-    #[must_use]
-    pub fn listing_start(&self, oldest_open: Option<Timestamp>, now: Timestamp) -> Timestamp {
-        let rebuild = now.checked_sub(self.history).unwrap_or(Timestamp::MIN);
-        let recent = facilitator_core::window::oldest_open_start(&self.settings, now);
-        let from = oldest_open.map_or(rebuild, |open| open.min(recent));
-        let agreed = self.agreed.keys().map(|(_, start)| start.timestamp()).min();
-        agreed.map_or(from, |agreed| agreed.min(from)).max(self.start_at)
     }
 }
 
@@ -193,12 +186,16 @@ pub struct WindowDecision {
     pub delete: Vec<String>,
     /// Jobs to start.
     pub jobs: Vec<PlannedJob>,
+    /// More would start if others left more room.
+    pub short_of_room: bool,
     /// For the processor's status.
     pub counts: WindowCounts,
     /// Windows past their time and not over: `WindowsOnTime` is False.
     pub overdue: Vec<WindowId>,
-    /// Start of the oldest window that isn't over, for [`Schedule::listing_start`].
-    pub oldest_open: Option<Timestamp>,
+    /// Windows that the next looks must list, for [`Scope::new`].
+    pub open: BTreeSet<WindowId>,
+    /// The next cutoff of a window that isn't over.
+    pub next_cutoff: Option<Timestamp>,
     /// Events for people.
     pub events: Vec<ObjectEvent>,
     /// For the next decision.

@@ -7,10 +7,11 @@ use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
 use crds::processor::WindowCounts;
 use crds::window::{SumPartReference, WindowBatches};
 use crds::{AggregationWindow, AggregationWindowSpec, AggregationWindowStatus, DataShareProcessor};
+use facilitator_core::formats::ledger::WindowResult;
 use facilitator_core::formats::names::{AggregationId, BatchTime, WindowId};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use super::WindowInput;
 use super::decide::Seen;
@@ -75,21 +76,27 @@ impl State {
 
     /// Whether nothing happens until somebody does something.
     fn is_stalled(self) -> bool {
-        matches!(self, Self::Failed | Self::CrashesWorker | Self::Missed | Self::CutoffPassed)
+        matches!(
+            self,
+            Self::Failed | Self::CrashesWorker | Self::Missed | Self::CutoffPassed
+        )
     }
 
-    /// Whether the next listings must reach back to it. A missed window comes back by an entry of `windows.cutoffs`,
-    /// which moves the listing itself.
+    /// Whether the next looks must list it. A missed window comes back by an entry of `windows.cutoffs`, which has it
+    /// listed itself.
     pub(super) fn needs_listing(self, tally: &Tally) -> bool {
         match self {
             Self::Summed | Self::BelowFloor | Self::Failed | Self::Empty | Self::Missed => false,
-            Self::CutoffPassed => tally.unready + tally.waiting + tally.running + tally.blocked > 0,
+            Self::CutoffPassed => tally.arriving + tally.waiting + tally.running + tally.blocked > 0,
             _ => true,
         }
     }
 
     pub(super) fn is_overdue_after_a_while(self) -> bool {
-        matches!(self, Self::TakingIn | Self::Due | Self::Summing | Self::Blocked | Self::CrashesWorker)
+        matches!(
+            self,
+            Self::TakingIn | Self::Due | Self::Summing | Self::Blocked | Self::CrashesWorker
+        )
     }
 
     pub(super) fn count(self, counts: &mut WindowCounts) {
@@ -100,7 +107,9 @@ impl State {
     pub(super) fn count_object(reason: Option<&str>, counts: &mut WindowCounts) {
         match reason {
             Some(reasons::SUMMED) => counts.summed += 1,
-            Some(reasons::EMPTY | reasons::BELOW_FLOOR | reasons::MISSED | reasons::CUTOFF_PASSED) => counts.without_sum += 1,
+            Some(reasons::EMPTY | reasons::BELOW_FLOOR | reasons::MISSED | reasons::CUTOFF_PASSED) => {
+                counts.without_sum += 1
+            }
             Some(reasons::FAILED | reasons::CRASHES_WORKER) => counts.failed += 1,
             _ => counts.open += 1,
         }
@@ -110,7 +119,11 @@ impl State {
 /// The name of a window's object: the same window always has the same.
 #[must_use]
 pub fn object_name(processor: &str, id: &WindowId) -> String {
-    format!("{processor}-{}-{}", id.start.to_compact(), short_digest([id.path().as_str()], 12))
+    format!(
+        "{processor}-{}-{}",
+        id.start.to_compact(),
+        short_digest([id.path().as_str()], 12)
+    )
 }
 
 /// The window that an object is of; `None` where somebody made one by hand that is none.
@@ -123,7 +136,10 @@ pub(super) fn id_of(object: &AggregationWindow) -> Option<WindowId> {
 /// The reason of its `Ready` condition.
 pub(super) fn ready_reason(object: &AggregationWindow) -> Option<&str> {
     let conditions = &object.status.as_ref()?.conditions;
-    conditions.iter().find(|condition| condition.type_ == READY).map(|condition| condition.reason.as_str())
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == READY)
+        .map(|condition| condition.reason.as_str())
 }
 
 /// Whether it was summed: that never reverts.
@@ -139,13 +155,21 @@ pub(super) fn new(
     id: &WindowId,
     status: AggregationWindowStatus,
 ) -> AggregationWindow {
-    let labels = [("app.kubernetes.io/managed-by", MANAGED_BY.to_owned()), (PROCESSOR_LABEL, processor.name_any())];
+    let labels = [
+        ("app.kubernetes.io/managed-by", MANAGED_BY.to_owned()),
+        (PROCESSOR_LABEL, processor.name_any()),
+    ];
     AggregationWindow {
         metadata: ObjectMeta {
             name: Some(name),
             namespace: processor.namespace(),
-            labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>()),
-            owner_references: processor.controller_owner_ref(&()).map(|owner| vec![owner]),
+            labels: Some(
+                labels
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .into_iter()
+                    .collect::<BTreeMap<_, _>>(),
+            ),
+            owner_references: Some(vec![crate::processor::parameters::owner(processor)]),
             ..ObjectMeta::default()
         },
         spec: AggregationWindowSpec {
@@ -171,7 +195,12 @@ pub(super) fn status(
     let generation = object.and_then(|object| object.metadata.generation).or(Some(1));
     let (reason, message) = (state.reason(), message(one, state, known));
     let mut set = |kind, met, reason: &str, message: &str| {
-        set_condition(&mut status.conditions, &Verdict::new(kind, met, reason, message), generation, now);
+        set_condition(
+            &mut status.conditions,
+            &Verdict::new(kind, met, reason, message),
+            generation,
+            now,
+        );
     };
     set(READY, Some(state.is_settled()), reason, &message);
     set(AGGREGATED, Some(state == State::Summed), reason, &message);
@@ -183,7 +212,12 @@ pub(super) fn status(
     let cutoff = match state {
         State::Collecting(cutoff) | State::Deferred(cutoff) => Some(cutoff),
         State::Missed | State::CutoffPassed => one.cutoffs.last().copied(),
-        _ => one.due.last().copied(),
+        // Once it is over, cutoffs that pass later have nothing to do with it.
+        _ => one
+            .due
+            .iter()
+            .copied()
+            .rfind(|cutoff| one.inventory.finished.is_none_or(|at| *cutoff < at)),
     };
     status.cutoff = cutoff.map(|cutoff| cutoff.to_string()).or(status.cutoff);
     let tried = known.and_then(|known| known.tried);
@@ -194,14 +228,7 @@ pub(super) fn status(
     }
     let result = one.inventory.result.as_ref();
     let tally = &one.tally;
-    status.batches = Some(WindowBatches {
-        seen: number(tally.seen),
-        delivered: number(tally.delivered),
-        matched: number(tally.matched),
-        rejected: number(tally.rejected),
-        blocked: number(tally.blocked),
-        late: number(tally.late.max(result.map_or(0, |result| result.late_batches))),
-    });
+    status.batches = Some(batches(tally, result, status.batches));
     if let Some(result) = result {
         status.clients = Some(number(result.clients));
         status.plan_digest = result.plan_digest.clone();
@@ -212,12 +239,44 @@ pub(super) fn status(
     }
     if let Some(job) = input.jobs.iter().rev().find(|view| view.holds_window(one.id)) {
         status.job = Some(job.name().to_owned());
-        let started = job.job.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        let started = job
+            .job
+            .status
+            .as_ref()
+            .and_then(|status| status.start_time.as_ref())
+            .map(|time| time.0);
         if let (Some(started), Some(finished), None) = (started, one.inventory.finished, status.duration_seconds) {
             status.duration_seconds = Some(finished.duration_since(started).as_secs().max(0));
         }
     }
     status
+}
+
+/// The batches of a window that was over long ago are no longer listed: what was counted before stays, and without that
+/// the result tells.
+fn batches(tally: &Tally, result: Option<&WindowResult>, before: Option<WindowBatches>) -> WindowBatches {
+    let late = result.map_or(0, |result| result.late_batches);
+    match (result, before) {
+        (Some(_), Some(before)) if tally.seen == 0 => WindowBatches {
+            late: before.late.max(number(late)),
+            ..before
+        },
+        (Some(result), None) if tally.seen == 0 => WindowBatches {
+            seen: number(result.batches.saturating_add(late)),
+            delivered: number(result.batches),
+            matched: number(result.batches),
+            late: number(late),
+            ..WindowBatches::default()
+        },
+        _ => WindowBatches {
+            seen: number(tally.seen),
+            delivered: number(tally.delivered),
+            matched: number(tally.matched),
+            rejected: number(tally.rejected),
+            blocked: number(tally.blocked),
+            late: number(tally.late.max(late)),
+        },
+    }
 }
 
 fn number(count: u64) -> i64 {
@@ -234,12 +293,20 @@ fn message(one: &Seen<'_>, state: State, known: Option<&Try>) -> String {
     match state {
         State::Collecting(cutoff) => format!("Batches that both sides have validated by {cutoff} are in."),
         State::Deferred(cutoff) => format!("No batch was in time so far; the cutoff has moved to {cutoff}."),
-        State::TakingIn => "First seen after its last cutoff: its batches are taken in before anything is summed.".to_owned(),
+        State::TakingIn => {
+            "First seen after its last cutoff: its batches are taken in before anything is summed.".to_owned()
+        }
         State::Due => "Due: a worker is started as soon as there is room.".to_owned(),
         State::Summing | State::Unread => "A worker plans and sums it.".to_owned(),
         State::Blocked => known.and_then(|known| known.blocked.as_ref()).map_or_else(
             || "A worker lacks a key or a right; it is tried again.".to_owned(),
-            |blocked| format!("{}: {}. It is tried again.", blocked.reason, blocked.message.trim_end_matches('.')),
+            |blocked| {
+                format!(
+                    "{}: {}. It is tried again.",
+                    blocked.reason,
+                    blocked.message.trim_end_matches('.')
+                )
+            },
         ),
         State::CrashesWorker => format!(
             "Alone in a pod it failed three times. See the log of Job {}; annotate this object with {} to try again.",
@@ -249,7 +316,10 @@ fn message(one: &Seen<'_>, state: State, known: Option<&Try>) -> String {
         State::Missed => format!("No batch was in time at its last cutoff. {entry}"),
         State::CutoffPassed => format!("It was first seen after its last cutoff, and no batch was in time. {entry}"),
         State::Empty => "All its batches are empty: there is nothing to sum.".to_owned(),
-        State::Summed => format!("The sum part of {} clients is with the portal.", result.map_or(0, |result| result.clients)),
+        State::Summed => format!(
+            "The sum part of {} clients is with the portal.",
+            result.map_or(0, |result| result.clients)
+        ),
         State::BelowFloor => format!(
             "{} valid clients are fewer than windows.minClients: no sum is released.",
             result.map_or(0, |result| result.clients)
@@ -257,7 +327,10 @@ fn message(one: &Seen<'_>, state: State, known: Option<&Try>) -> String {
         State::Failed => match result {
             Some(result) => {
                 let reason = result.reason.map(|reason| format!("{reason:?}: ")).unwrap_or_default();
-                format!("{reason}{}. This is final; docs/operations.md says what it means.", result.message.trim_end_matches('.'))
+                format!(
+                    "{reason}{}. This is final; docs/operations.md says what it means.",
+                    result.message.trim_end_matches('.')
+                )
             }
             None => "It failed for good; the ledger's results/ says why.".to_owned(),
         },
@@ -267,7 +340,11 @@ fn message(one: &Seen<'_>, state: State, known: Option<&Try>) -> String {
 /// Events are for exceptions, and for the sum.
 pub(super) fn event(id: &WindowId, name: &str, state: State, status: &AggregationWindowStatus) -> Option<ObjectEvent> {
     let told = matches!(state, State::Summed | State::BelowFloor | State::Blocked) || state.is_stalled();
-    let message = status.conditions.iter().find(|condition| condition.type_ == READY).map(|c| c.message.clone());
+    let message = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == READY)
+        .map(|c| c.message.clone());
     told.then(|| ObjectEvent {
         subject: Subject::Window(name.to_owned()),
         warning: state != State::Summed,

@@ -21,7 +21,11 @@ pub(crate) const WINDOW: &str = "kittens-seen/202611200000-202611200300";
 pub(crate) const IMAGE: &str = "registry.example/facilitator:0.1.0";
 
 pub(crate) fn at(text: &str) -> Timestamp {
-    let text = if text.len() == 5 { format!("2026-11-20T{text}:00Z") } else { text.to_owned() };
+    let text = if text.len() == 5 {
+        format!("2026-11-20T{text}:00Z")
+    } else {
+        text.to_owned()
+    };
     text.parse().unwrap()
 }
 
@@ -87,7 +91,10 @@ pub(crate) struct Mailboxes(pub(crate) Listings);
 
 impl Mailboxes {
     fn put(list: &mut Vec<Listed>, name: String, stored: &str) {
-        list.push(Listed { name, stored: at(stored) });
+        list.push(Listed {
+            name,
+            stored: at(stored),
+        });
     }
 
     pub(crate) fn ingested(mut self, ids: &[BatchId], stored: &str) -> Self {
@@ -106,7 +113,11 @@ impl Mailboxes {
 
     pub(crate) fn answered(mut self, ids: &[BatchId], share: u8, stored: &str) -> Self {
         for id in ids {
-            Self::put(&mut self.0.peer_validation, format!("{id}.validity_{share}.sig"), stored);
+            Self::put(
+                &mut self.0.peer_validation,
+                format!("{id}.validity_{share}.sig"),
+                stored,
+            );
         }
         self
     }
@@ -122,7 +133,13 @@ impl Mailboxes {
         for id in ids {
             let name = format!("rejected/{id}");
             let message = "the batch is bad".to_owned();
-            let rejected = Rejected { revision: 1, reason, message, header_digest: None, packet_digest: None };
+            let rejected = Rejected {
+                revision: 1,
+                reason,
+                message,
+                header_digest: None,
+                packet_digest: None,
+            };
             self.0.rejections.insert(name.clone(), rejected);
             Self::put(&mut self.0.ledger, name, stored);
         }
@@ -160,8 +177,8 @@ impl Mailboxes {
         this
     }
 
-    pub(crate) fn inventory(&self, schedule: &Schedule) -> Inventory {
-        Inventory::build(self.0.clone(), schedule)
+    pub(crate) fn inventory(&self, schedule: &Schedule, now: Timestamp) -> Inventory {
+        Inventory::build(self.0.clone(), schedule, now)
     }
 }
 
@@ -185,7 +202,11 @@ pub(crate) fn started(planned: &PlannedJob, processor: &DataShareProcessor, crea
     let (config_map, mut job) = build(planned, &context(processor));
     job.metadata.creation_timestamp = Some(Time(at(created)));
     job.metadata.uid = Some(format!("uid of {} of {created}", job.metadata.name.as_deref().unwrap()));
-    JobView { work: work_list(&config_map), job: with_status(job, json!({})), ..JobView::default() }
+    JobView {
+        work: work_list(&config_map),
+        job: with_status(job, json!({})),
+        ..JobView::default()
+    }
 }
 
 fn work_list(config_map: &ConfigMap) -> Option<WorkList> {
@@ -263,7 +284,11 @@ impl JobView {
     }
 
     pub(crate) fn running(self) -> Self {
-        self.pod("Running", json!({"running": {"startedAt": "2026-11-20T02:00:05Z"}}), "02:00")
+        self.pod(
+            "Running",
+            json!({"running": {"startedAt": "2026-11-20T02:00:05Z"}}),
+            "02:00",
+        )
     }
 
     /// A pod that the scheduler finds no node for.
@@ -329,7 +354,14 @@ impl JobView {
     }
 
     fn report(&self, batches: Vec<BatchReport>, windows: Vec<WindowReport>) -> Report {
-        Report { revision: 1, work: self.name().to_owned(), index: 0, pod_uid: "pod 0".to_owned(), batches, windows }
+        Report {
+            revision: 1,
+            work: self.name().to_owned(),
+            index: 0,
+            pod_uid: "pod 0".to_owned(),
+            batches,
+            windows,
+        }
     }
 }
 

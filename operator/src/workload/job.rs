@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use crds::DataShareProcessorSpec;
 use crds::names::{MANAGED_BY, PROCESSOR_LABEL, STAGE_LABEL};
 use crds::processor::{Mailbox, WorkerStage};
-use facilitator_core::formats::work::{
-    KEYS_DIRECTORY, PARAMETERS_DIRECTORY, REVISION, WORK_DIRECTORY, WorkList,
-};
+use facilitator_core::formats::work::{KEYS_DIRECTORY, PARAMETERS_DIRECTORY, REVISION, WORK_DIRECTORY, WorkList};
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
     PodFailurePolicyRule,
@@ -71,12 +69,22 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
         ..ObjectMeta::default()
     };
     let (chunks, list) = match &planned.work {
-        Work::Intake(chunks) => {
-            (chunks.len(), WorkList::Intake { revision: REVISION, work: name.clone(), chunks: chunks.clone() })
-        }
-        Work::Aggregate(chunks) => {
-            (chunks.len(), WorkList::Aggregate { revision: REVISION, work: name.clone(), chunks: chunks.clone() })
-        }
+        Work::Intake(chunks) => (
+            chunks.len(),
+            WorkList::Intake {
+                revision: REVISION,
+                work: name.clone(),
+                chunks: chunks.clone(),
+            },
+        ),
+        Work::Aggregate(chunks) => (
+            chunks.len(),
+            WorkList::Aggregate {
+                revision: REVISION,
+                work: name.clone(),
+                chunks: chunks.clone(),
+            },
+        ),
     };
     let text = serde_json::to_string(&list).unwrap_or_default();
     let config_map = ConfigMap {
@@ -88,7 +96,10 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let generation = (GENERATION_ANNOTATION.to_owned(), context.generation.to_string());
     let job = Job {
-        metadata: ObjectMeta { annotations: Some(BTreeMap::from([generation])), ..metadata },
+        metadata: ObjectMeta {
+            annotations: Some(BTreeMap::from([generation])),
+            ..metadata
+        },
         spec: Some(JobSpec {
             active_deadline_seconds: Some(context.active_deadline_seconds),
             backoff_limit_per_index: Some(BACKOFF_PER_INDEX),
@@ -129,16 +140,24 @@ pub fn owned_by(mut config_map: ConfigMap, job: &Job) -> ConfigMap {
 /// At most 53 characters: with `-` and an index of four digits it is still a pod's host name.
 fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
     let stage = planned.stage().label();
-    let mut parts = vec![context.processor_uid.to_owned(), stage.to_owned(), planned.attempt.to_string()];
+    let mut parts = vec![
+        context.processor_uid.to_owned(),
+        stage.to_owned(),
+        planned.attempt.to_string(),
+    ];
     // A canary, or a try under a changed spec, doesn't wait for what an earlier Job of the same work leaves behind.
     parts.extend([planned.canary.to_string(), context.generation.to_string()]);
     match &planned.work {
         Work::Intake(chunks) => parts.extend(chunks.iter().flat_map(|chunk| {
-            let items = chunk.iter().map(|i| format!("{}/{}/{}/{}", i.aggregation, i.time, i.uuid, i.take_anyway));
+            let items = chunk
+                .iter()
+                .map(|i| format!("{}/{}/{}/{}", i.aggregation, i.time, i.uuid, i.take_anyway));
             items.chain(["chunk".to_owned()])
         })),
         Work::Aggregate(chunks) => parts.extend(chunks.iter().flat_map(|chunk| {
-            let items = chunk.iter().map(|i| format!("{}/{}-{}/{:?}", i.aggregation, i.start, i.end, i.cutoffs));
+            let items = chunk
+                .iter()
+                .map(|i| format!("{}/{}-{}/{:?}", i.aggregation, i.start, i.end, i.cutoffs));
             items.chain(["chunk".to_owned()])
         })),
     }
@@ -199,7 +218,10 @@ fn pod_failure_policy() -> PodFailurePolicy {
 
 fn pod(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> PodSpec {
     let workers = &context.spec.workers;
-    let WorkerStage { service_account_name, resources } = match stage {
+    let WorkerStage {
+        service_account_name,
+        resources,
+    } = match stage {
         Stage::Intake => &workers.intake,
         Stage::Aggregate => &workers.aggregate,
     };
@@ -208,7 +230,10 @@ fn pod(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> PodS
         name: "POD_UID".to_owned(),
         value: None,
         value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { api_version: None, field_path: "metadata.uid".to_owned() }),
+            field_ref: Some(ObjectFieldSelector {
+                api_version: None,
+                field_path: "metadata.uid".to_owned(),
+            }),
             ..EnvVarSource::default()
         }),
     };
@@ -222,7 +247,10 @@ fn pod(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> PodS
         volume_mounts: Some(mounts),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+            capabilities: Some(Capabilities {
+                add: None,
+                drop: Some(vec!["ALL".to_owned()]),
+            }),
             read_only_root_filesystem: Some(true),
             ..SecurityContext::default()
         }),
@@ -241,7 +269,10 @@ fn pod(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> PodS
             // Lets the process read its Secrets and write to claims that belong to root.
             fs_group: Some(USER),
             fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
             ..PodSecurityContext::default()
         }),
         containers: vec![container],
@@ -261,7 +292,11 @@ fn volumes(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> 
     let mut volumes = vec![
         config_map("parameters", context.parameters_config_map, PARAMETERS_DIRECTORY),
         config_map("work", work_config_map, WORK_DIRECTORY),
-        secret("batch-signing", &keys.batch_signing.secret_ref.name, &format!("{KEYS_DIRECTORY}/batch-signing")),
+        secret(
+            "batch-signing",
+            &keys.batch_signing.secret_ref.name,
+            &format!("{KEYS_DIRECTORY}/batch-signing"),
+        ),
     ];
     volumes.extend(keys.packet_decryption.iter().enumerate().map(|(n, key)| {
         let path = format!("{KEYS_DIRECTORY}/packet-decryption/{n}");
@@ -283,13 +318,26 @@ fn volumes(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> 
             ("outgoing-portal", &mailboxes.outgoing.portal, false),
         ],
     };
-    volumes.extend(used.iter().filter_map(|(name, mailbox, read_only)| claim(name, mailbox, *read_only)));
+    volumes.extend(
+        used.iter()
+            .filter_map(|(name, mailbox, read_only)| claim(name, mailbox, *read_only)),
+    );
     volumes
 }
 
 fn config_map(name: &str, config_map: &str, path: &str) -> (Volume, VolumeMount) {
-    let source = ConfigMapVolumeSource { name: config_map.to_owned(), ..ConfigMapVolumeSource::default() };
-    (Volume { name: name.to_owned(), config_map: Some(source), ..Volume::default() }, mount(name, path, true))
+    let source = ConfigMapVolumeSource {
+        name: config_map.to_owned(),
+        ..ConfigMapVolumeSource::default()
+    };
+    (
+        Volume {
+            name: name.to_owned(),
+            config_map: Some(source),
+            ..Volume::default()
+        },
+        mount(name, path, true),
+    )
 }
 
 fn secret(name: &str, secret: &str, path: &str) -> (Volume, VolumeMount) {
@@ -298,7 +346,14 @@ fn secret(name: &str, secret: &str, path: &str) -> (Volume, VolumeMount) {
         default_mode: Some(0o440),
         ..SecretVolumeSource::default()
     };
-    (Volume { name: name.to_owned(), secret: Some(source), ..Volume::default() }, mount(name, path, true))
+    (
+        Volume {
+            name: name.to_owned(),
+            secret: Some(source),
+            ..Volume::default()
+        },
+        mount(name, path, true),
+    )
 }
 
 /// A folder's claim at the folder's own path; `None` for mailboxes that no volume holds.
@@ -308,7 +363,11 @@ fn claim(name: &str, mailbox: &Mailbox, read_only: bool) -> Option<(Volume, Volu
         claim_name: mailbox.volume.as_ref()?.claim_name.clone(),
         read_only: read_only.then_some(true),
     };
-    let volume = Volume { name: name.to_owned(), persistent_volume_claim: Some(source), ..Volume::default() };
+    let volume = Volume {
+        name: name.to_owned(),
+        persistent_volume_claim: Some(source),
+        ..Volume::default()
+    };
     Some((volume, mount(name, path, read_only)))
 }
 

@@ -18,7 +18,7 @@ pub use canary::{Allowance, HealthInput, HealthMemory, WorkersHealth, health};
 pub use failure::{Cause, cause_of_refusal};
 pub use job::{WorkerContext, build, owned_by};
 pub use retry::{Blocked, Retries, Try};
-pub use view::{JobEnd, JobView};
+pub use view::{JobEnd, JobView, last_seen};
 
 /// Label of a Job and its pods: the Job is a canary, tried because earlier ones didn't start.
 pub const CANARY_LABEL: &str = "prio-operator.io/canary";
@@ -87,6 +87,27 @@ pub struct Room {
     pub pods: u32,
 }
 
+impl Room {
+    /// Cuts a plan to the room; true: it wanted more.
+    #[must_use]
+    pub fn fit(self, planned: Option<PlannedJob>) -> (Option<PlannedJob>, bool) {
+        let Some(wanted) = planned else { return (None, false) };
+        let pods = if self.jobs == 0 {
+            0
+        } else {
+            self.pods.min(wanted.parallelism)
+        };
+        let short = pods < wanted.parallelism;
+        (
+            (pods > 0).then_some(PlannedJob {
+                parallelism: pods,
+                ..wanted
+            }),
+            short,
+        )
+    }
+}
+
 /// The operator's own settings of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -124,6 +145,8 @@ pub enum Subject {
     Batch(String),
     /// An AggregationWindow, by name.
     Window(String),
+    /// The processor, for what has no object of its own.
+    Processor,
 }
 
 /// An Event to publish.

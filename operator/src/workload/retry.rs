@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::{JobEnd, JobView};
+
 /// Failures alone in a pod after which no more is tried.
 const MAX_ALONE: u32 = 3;
 
@@ -46,7 +48,10 @@ impl Try {
     /// One that crashed its worker too often.
     #[must_use]
     pub fn crashed() -> Self {
-        Self { alone: MAX_ALONE, ..Self::default() }
+        Self {
+            alone: MAX_ALONE,
+            ..Self::default()
+        }
     }
 
     /// Whether it crashed its worker too often.
@@ -79,7 +84,10 @@ pub struct Retries<K> {
 
 impl<K> Default for Retries<K> {
     fn default() -> Self {
-        Self { tries: BTreeMap::new(), counted: BTreeSet::new() }
+        Self {
+            tries: BTreeMap::new(),
+            counted: BTreeSet::new(),
+        }
     }
 }
 
@@ -100,20 +108,34 @@ impl<K: Ord + Clone> Retries<K> {
         let known = self.entry(key);
         let is_new = known.answered.as_deref() != Some(value);
         if is_new {
-            *known = Try { attempts: known.attempts, answered: Some(value.to_owned()), ..Try::default() };
+            *known = Try {
+                attempts: known.attempts,
+                answered: Some(value.to_owned()),
+                ..Try::default()
+            };
         }
         is_new
     }
 
-    /// Notes a failed index: `left` pieces of it have no outcome, of `held` that it held.
-    pub fn index_failed(&mut self, left: &[K], held: usize, job: &str) {
+    /// Notes the end of an index: `left` pieces of it have no outcome, of `held` that it held. They are to blame only if
+    /// the index itself came to an end; else their next try merely needs another name.
+    pub fn index_over(&mut self, view: &JobView, index: usize, left: &[K], held: usize) {
+        let to_blame = view.end() != Some(JobEnd::ConfigurationRefused) && view.has_ended(index);
         for key in left {
             let known = self.entry(key);
             known.attempts += 1;
-            known.job = Some(job.to_owned());
-            known.limit = Some(left.len().div_ceil(2).max(1));
-            known.alone += u32::from(held == 1);
+            if to_blame {
+                known.job = Some(view.name().to_owned());
+                known.limit = Some(left.len().div_ceil(2).max(1));
+                known.alone += u32::from(held == 1);
+            }
         }
+    }
+
+    /// Whether this finished Job was counted before.
+    #[must_use]
+    pub fn has_counted(&self, uid: &str) -> bool {
+        self.counted.contains(uid)
     }
 
     /// Whether this finished Job is counted now for the first time.

@@ -3,6 +3,7 @@
 use crds::conditions::reasons;
 use facilitator_core::formats::work::{AggregateItem, IntakeItem};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::json;
 
 use super::fixtures::*;
@@ -15,7 +16,12 @@ fn intake() -> PlannedJob {
         uuid: uuid::Uuid::from_u128(n),
         take_anyway: n == 3,
     };
-    PlannedJob { work: Work::Intake(vec![vec![item(1), item(2)], vec![item(3)]]), parallelism: 2, attempt: 0, canary: false }
+    PlannedJob {
+        work: Work::Intake(vec![vec![item(1), item(2)], vec![item(3)]]),
+        parallelism: 2,
+        attempt: 0,
+        canary: false,
+    }
 }
 
 fn aggregate() -> PlannedJob {
@@ -25,7 +31,12 @@ fn aggregate() -> PlannedJob {
         end: "202611200300".to_owned(),
         cutoffs: vec![at("03:50").as_millisecond()],
     };
-    PlannedJob { work: Work::Aggregate(vec![vec![item]]), parallelism: 1, attempt: 2, canary: true }
+    PlannedJob {
+        work: Work::Aggregate(vec![vec![item]]),
+        parallelism: 1,
+        attempt: 2,
+        canary: true,
+    }
 }
 
 /// What reaches the API server, whole. `GOLDEN=write cargo test -p operator` writes the files anew.
@@ -53,7 +64,10 @@ fn the_name_says_which_work_and_which_try_and_leaves_room_for_an_index() {
     let name = |planned: &PlannedJob, context: &WorkerContext<'_>| build(planned, context).1.metadata.name.unwrap();
     let base = name(&intake(), &context(&processor));
     assert_eq!(base, name(&intake(), &context(&processor)));
-    let other = WorkerContext { processor_uid: "another", ..context(&processor) };
+    let other = WorkerContext {
+        processor_uid: "another",
+        ..context(&processor)
+    };
     let mut chunked = intake();
     if let Work::Intake(chunks) = &mut chunked.work {
         let all = chunks.concat();
@@ -61,7 +75,13 @@ fn the_name_says_which_work_and_which_try_and_leaves_room_for_an_index() {
     }
     for changed in [
         name(&PlannedJob { attempt: 1, ..intake() }, &context(&processor)),
-        name(&PlannedJob { canary: true, ..intake() }, &context(&processor)),
+        name(
+            &PlannedJob {
+                canary: true,
+                ..intake()
+            },
+            &context(&processor),
+        ),
         name(&chunked, &context(&processor)),
         name(&intake(), &other),
     ] {
@@ -70,17 +90,31 @@ fn the_name_says_which_work_and_which_try_and_leaves_room_for_an_index() {
     processor.metadata.generation = Some(4);
     assert_ne!(name(&intake(), &context(&processor)), base);
     let long = "a-very-long-name-of-forty-characters-abc";
-    let named = name(&aggregate(), &WorkerContext { processor_name: long, ..context(&processor) });
+    let named = name(
+        &aggregate(),
+        &WorkerContext {
+            processor_name: long,
+            ..context(&processor)
+        },
+    );
     assert!(named.len() + "-1999".len() <= 63, "{named}");
 }
 
 fn judge<'a>(jobs: &'a [JobView], memory: &'a HealthMemory, timing: &'a Timing) -> HealthInput<'a> {
     let start_deadline = SignedDuration::from_secs(300);
-    HealthInput { jobs, generation: 3, image: IMAGE, start_deadline, timing, refused: &[], memory }
+    HealthInput {
+        jobs,
+        generation: 3,
+        image: IMAGE,
+        start_deadline,
+        timing,
+        refused: &[],
+        memory,
+    }
 }
 
 fn is_well(health: &WorkersHealth) -> bool {
-    health.condition.status && health.intake == Allowance::Free && health.aggregate == Allowance::Free
+    health.condition.status != Some(false) && health.intake == Allowance::Free && health.aggregate == Allowance::Free
 }
 
 #[test]
@@ -88,7 +122,11 @@ fn the_cause_is_named_as_soon_as_kubernetes_names_it() {
     let new = || started(&intake(), &processor(), "02:00");
     let name = new().name().to_owned();
     let waiting = |reason: &str, message: &str| {
-        new().pod("Pending", json!({"waiting": {"reason": reason, "message": message}}), "02:00")
+        new().pod(
+            "Pending",
+            json!({"waiting": {"reason": reason, "message": message}}),
+            "02:00",
+        )
     };
     let image = "failed to pull and unpack image \"registry.example/facilitator:0.1.0\": not found";
     let table = [
@@ -132,12 +170,24 @@ fn the_cause_is_named_as_soon_as_kubernetes_names_it() {
     for (reason, view, said) in table {
         let jobs = [view];
         let health = health(&judge(&jobs, &memory, &timing), at("2026-11-20T02:00:02Z"));
-        assert_eq!((health.condition.status, health.condition.reason), (false, reason), "{said}");
+        assert_eq!(
+            (health.condition.status, health.condition.reason),
+            (Some(false), reason),
+            "{said}"
+        );
         assert!(health.condition.message.contains(said), "{}", health.condition.message);
-        assert_eq!((health.remove.as_slice(), health.intake), (&[][..], Allowance::Wait), "{said}: it may still start");
+        assert_eq!(
+            (health.remove.as_slice(), health.intake),
+            (&[][..], Allowance::Wait),
+            "{said}: it may still start"
+        );
         assert_eq!(health.aggregate, Allowance::Free, "the other stage's workers start");
         let later = super::health(&judge(&jobs, &health.memory, &timing), at("2026-11-20T02:05:00Z"));
-        assert_eq!(later.remove, std::slice::from_ref(&name), "{said}: removed at the deadline");
+        assert_eq!(
+            later.remove,
+            std::slice::from_ref(&name),
+            "{said}: removed at the deadline"
+        );
     }
 }
 
@@ -145,7 +195,10 @@ fn the_cause_is_named_as_soon_as_kubernetes_names_it() {
 fn nothing_is_wrong_while_a_pod_is_made_or_runs_or_one_of_several_waits() {
     let new = || started(&intake(), &processor(), "02:00");
     let backoff = json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}});
-    let about_work = format!("MountVolume.SetUp failed for volume \"work\" : configmap \"{}\" not found", new().name());
+    let about_work = format!(
+        "MountVolume.SetUp failed for volume \"work\" : configmap \"{}\" not found",
+        new().name()
+    );
     let lag = "MountVolume.SetUp failed for volume \"work\" : failed to sync configmap cache: timed out waiting for the condition";
     let quota = "Error creating: pods \"x\" is forbidden: exceeded quota: pods";
     let views = [
@@ -161,10 +214,20 @@ fn nothing_is_wrong_while_a_pod_is_made_or_runs_or_one_of_several_waits() {
     let (memory, timing) = (HealthMemory::default(), Timing::default());
     for view in views {
         let jobs = [view];
-        assert!(health(&judge(&jobs, &memory, &timing), at("2026-11-20T02:00:09Z")).condition.status, "{:?}", jobs[0].pods);
+        assert!(
+            health(&judge(&jobs, &memory, &timing), at("2026-11-20T02:00:09Z"))
+                .condition
+                .status
+                != Some(false),
+            "{:?}",
+            jobs[0].pods
+        );
     }
     let jobs = [new().running()];
-    assert!(is_well(&health(&judge(&jobs, &memory, &timing), at("09:00"))), "a long run is none of ours");
+    assert!(
+        is_well(&health(&judge(&jobs, &memory, &timing), at("09:00"))),
+        "a long run is none of ours"
+    );
 }
 
 #[test]
@@ -172,11 +235,24 @@ fn a_job_without_a_cause_is_removed_at_the_deadline_and_one_without_its_work_lis
     let (memory, timing) = (HealthMemory::default(), Timing::default());
     let jobs = [started(&intake(), &processor(), "02:00").creating()];
     let health = super::health(&judge(&jobs, &memory, &timing), at("02:05"));
-    assert_eq!((health.condition.reason, health.remove.len()), (reasons::NOT_STARTED, 1));
-    let jobs = [JobView { work: None, ..jobs[0].clone() }];
-    assert!(super::health(&judge(&jobs, &memory, &timing), at("2026-11-20T02:00:30Z")).remove.is_empty());
+    assert_eq!(
+        (health.condition.reason, health.remove.len()),
+        (reasons::NOT_STARTED, 1)
+    );
+    let jobs = [JobView {
+        work: None,
+        ..jobs[0].clone()
+    }];
+    assert!(
+        super::health(&judge(&jobs, &memory, &timing), at("2026-11-20T02:00:30Z"))
+            .remove
+            .is_empty()
+    );
     let health = super::health(&judge(&jobs, &memory, &timing), at("02:01"));
-    assert_eq!((health.condition.reason, health.remove.len()), (reasons::MOUNT_MISSING, 1));
+    assert_eq!(
+        (health.condition.reason, health.remove.len()),
+        (reasons::MOUNT_MISSING, 1)
+    );
 }
 
 /// Steps through time with one memory.
@@ -186,9 +262,16 @@ struct Clock {
 }
 
 impl Clock {
+    fn new(memory: HealthMemory) -> Self {
+        Self { memory, generation: 3 }
+    }
+
     fn step(&mut self, jobs: &[JobView], now: Timestamp) -> WorkersHealth {
         let timing = Timing::default();
-        let input = HealthInput { generation: self.generation, ..judge(jobs, &self.memory, &timing) };
+        let input = HealthInput {
+            generation: self.generation,
+            ..judge(jobs, &self.memory, &timing)
+        };
         let health = health(&input, now);
         self.memory = health.memory.clone();
         health
@@ -202,7 +285,7 @@ fn stuck(created: &str) -> JobView {
 
 #[test]
 fn a_canary_is_tried_after_one_two_four_up_to_fifteen_minutes_until_one_starts() {
-    let mut clock = Clock { memory: HealthMemory::default(), generation: 3 };
+    let mut clock = Clock::new(HealthMemory::default());
     let mut now = at("02:00");
     for wait in [1, 2, 4, 8, 15, 15] {
         let job = stuck(&now.to_string());
@@ -210,10 +293,18 @@ fn a_canary_is_tried_after_one_two_four_up_to_fifteen_minutes_until_one_starts()
         now += minutes(5);
         let health = clock.step(std::slice::from_ref(&job), now);
         assert_eq!((health.remove.len(), health.intake), (1, Allowance::Wait));
-        assert_eq!(clock.step(&[], now + minutes(wait) - SignedDuration::from_secs(1)).intake, Allowance::Wait);
+        assert_eq!(
+            clock
+                .step(&[], now + minutes(wait) - SignedDuration::from_secs(1))
+                .intake,
+            Allowance::Wait
+        );
         now += minutes(wait);
         let health = clock.step(&[], now);
-        assert_eq!((health.intake, health.condition.reason), (Allowance::Canary, reasons::IMAGE_NOT_PULLED));
+        assert_eq!(
+            (health.intake, health.condition.reason),
+            (Allowance::Canary, reasons::IMAGE_NOT_PULLED)
+        );
     }
     let canary = started(&intake(), &processor(), &now.to_string()).running();
     assert!(is_well(&clock.step(&[canary], now + minutes(1))));
@@ -222,18 +313,24 @@ fn a_canary_is_tried_after_one_two_four_up_to_fifteen_minutes_until_one_starts()
 
 #[test]
 fn a_job_that_starts_late_heals_at_once() {
-    let mut clock = Clock { memory: HealthMemory::default(), generation: 3 };
-    assert!(!clock.step(&[stuck("02:00")], at("02:01")).condition.status);
-    assert!(is_well(&clock.step(&[started(&intake(), &processor(), "02:00").running()], at("02:02"))));
+    let mut clock = Clock::new(HealthMemory::default());
+    assert_eq!(clock.step(&[stuck("02:00")], at("02:01")).condition.status, Some(false));
+    assert!(is_well(
+        &clock.step(&[started(&intake(), &processor(), "02:00").running()], at("02:02"))
+    ));
 }
 
 #[test]
 fn a_changed_spec_is_tried_at_once() {
-    let mut clock = Clock { memory: HealthMemory::default(), generation: 3 };
+    let mut clock = Clock::new(HealthMemory::default());
     clock.step(&[stuck("02:00")], at("02:01"));
     clock.generation = 4;
     let health = clock.step(&[stuck("02:00")], at("2026-11-20T02:01:02Z"));
-    assert_eq!((health.remove.len(), health.condition.status), (1, false), "what hangs was made for the old spec");
+    assert_eq!(
+        (health.remove.len(), health.condition.status),
+        (1, Some(false)),
+        "what hangs was made for the old spec"
+    );
     assert_eq!(clock.step(&[], at("2026-11-20T02:01:04Z")).intake, Allowance::Canary);
 }
 
@@ -241,26 +338,53 @@ fn a_changed_spec_is_tried_at_once() {
 fn another_image_replaces_what_hangs_at_once() {
     let (memory, timing) = (HealthMemory::default(), Timing::default());
     let jobs = [stuck("02:00"), started(&aggregate(), &processor(), "02:00").running()];
-    let input = HealthInput { image: "registry.example/facilitator:0.1.1", ..judge(&jobs, &memory, &timing) };
-    assert_eq!(health(&input, at("02:01")).remove, [jobs[0].name()], "what runs, runs on");
+    let input = HealthInput {
+        image: "registry.example/facilitator:0.1.1",
+        ..judge(&jobs, &memory, &timing)
+    };
+    assert_eq!(
+        health(&input, at("02:01")).remove,
+        [jobs[0].name()],
+        "what runs, runs on"
+    );
 }
 
 #[test]
 fn a_refused_configuration_is_told_in_the_workers_words_and_healed_by_a_job_that_gets_further() {
-    let mut clock = Clock { memory: HealthMemory::default(), generation: 3 };
+    let mut clock = Clock::new(HealthMemory::default());
     let refused = started(&intake(), &processor(), "02:00").refused("the signing key is no P-256 key");
     let health = clock.step(std::slice::from_ref(&refused), at("02:01"));
     assert_eq!(health.condition.reason, reasons::CONFIGURATION_REFUSED);
     assert!(health.condition.message.contains("the signing key is no P-256 key"));
     assert_eq!((health.remove.len(), health.intake), (0, Allowance::Wait));
-    assert_eq!(clock.step(std::slice::from_ref(&refused), at("02:02")).intake, Allowance::Canary, "counted once");
+    assert_eq!(
+        clock.step(std::slice::from_ref(&refused), at("02:02")).intake,
+        Allowance::Canary,
+        "counted once"
+    );
     let canary = started(&aggregate(), &processor(), "02:02");
     assert_eq!(canary.stage().map(label), Some("aggregate"));
-    let canary = started(&PlannedJob { canary: true, ..intake() }, &processor(), "02:02");
+    let canary = started(
+        &PlannedJob {
+            canary: true,
+            ..intake()
+        },
+        &processor(),
+        "02:02",
+    );
     let health = clock.step(&[refused.clone(), canary.clone().running()], at("02:03"));
-    assert_eq!((health.condition.status, health.intake), (false, Allowance::Wait), "to run is not enough");
-    assert!(is_well(&clock.step(&[refused.clone(), canary.clone().complete()], at("02:04"))));
-    assert!(is_well(&clock.step(&[refused, canary.complete()], at("02:05"))), "what is older than a good Job is history");
+    assert_eq!(
+        (health.condition.status, health.intake),
+        (Some(false), Allowance::Wait),
+        "to run is not enough"
+    );
+    assert!(is_well(
+        &clock.step(&[refused.clone(), canary.clone().complete()], at("02:04"))
+    ));
+    assert!(
+        is_well(&clock.step(&[refused, canary.complete()], at("02:05"))),
+        "what is older than a good Job is history"
+    );
 }
 
 #[test]
@@ -268,7 +392,99 @@ fn a_refused_creation_is_told_too() {
     let (memory, timing) = (HealthMemory::default(), Timing::default());
     let policy = "jobs.batch \"pha-intake-1\" is forbidden: ValidatingAdmissionPolicy 'prio-operator-workloads' denied request: image";
     let refused = [(Stage::Intake, policy.to_owned())];
-    let health = health(&HealthInput { refused: &refused, ..judge(&[], &memory, &timing) }, at("02:00"));
-    assert_eq!((health.condition.reason, health.intake), (reasons::ADMISSION_REFUSED, Allowance::Wait));
+    let health = health(
+        &HealthInput {
+            refused: &refused,
+            ..judge(&[], &memory, &timing)
+        },
+        at("02:00"),
+    );
+    assert_eq!(
+        (health.condition.reason, health.intake),
+        (reasons::ADMISSION_REFUSED, Allowance::Wait)
+    );
     assert_eq!(health.aggregate, Allowance::Free);
+}
+
+#[test]
+fn the_operators_own_missing_right_is_not_called_a_policy() {
+    let said = "jobs.batch is forbidden: User \"system:serviceaccount:prio:op\" cannot create resource \"jobs\" in API group \"batch\"";
+    assert_eq!(cause_of_refusal(said).reason, reasons::RIGHTS_MISSING);
+}
+
+fn condition(health: &WorkersHealth, since: &str) -> Condition {
+    let status = match health.condition.status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    Condition {
+        type_: "WorkersReady".to_owned(),
+        status: status.to_owned(),
+        reason: health.condition.reason.to_owned(),
+        message: health.condition.message.clone(),
+        observed_generation: Some(3),
+        last_transition_time: Time(at(since)),
+    }
+}
+
+#[test]
+fn a_restart_does_not_forget_why_workers_do_not_start() {
+    let new = Clock::new(HealthMemory::default()).step(&[], at("01:00"));
+    assert_eq!(
+        (new.condition.status, new.condition.reason, new.intake),
+        (None, reasons::PENDING, Allowance::Free)
+    );
+
+    let mut clock = Clock::new(HealthMemory::default());
+    let bad = clock.step(&[stuck("02:00")], at("02:06"));
+    let mut after = Clock::new(HealthMemory::recall(Some(&condition(&bad, "02:00"))));
+    let recalled = after.step(&[], at("02:07"));
+    assert_eq!(recalled.condition, bad.condition);
+    assert_eq!(
+        (recalled.intake, recalled.aggregate),
+        (Allowance::Canary, Allowance::Free)
+    );
+    let good = after.step(&[started(&intake(), &processor(), "02:07").running()], at("02:08"));
+    assert_eq!((good.condition.status, good.intake), (Some(true), Allowance::Free));
+
+    let mut after = Clock::new(HealthMemory::recall(Some(&condition(&good, "02:08"))));
+    assert_eq!(
+        after.step(&[], at("02:09")).condition.status,
+        Some(true),
+        "a worker ran, and nothing is known to be wrong"
+    );
+}
+
+/// The first pod is done, and the next ones are refused.
+fn stalled(refused: &str) -> JobView {
+    let state = json!({"terminated": {"exitCode": 0, "reason": "Completed", "finishedAt": at("02:10").to_string()}});
+    let quota = "Error creating: pods \"x\" is forbidden: exceeded quota: pods";
+    let mut view = started(&intake(), &processor(), "02:00")
+        .status(json!({"succeeded": 1, "active": 0, "completedIndexes": "0"}))
+        .pod("Succeeded", state, "02:00")
+        .event(None, "FailedCreate", quota);
+    view.events[0].first_timestamp = Some(Time(at(refused)));
+    view.events[0].last_timestamp = Some(Time(at(refused)));
+    view
+}
+
+#[test]
+fn a_job_that_stalls_midway_is_told_and_removed_like_one_that_never_starts() {
+    let mut clock = Clock::new(HealthMemory::default());
+    let before = clock.step(&[stalled("02:05")], at("02:11"));
+    assert_eq!(
+        before.condition.status,
+        Some(true),
+        "a pod ran since: the refusal is history"
+    );
+    let jobs = [stalled("02:12")];
+    let told = clock.step(&jobs, at("02:13"));
+    assert_eq!((told.condition.reason, told.remove.len()), (reasons::QUOTA_EXCEEDED, 0));
+    let late = clock.step(&jobs, at("02:17"));
+    assert_eq!(
+        (late.remove.as_slice(), late.intake),
+        (&[jobs[0].name().to_owned()][..], Allowance::Wait)
+    );
+    assert_eq!(clock.step(&[], at("02:18")).intake, Allowance::Canary);
 }

@@ -51,25 +51,46 @@ impl JobView {
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
         let label = self.job.metadata.labels.as_ref()?.get(crds::names::STAGE_LABEL)?;
-        [Stage::Intake, Stage::Aggregate].into_iter().find(|stage| stage.label() == label)
+        [Stage::Intake, Stage::Aggregate]
+            .into_iter()
+            .find(|stage| stage.label() == label)
     }
 
     /// Whether it was made to see if workers start again.
     #[must_use]
     pub fn is_canary(&self) -> bool {
-        self.job.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CANARY_LABEL))
+        self.job
+            .metadata
+            .labels
+            .as_ref()
+            .is_some_and(|labels| labels.contains_key(CANARY_LABEL))
     }
 
     /// The generation of the spec that it was made for.
     #[must_use]
     pub fn generation(&self) -> Option<i64> {
-        self.job.metadata.annotations.as_ref()?.get(GENERATION_ANNOTATION)?.parse().ok()
+        self.job
+            .metadata
+            .annotations
+            .as_ref()?
+            .get(GENERATION_ANNOTATION)?
+            .parse()
+            .ok()
     }
 
     /// Its pods' image.
     #[must_use]
     pub fn image(&self) -> Option<&str> {
-        self.job.spec.as_ref()?.template.spec.as_ref()?.containers.first()?.image.as_deref()
+        self.job
+            .spec
+            .as_ref()?
+            .template
+            .spec
+            .as_ref()?
+            .containers
+            .first()?
+            .image
+            .as_deref()
     }
 
     /// When it was created.
@@ -122,7 +143,8 @@ impl JobView {
     /// Whether a pod of it runs now.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.statuses().any(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
+        self.statuses()
+            .any(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
     }
 
     /// Whether a pod of it ever ran.
@@ -134,35 +156,86 @@ impl JobView {
         counted
             || self.statuses().any(|status| {
                 let ran = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
-                    state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+                    state
+                        .as_ref()
+                        .is_some_and(|state| state.running.is_some() || state.terminated.is_some())
                 };
                 ran(&status.state) || ran(&status.last_state)
             })
     }
 
-    /// Since when no pod runs although one should: a pod's creation, else the Job's if no pod ever ran.
+    /// Since when no pod runs although one should: a pod's creation, or since when further pods are refused; else the
+    /// Job's creation if no pod ever ran.
     #[must_use]
     pub fn waiting_since(&self) -> Option<Timestamp> {
         if self.is_finished() || self.is_running() {
             return None;
         }
-        let pending = self.pods.iter().filter(|pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending"));
-        let oldest = pending.filter_map(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0)).min();
-        if self.has_started() { oldest } else { self.created().or(oldest) }
+        let pending = self.pods.iter().filter(|pod| is_pending(pod));
+        let oldest = pending
+            .filter_map(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
+            .min();
+        if !self.has_started() {
+            return self.created().or(oldest);
+        }
+        // Between two pods, a Job may be at work: only a refusal says that it isn't.
+        oldest.or_else(|| {
+            let refused = self.refused_creation()?;
+            let first = refused.first_timestamp.as_ref().map(|time| time.0);
+            first.max(self.last_pod_ended()).or(self.created())
+        })
+    }
+
+    /// The latest `FailedCreate` Event of the Job, if no pod waits or runs and none ended since: its pods are refused.
+    pub(super) fn refused_creation(&self) -> Option<&Event> {
+        if self.is_running() || self.pods.iter().any(is_pending) {
+            return None;
+        }
+        let of_job = |event: &&Event| {
+            event.reason.as_deref() == Some("FailedCreate") && event.involved_object.kind.as_deref() == Some("Job")
+        };
+        let ended = self.last_pod_ended();
+        self.events
+            .iter()
+            .filter(of_job)
+            .max_by_key(|event| last_seen(event))
+            .filter(|event| last_seen(event) >= ended)
+    }
+
+    fn last_pod_ended(&self) -> Option<Timestamp> {
+        let ends = self
+            .statuses()
+            .filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
+        ends.map(|time| time.0).max()
+    }
+
+    /// Whether an index came to its end: it is done, or it failed as often as it may. One that never ran, or was cut off
+    /// with its Job, says nothing of its work.
+    #[must_use]
+    pub fn has_ended(&self, index: usize) -> bool {
+        let Some(status) = &self.job.status else { return false };
+        let lists = [&status.completed_indexes, &status.failed_indexes];
+        lists.into_iter().flatten().any(|list| holds(list, index))
     }
 
     /// What a pod that exited with `code` wrote to its termination log: one line for people.
     #[must_use]
     pub fn termination_message(&self, code: i32) -> Option<String> {
-        let terminated = self.statuses().filter_map(|status| status.state.as_ref()?.terminated.as_ref());
-        let message = terminated.filter(|end| end.exit_code == code).find_map(|end| end.message.clone())?;
+        let terminated = self
+            .statuses()
+            .filter_map(|status| status.state.as_ref()?.terminated.as_ref());
+        let message = terminated
+            .filter(|end| end.exit_code == code)
+            .find_map(|end| end.message.clone())?;
         Some(message.lines().next().unwrap_or_default().trim().to_owned()).filter(|line| !line.is_empty())
     }
 
     /// Whether it is to sum the window.
     #[must_use]
     pub fn holds_window(&self, id: &WindowId) -> bool {
-        let Some(WorkList::Aggregate { chunks, .. }) = &self.work else { return false };
+        let Some(WorkList::Aggregate { chunks, .. }) = &self.work else {
+            return false;
+        };
         chunks.iter().flatten().any(|item| {
             item.aggregation == id.aggregation.as_str()
                 && item.start == id.start.to_compact()
@@ -171,6 +244,53 @@ impl JobView {
     }
 
     fn statuses(&self) -> impl Iterator<Item = &ContainerStatus> {
-        self.pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten()
+        self.pods
+            .iter()
+            .filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref())
+            .flatten()
+    }
+}
+
+pub(super) fn is_pending(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending")
+}
+
+/// When an Event was seen last, in whichever of its fields the writer keeps that.
+#[must_use]
+pub fn last_seen(event: &Event) -> Option<Timestamp> {
+    let series = event
+        .series
+        .as_ref()
+        .and_then(|series| series.last_observed_time.as_ref());
+    let times = [
+        series.map(|time| time.0),
+        event.last_timestamp.as_ref().map(|time| time.0),
+        event.event_time.as_ref().map(|time| time.0),
+    ];
+    times
+        .into_iter()
+        .flatten()
+        .max()
+        .or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
+}
+
+/// Whether a list of indexes as the Job controller writes it, such as `1,3-5`, holds one.
+fn holds(list: &str, index: usize) -> bool {
+    list.split(',').any(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        matches!((first.trim().parse::<usize>(), last.trim().parse::<usize>()), (Ok(first), Ok(last)) if (first..=last).contains(&index))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_indexes_are_read_as_kubernetes_writes_them() {
+        let of = |list| (0..8).filter(|index| holds(list, *index)).collect::<Vec<_>>();
+        assert_eq!(of(""), [0; 0]);
+        assert_eq!(of("3"), [3]);
+        assert_eq!(of("1,3-5,7"), [1, 3, 4, 5, 7]);
     }
 }

@@ -1,0 +1,299 @@
+//! Lists names: of each aggregation the stretches of time that are in the scope.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use facilitator_core::formats::ledger::{DELIVERED, LEDGER_OBJECT, PLANS, REJECTED, RELEASED, RESULTS};
+use facilitator_core::formats::names::{AggregationId, BatchTime, WindowId};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use mailbox::{ListRequest, Mailbox, MailboxError};
+
+use crate::inventory::Listed;
+use crate::window::Scope;
+
+/// Stretches of names that are listed at a time.
+const LISTINGS: usize = 8;
+
+/// The listing of one mailbox.
+pub(super) struct Listing<'a> {
+    pub(super) mailbox: &'a dyn Mailbox,
+    pub(super) scope: &'a Scope,
+    /// Empty: all.
+    pub(super) aggregations: &'a BTreeSet<String>,
+}
+
+impl Listing<'_> {
+    /// `<agg>/<time>/…` of ingestion and validation mailboxes. What is no aggregation's is listed as it is, to be counted.
+    pub(super) async fn batches(&self, results: &BTreeMap<WindowId, Timestamp>) -> Result<Vec<Listed>, MailboxError> {
+        let mut listed = Vec::new();
+        let mut requests = Vec::new();
+        for folder in self.folders("", &mut listed).await? {
+            requests.extend(folder.batches(self.scope, results));
+        }
+        self.names(requests, &mut listed).await?;
+        Ok(listed)
+    }
+
+    /// The five folders of the ledger that plans rest on.
+    pub(super) async fn ledger(&self) -> Result<Vec<Listed>, MailboxError> {
+        let mut listed = Vec::new();
+        let folders = self.folders(&format!("{RESULTS}/"), &mut listed).await?;
+        let requests = folders
+            .iter()
+            .map(|folder| folder.windows(self.scope.results_from))
+            .collect();
+        self.names(requests, &mut listed).await?;
+        let results: BTreeMap<WindowId, Timestamp> = listed.iter().filter_map(result_of).collect();
+        let mut requests = Vec::new();
+        for kind in [DELIVERED, REJECTED, PLANS, RELEASED] {
+            for folder in self.folders(&format!("{kind}/"), &mut listed).await? {
+                if matches!(kind, DELIVERED | REJECTED) {
+                    requests.extend(folder.batches(self.scope, &results));
+                } else {
+                    let ranges = self.scope.ranges(&folder.aggregation, &results);
+                    requests.extend(ranges.first().map(|range| folder.windows(range.start)));
+                }
+            }
+        }
+        self.names(requests, &mut listed).await?;
+        Ok(listed)
+    }
+
+    /// The aggregations' folders under `prefix`; objects beside them go to `listed`.
+    async fn folders(&self, prefix: &str, listed: &mut Vec<Listed>) -> Result<Vec<Folder>, MailboxError> {
+        let request = ListRequest {
+            prefix: prefix.to_owned(),
+            folders: true,
+            ..ListRequest::default()
+        };
+        let page = self.mailbox.list_all(&request).await?;
+        listed.extend(
+            page.objects
+                .into_iter()
+                .filter(|meta| meta.key.as_str() != LEDGER_OBJECT)
+                .map(of),
+        );
+        let folder = |path: String| {
+            let name = path.strip_prefix(prefix).unwrap_or(&path).trim_end_matches('/');
+            let aggregation = AggregationId::parse(name).ok()?;
+            let wanted = self.aggregations.is_empty() || self.aggregations.contains(name);
+            wanted.then_some(Folder { path, aggregation })
+        };
+        Ok(page.folders.into_iter().filter_map(folder).collect())
+    }
+
+    /// Some listings at a time, in their order.
+    async fn names(&self, requests: Vec<ListRequest>, listed: &mut Vec<Listed>) -> Result<(), MailboxError> {
+        let pages: Vec<_> = requests
+            .into_iter()
+            .map(|request| async move { self.mailbox.list_all(&request).await }.boxed())
+            .collect();
+        let mut pages = stream::iter(pages).buffered(LISTINGS);
+        while let Some(page) = pages.try_next().await? {
+            listed.extend(page.objects.into_iter().map(of));
+        }
+        Ok(())
+    }
+}
+
+/// One aggregation's folder.
+struct Folder {
+    /// With the `/` at its end.
+    path: String,
+    aggregation: AggregationId,
+}
+
+impl Folder {
+    /// Names of batches.
+    fn batches(&self, scope: &Scope, results: &BTreeMap<WindowId, Timestamp>) -> Vec<ListRequest> {
+        let ranges = scope.ranges(&self.aggregation, results);
+        let label = |time| self.label(time, BatchTime::to_path);
+        ranges
+            .iter()
+            .map(|range| self.request(label(range.start), range.end.and_then(label)))
+            .collect()
+    }
+
+    /// Names of windows that begin at `from` or later.
+    fn windows(&self, from: Timestamp) -> ListRequest {
+        self.request(self.label(from, BatchTime::to_compact), None)
+    }
+
+    /// No name, but where those of a time begin. `None`: outside the years that names can hold, so no bound.
+    fn label(&self, time: Timestamp, write: fn(BatchTime) -> String) -> Option<String> {
+        Some(format!("{}{}", self.path, write(BatchTime::from_timestamp(time)?)))
+    }
+
+    fn request(&self, start_after: Option<String>, end_before: Option<String>) -> ListRequest {
+        ListRequest {
+            prefix: self.path.clone(),
+            start_after,
+            end_before,
+            ..ListRequest::default()
+        }
+    }
+}
+
+/// The window of a result, and when it got that.
+pub(super) fn result_of(listed: &Listed) -> Option<(WindowId, Timestamp)> {
+    let name = listed.name.strip_prefix(RESULTS)?.strip_prefix('/')?;
+    Some((WindowId::parse(name).ok()?, listed.stored))
+}
+
+fn of(meta: mailbox::ObjectMeta) -> Listed {
+    Listed {
+        name: meta.key.into_string(),
+        stored: meta.modified,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    use std::sync::Arc;
+
+    use mailbox::{MemoryMailbox, ObjectKey};
+
+    use crate::metrics::Metrics;
+    use crate::processor::observe::{LedgerCache, Mailboxes};
+
+    pub(in crate::processor) fn put(mailbox: &MemoryMailbox, names: &[&str]) {
+        for name in names {
+            mailbox.replace(&ObjectKey::parse(*name).unwrap(), &b"{}\n"[..]);
+        }
+    }
+
+    fn names(listed: &[Listed]) -> Vec<&str> {
+        listed.iter().map(|listed| listed.name.as_str()).collect()
+    }
+
+    pub(in crate::processor) const UUID: &str = "00000000-0000-0000-0000-000000000001";
+
+    pub(in crate::processor) fn three() -> (Arc<MemoryMailbox>, Arc<MemoryMailbox>, Arc<MemoryMailbox>, Mailboxes) {
+        let of = |name| Arc::new(MemoryMailbox::new(name));
+        let (ingestion, peer, ledger) = (of("ingestion"), of("peer"), of("ledger"));
+        let mailboxes = Mailboxes::of(ingestion.clone(), peer.clone(), ledger.clone());
+        (ingestion, peer, ledger, mailboxes)
+    }
+
+    #[tokio::test]
+    async fn only_what_is_from_the_oldest_open_window_on_is_listed() {
+        let (ingestion, _, ledger, mailboxes) = three();
+        let (old, first, later) = ("2026/11/20/07/59", "2026/11/20/08/00", "2026/11/21/00/00");
+        let batch = |time: &str| format!("agg/{time}/{UUID}.batch");
+        put(
+            &ingestion,
+            &[
+                &batch(old),
+                &batch(first),
+                &batch(later),
+                "stray",
+                &format!("other/{first}/{UUID}.batch"),
+            ],
+        );
+        let delivered = |time: &str| format!("delivered/agg/{time}/{UUID}");
+        put(
+            &ledger,
+            &[
+                "ledger.json",
+                &delivered(old),
+                &delivered(later),
+                "plans/agg/202611200000-202611200800",
+            ],
+        );
+        put(
+            &ledger,
+            &[
+                "plans/agg/202611200800-202611201600",
+                &format!("records/agg/{first}/{UUID}"),
+            ],
+        );
+        let metrics = Metrics::default();
+        let only = BTreeSet::from(["agg".to_owned()]);
+        let listings = mailboxes
+            .listings(&scope(false), &only, &mut LedgerCache::default(), &metrics)
+            .await
+            .unwrap();
+        assert_eq!(names(&listings.ingestion), ["stray", &batch(first), &batch(later)]);
+        assert_eq!(
+            names(&listings.ledger),
+            [&delivered(later), "plans/agg/202611200800-202611201600"]
+        );
+        let all = mailboxes
+            .listings(&scope(false), &BTreeSet::new(), &mut LedgerCache::default(), &metrics)
+            .await
+            .unwrap();
+        assert_eq!(all.ingestion.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn old_windows_are_listed_as_far_as_they_have_no_result() {
+        let (ingestion, peer, ledger, mailboxes) = three();
+        let [one, two, three] =
+            ["2026/11/19/01/00", "2026/11/19/09/00", "2026/11/19/17/00"].map(|time| format!("agg/{time}/{UUID}.batch"));
+        for mailbox in [&ingestion, &peer] {
+            put(mailbox, &[&one, &two, &three]);
+        }
+        let over = "agg/202611190800-202611191600";
+        put(&ledger, &[&format!("plans/{over}"), &format!("results/{over}")]);
+        let (mut cache, metrics) = (LedgerCache::default(), Metrics::default());
+        let mut listed = async |everything| {
+            mailboxes
+                .listings(&scope(everything), &BTreeSet::new(), &mut cache, &metrics)
+                .await
+                .unwrap()
+        };
+        let look = listed(true).await;
+        assert_eq!(
+            names(&look.ingestion),
+            [&one, &two, &three],
+            "a result of now: late batches count"
+        );
+        let look = listed(false).await;
+        assert!(look.ingestion.is_empty() && look.peer_validation.is_empty());
+        assert_eq!(
+            names(&look.ledger),
+            [format!("results/{over}")],
+            "results over the history, always"
+        );
+        let later = |everything| {
+            let schedule = crate::window::Schedule {
+                history: jiff::SignedDuration::from_hours(1_000_000),
+                ..schedule()
+            };
+            Scope::new(
+                &schedule,
+                &BTreeSet::new(),
+                everything,
+                Timestamp::now() + jiff::SignedDuration::from_hours(25),
+            )
+        };
+        let look = mailboxes
+            .listings(&later(true), &BTreeSet::new(), &mut cache, &metrics)
+            .await
+            .unwrap();
+        assert_eq!(names(&look.ingestion), [&one, &three]);
+        assert_eq!(names(&look.peer_validation), [&one, &three]);
+    }
+
+    /// Windows of eight hours from the beginning of time.
+    fn schedule() -> crate::window::Schedule {
+        let mut processor = crate::workload::fixtures::processor();
+        let windows = &mut processor.spec.windows;
+        (windows.period_seconds, windows.max_defers) = (28_800, 0);
+        let timing = crate::workload::Timing::default();
+        crate::window::Schedule::of(&processor.spec, "2000-01-01T00:00:00Z".parse().unwrap(), &timing).unwrap()
+    }
+
+    /// At 2026-11-20 20:00 nothing is open that began before 08:00.
+    pub(in crate::processor) fn scope(everything: bool) -> Scope {
+        Scope::new(
+            &schedule(),
+            &BTreeSet::new(),
+            everything,
+            "2026-11-20T20:00:00Z".parse().unwrap(),
+        )
+    }
+}
