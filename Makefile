@@ -3,7 +3,7 @@
 
 CLUSTER := tests/cluster/cluster
 
-.PHONY: help setup build images test demo demo-down fmt lint clean
+.PHONY: help setup build images test bench demo demo-down fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -19,6 +19,10 @@ images: build ## image archives of the binaries, in target/images
 
 test: ## all tests, with a real cluster of their own
 	tests/run
+
+bench: ## figures against the floor of the cryptography, and target/bench/summary.json (docs/performance.md)
+	cargo build --release --package facilitator --package facilitator-bench
+	cargo run --release --quiet --package facilitator-bench
 
 demo: ## both parties on one node, from an ingested batch to a sum
 	tests/demo

@@ -8,13 +8,12 @@ use aes_gcm::aead::consts::U16;
 use aes_gcm::aes::Aes128;
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
-use aws_lc_rs::digest::{Context, SHA256};
 use rand::{CryptoRng, RngCore};
 use snafu::{OptionExt, Snafu, ensure};
 use zeroize::Zeroizing;
 
 use super::encoding::decode_base64;
-use super::{KeyError, PublicPoint};
+use super::{KeyError, PublicPoint, gcm};
 
 const POINT: usize = 65;
 const SCALAR: usize = 32;
@@ -52,7 +51,9 @@ pub struct PacketDecryptionKey {
 impl fmt::Debug for PacketDecryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let point = crate::formats::batch::hex(&self.point);
-        f.debug_struct("PacketDecryptionKey").field("public_point", &point).finish_non_exhaustive()
+        f.debug_struct("PacketDecryptionKey")
+            .field("public_point", &point)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,7 +65,10 @@ impl PacketDecryptionKey {
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         ensure!(!text.trim().is_empty(), super::EmptySnafu);
         let bytes = decode_base64(text)?;
-        ensure!(bytes.len() == POINT + SCALAR, super::PacketKeyLengthSnafu { length: bytes.len() });
+        ensure!(
+            bytes.len() == POINT + SCALAR,
+            super::PacketKeyLengthSnafu { length: bytes.len() }
+        );
         let mut scalar = Zeroizing::new([0; SCALAR]);
         scalar.copy_from_slice(&bytes[POINT..]);
         let key = Self::from_scalar(scalar)?;
@@ -127,15 +131,22 @@ impl PacketDecryptionKey {
     /// # Errors
     /// [`DecryptionError`] for whatever is wrong: another key, a damaged or short payload, a point off the curve.
     pub fn decrypt(&self, payload: &[u8]) -> Result<Zeroizing<Vec<u8>>, DecryptionError> {
-        let ephemeral = ephemeral_point(payload).context(DecryptionSnafu)?;
-        let (ciphertext, tag) = payload[POINT..].split_last_chunk::<TAG>().context(DecryptionSnafu)?;
-        let okm = shared_key(&self.private, ephemeral, ephemeral).ok_or(DecryptionError)?;
-        let (cipher, nonce) = cipher(&okm);
-        let mut plaintext = Zeroizing::new(ciphertext.to_vec());
-        cipher
-            .decrypt_inout_detached(&nonce.into(), &[], plaintext.as_mut_slice().into(), &(*tag).into())
-            .map_err(|_| DecryptionError)?;
+        let mut plaintext = Zeroizing::new(Vec::new());
+        self.decrypt_into(payload, &mut plaintext)?;
         Ok(plaintext)
+    }
+
+    /// As [`PacketDecryptionKey::decrypt`], into a buffer that is used again and again.
+    ///
+    /// # Errors
+    /// [`DecryptionError`]; nothing of use is in the buffer then.
+    pub fn decrypt_into(&self, payload: &[u8], plaintext: &mut Zeroizing<Vec<u8>>) -> Result<(), DecryptionError> {
+        let ephemeral = ephemeral_point(payload).context(DecryptionSnafu)?;
+        let sealed = &payload[POINT..];
+        ensure!(sealed.len() >= TAG, DecryptionSnafu);
+        let okm = shared_key(&self.private, ephemeral, ephemeral).ok_or(DecryptionError)?;
+        let (key, nonce) = halves(&okm);
+        gcm::open(key, nonce, sealed, plaintext).map_err(|_| DecryptionError)
     }
 }
 
@@ -170,24 +181,31 @@ pub fn encrypt(
 
 /// X9.63: SHA-256(Z ‖ 00000001 ‖ ephemeral point).
 fn shared_key(private: &PrivateKey, peer: &PublicPoint, ephemeral: &PublicPoint) -> Option<Zeroizing<[u8; 32]>> {
-    agree(private, UnparsedPublicKey::new(&ECDH_P256, peer.as_slice()), (), |secret| {
-        let mut context = Context::new(&SHA256);
-        context.update(secret);
-        context.update(&1_u32.to_be_bytes());
-        context.update(ephemeral);
-        let mut okm = Zeroizing::new([0; 32]);
-        okm.copy_from_slice(context.finish().as_ref());
-        Ok(okm)
-    })
+    agree(
+        private,
+        UnparsedPublicKey::new(&ECDH_P256, peer.as_slice()),
+        (),
+        |secret| {
+            let mut input = Zeroizing::new([0; SCALAR + 4 + POINT]);
+            input[..SCALAR].copy_from_slice(secret);
+            input[SCALAR + 3] = 1;
+            input[SCALAR + 4..].copy_from_slice(ephemeral);
+            Ok(Zeroizing::new(super::sha256(input.as_slice())))
+        },
+    )
     .ok()
 }
 
-/// Key from the first half, nonce from the second.
+/// Key and nonce.
+fn halves(okm: &[u8; 32]) -> (&[u8; 16], &[u8; 16]) {
+    let (halves, _) = okm.as_chunks::<16>();
+    (&halves[0], &halves[1])
+}
+
+/// The cipher that samples are sealed with: of another library than the one that opens.
 fn cipher(okm: &[u8; 32]) -> (PacketCipher, [u8; 16]) {
-    let (mut key, mut nonce) = (Zeroizing::new([0; 16]), [0; 16]);
-    key.copy_from_slice(&okm[..16]);
-    nonce.copy_from_slice(&okm[16..]);
-    (PacketCipher::new((&*key).into()), nonce)
+    let (key, nonce) = halves(okm);
+    (PacketCipher::new(key.into()), *nonce)
 }
 
 #[cfg(test)]
@@ -203,7 +221,10 @@ mod tests {
     #[test]
     fn opens_what_was_encrypted_for_it_and_nothing_else() {
         let mut rng = StdRng::seed_from_u64(1);
-        let (key, other) = (PacketDecryptionKey::generate(&mut rng), PacketDecryptionKey::generate(&mut rng));
+        let (key, other) = (
+            PacketDecryptionKey::generate(&mut rng),
+            PacketDecryptionKey::generate(&mut rng),
+        );
         for length in [0, 1, 16, 32, 1000] {
             let plaintext = vec![7; length];
             let payload = encrypt(key.public_point(), &plaintext, &mut rng).unwrap();
@@ -224,22 +245,39 @@ mod tests {
     #[test]
     fn keys_decode_only_whole() {
         let mut rng = StdRng::seed_from_u64(2);
-        let (key, other) = (PacketDecryptionKey::generate(&mut rng), PacketDecryptionKey::generate(&mut rng));
+        let (key, other) = (
+            PacketDecryptionKey::generate(&mut rng),
+            PacketDecryptionKey::generate(&mut rng),
+        );
         let text = key.to_base64();
-        assert_eq!(PacketDecryptionKey::parse(&format!(" {}\n", *text)).unwrap().public_point(), key.public_point());
+        assert_eq!(
+            PacketDecryptionKey::parse(&format!(" {}\n", *text))
+                .unwrap()
+                .public_point(),
+            key.public_point()
+        );
         let both = format!("{},{}", *text, *other.to_base64());
-        assert_eq!(PacketDecryptionKey::parse_list(&both).unwrap()[1].public_point(), other.public_point());
+        assert_eq!(
+            PacketDecryptionKey::parse_list(&both).unwrap()[1].public_point(),
+            other.public_point()
+        );
         let mixed = STANDARD.encode([key.point.as_slice(), other.scalar.as_slice()].concat());
         let short = STANDARD.encode(&[key.point.as_slice(), &key.scalar[1..]].concat());
         let zero = STANDARD.encode([key.point.as_slice(), &[0; 32]].concat());
         let cases = [
-            (mixed.as_str(), KeyError::PointOfOtherScalar), (&short, KeyError::PacketKeyLength { length: 96 }),
-            (&zero, KeyError::Scalar), ("", KeyError::Empty), ("not base64!", KeyError::Base64),
+            (mixed.as_str(), KeyError::PointOfOtherScalar),
+            (&short, KeyError::PacketKeyLength { length: 96 }),
+            (&zero, KeyError::Scalar),
+            ("", KeyError::Empty),
+            ("not base64!", KeyError::Base64),
         ];
         for (text, error) in cases {
             assert_eq!(PacketDecryptionKey::parse(text).unwrap_err(), error);
         }
-        assert_eq!(PacketDecryptionKey::parse_list(&format!("{},", *text)).unwrap_err(), KeyError::Empty);
+        assert_eq!(
+            PacketDecryptionKey::parse_list(&format!("{},", *text)).unwrap_err(),
+            KeyError::Empty
+        );
     }
 
     #[test]

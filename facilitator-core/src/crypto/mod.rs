@@ -3,6 +3,7 @@
 pub mod csr;
 pub mod ecies;
 mod encoding;
+pub mod gcm;
 pub mod seal;
 pub mod signing;
 

@@ -15,10 +15,16 @@ const BINS: [u32; 14] = [1, 2, 3, 4, 7, 8, 15, 16, 17, 123, 127, 128, 1000, 4096
 
 fn prio_message(bins: u32, r: u32, share: &PrioShare<FieldPrio2, 32>, leader: bool) -> Message {
     let prio = Prio2::new(bins as usize).unwrap();
-    let (_, verifier) = prio.verify_init_with_query_rand(FieldPrio2::from(r), share, leader).unwrap();
+    let (_, verifier) = prio
+        .verify_init_with_query_rand(FieldPrio2::from(r), share, leader)
+        .unwrap();
     let bytes = verifier.get_encoded().unwrap();
     let element = |i: usize| u32::from_le_bytes(bytes[4 * i..4 * i + 4].try_into().unwrap());
-    Message { f: element(0), g: element(1), h: element(2) }
+    Message {
+        f: element(0),
+        g: element(1),
+        h: element(2),
+    }
 }
 
 fn leader(elements: &[u32]) -> PrioShare<FieldPrio2, 32> {
@@ -36,12 +42,30 @@ fn messages_equal_the_reference_for_any_vector_and_point() {
             (0..proof_length(bins)).map(|_| rng.random_range(0..PRIME)).collect(),
         ];
         let roots = field::root(2 * domain(bins));
-        let points = [0, 1, 2, PRIME - 1, PRIME, PRIME + 1, u32::MAX, roots, mul(roots, roots), rng.next_u32(), rng.next_u32()];
+        let points = [
+            0,
+            1,
+            2,
+            PRIME - 1,
+            PRIME,
+            PRIME + 1,
+            u32::MAX,
+            roots,
+            mul(roots, roots),
+            rng.next_u32(),
+            rng.next_u32(),
+        ];
         for elements in &vectors {
             for r in points {
                 // The library's own conversion of u32 aliases as ours does.
-                let expected = (prio_message(bins, r, &leader(elements), true), prio_message(bins, r, &leader(elements), false));
-                let own = (query.message(elements, r, Share::First), query.message(elements, r, Share::Second));
+                let expected = (
+                    prio_message(bins, r, &leader(elements), true),
+                    prio_message(bins, r, &leader(elements), false),
+                );
+                let own = (
+                    query.message(elements, r, Share::First),
+                    query.message(elements, r, Share::Second),
+                );
                 if !query_point_refused(r, bins) {
                     assert_eq!(own, expected, "bins {bins}, r {r}");
                 }
@@ -49,6 +73,67 @@ fn messages_equal_the_reference_for_any_vector_and_point() {
             }
         }
     }
+}
+
+#[test]
+fn all_instructions_give_the_same_messages_at_any_number_of_bins() {
+    let mut rng = StdRng::seed_from_u64(13);
+    let sampled: Vec<u32> = (1..=70).chain((0..40).map(|_| rng.random_range(71..=4096))).collect();
+    let powers = (7..=12).flat_map(|log| [(1 << log) - 1, 1 << log, (1 << log) + 1]);
+    for bins in sampled.into_iter().chain(powers).chain([50_000, 65_535, 65_536]) {
+        let queries: Vec<_> = lanes::Instructions::available()
+            .into_iter()
+            .map(|instructions| ProofQuery::on(instructions, bins))
+            .collect();
+        let random: Vec<u32> = (0..proof_length(bins)).map(|_| rng.random_range(0..PRIME)).collect();
+        for elements in [vec![PRIME - 1; proof_length(bins)], random] {
+            for r in [0, PRIME - 1, u32::MAX, rng.next_u32()] {
+                for share in [Share::First, Share::Second] {
+                    let expected = queries[0].message(&elements, r, share);
+                    if bins < 3000 && !query_point_refused(r, bins) {
+                        assert_eq!(
+                            expected,
+                            prio_message(bins, r, &leader(&elements), share == Share::First),
+                            "bins {bins}, r {r}"
+                        );
+                    }
+                    // A buffer that was used for another share before.
+                    let mut buffer = queries[0].buffer();
+                    for query in &queries {
+                        assert_eq!(
+                            query.message_in(&mut buffer, &elements, r, share),
+                            expected,
+                            "bins {bins}, r {r}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The most bins that the field allows; too many for the reference in a test, so each way against another.
+#[test]
+fn the_most_bins_are_queried_alike_and_their_proofs_hold() {
+    let bins = (1 << 19) - 1;
+    let mut rng = StdRng::seed_from_u64(14);
+    let values: Vec<u32> = (0..bins).map(|_| rng.random_range(0..2)).collect();
+    let shares = ShareSplitter::new(bins).split(&values, &mut rng);
+    let first = parse_first_share(&shares.first, bins).unwrap();
+    let second = parse_second_share(&*shares.second, bins).unwrap();
+    let r = rng.next_u32();
+    let messages: Vec<_> = lanes::Instructions::available()
+        .into_iter()
+        .map(|instructions| {
+            let query = ProofQuery::on(instructions, bins);
+            (
+                query.message(&first, r, Share::First),
+                query.message(&second, r, Share::Second),
+            )
+        })
+        .collect();
+    assert!(messages.iter().all(|pair| *pair == messages[0]));
+    assert!(proof_holds(messages[0].0, messages[0].1));
 }
 
 #[test]
@@ -63,9 +148,16 @@ fn seeds_expand_as_the_references() {
             assert_eq!(own.len(), proof_length(bins));
             // The whole vector shows in the message; the values show in the output share.
             let share = PrioShare::Helper(Seed::get_decoded(seed).unwrap());
-            assert_eq!(ProofQuery::new(bins).message(&own, 12_345, Share::Second), prio_message(bins, 12_345, &share, false));
-            let (state, _) = prio.verify_init_with_query_rand(FieldPrio2::from(5), &share, false).unwrap();
-            let VerifyTransition::Finish(output) = prio.verify_next(b"", state, ()).unwrap() else { panic!("two rounds") };
+            assert_eq!(
+                ProofQuery::new(bins).message(&own, 12_345, Share::Second),
+                prio_message(bins, 12_345, &share, false)
+            );
+            let (state, _) = prio
+                .verify_init_with_query_rand(FieldPrio2::from(5), &share, false)
+                .unwrap();
+            let VerifyTransition::Finish(output) = prio.verify_next(b"", state, ()).unwrap() else {
+                panic!("two rounds")
+            };
             let values: Vec<u32> = output.as_ref().iter().map(|element| u32::from(*element)).collect();
             assert_eq!(values, own[..bins as usize]);
         }
@@ -77,7 +169,10 @@ fn proofs_of_the_reference_hold_and_sum_to_the_values() {
     let mut rng = StdRng::seed_from_u64(9);
     for bins in BINS {
         let values: Vec<u32> = (0..bins).map(|_| rng.random_range(0..2)).collect();
-        let (_, shares) = Prio2::new(bins as usize).unwrap().shard(b"", &values, &[0; 16]).unwrap();
+        let (_, shares) = Prio2::new(bins as usize)
+            .unwrap()
+            .shard(b"", &values, &[0; 16])
+            .unwrap();
         let first = parse_first_share(&shares[0].get_encoded().unwrap(), bins).unwrap();
         let second = parse_second_share(&shares[1].get_encoded().unwrap(), bins).unwrap();
         check(bins, &values, &first, &second, true, &mut rng);
@@ -117,18 +212,34 @@ fn check(bins: u32, values: &[u32], first: &[u32], second: &[u32], holds: bool, 
     let own = prio_message(bins, r, &leader(first), true);
     let query = ProofQuery::new(bins);
     assert_eq!(query.message(first, r, Share::First), own);
-    assert_eq!(proof_holds(own, query.message(second, r, Share::Second)), holds, "bins {bins}");
+    assert_eq!(
+        proof_holds(own, query.message(second, r, Share::Second)),
+        holds,
+        "bins {bins}"
+    );
 }
 
 #[test]
 fn shares_of_other_bins_or_beyond_the_field_are_told_apart() {
     let bytes = |element: u32| element.to_le_bytes().repeat(proof_length(3));
     assert!(parse_first_share(&bytes(PRIME - 1), 3).is_ok());
-    assert_eq!(parse_first_share(&bytes(PRIME), 3).unwrap_err(), ShareError::ElementOutOfField { index: 0 });
-    assert!(matches!(parse_first_share(&bytes(0), 4).unwrap_err(), ShareError::WrongDimension { .. }));
-    assert!(matches!(parse_first_share(&bytes(PRIME)[1..], 3).unwrap_err(), ShareError::WrongDimension { .. }));
+    assert_eq!(
+        parse_first_share(&bytes(PRIME), 3).unwrap_err(),
+        ShareError::ElementOutOfField { index: 0 }
+    );
+    assert!(matches!(
+        parse_first_share(&bytes(0), 4).unwrap_err(),
+        ShareError::WrongDimension { .. }
+    ));
+    assert!(matches!(
+        parse_first_share(&bytes(PRIME)[1..], 3).unwrap_err(),
+        ShareError::WrongDimension { .. }
+    ));
     for length in [0, 31, 33] {
-        assert!(matches!(parse_second_share(&vec![0; length], 3).unwrap_err(), ShareError::WrongDimension { .. }));
+        assert!(matches!(
+            parse_second_share(&vec![0; length], 3).unwrap_err(),
+            ShareError::WrongDimension { .. }
+        ));
     }
 }
 
