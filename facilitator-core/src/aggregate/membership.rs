@@ -61,7 +61,8 @@ pub struct Set {
 /// its messages need only be there now.
 #[must_use]
 pub fn by_times(candidate: &Candidate, cutoff: Timestamp, legacy_peer: bool) -> Option<ExclusionReason> {
-    if candidate.rejected {
+    // What was delivered is answered, whatever another worker saw of a batch that was being replaced: the peer counts it.
+    if candidate.rejected && candidate.ours.is_none() {
         return Some(ExclusionReason::Rejected);
     }
     if !candidate.recorded {
@@ -170,6 +171,7 @@ mod tests {
     fn both_times_decide_and_the_cutoff_is_inclusive() {
         use ExclusionReason as E;
         let rejected = Candidate { rejected: true, ..candidate(1, None, Some(1)) };
+        let answered = Candidate { rejected: true, ..candidate(1, Some(10), Some(10)) };
         let unrecorded = Candidate { recorded: false, ..candidate(1, Some(1), Some(1)) };
         let table = [
             (candidate(1, Some(10), Some(10)), None, None),
@@ -178,6 +180,7 @@ mod tests {
             (candidate(1, Some(11), Some(11)), Some(E::Late), Some(E::Late)),
             (candidate(1, None, Some(10)), Some(E::NotDelivered), Some(E::NotDelivered)),
             (candidate(1, Some(10), None), Some(E::NoPeerMessages), Some(E::NoPeerMessages)),
+            (answered, None, None),
             (rejected, Some(E::Rejected), Some(E::Rejected)),
             (unrecorded, Some(E::NoRecord), Some(E::NoRecord)),
         ];

@@ -1,6 +1,7 @@
 //! One window of an aggregation: the plan, the sum from records, the release. Each object is put once; running it again
 //! goes on from what is there and changes nothing.
 
+mod decide;
 mod execute;
 mod judge;
 pub mod membership;
@@ -8,18 +9,17 @@ mod observe;
 mod release;
 
 use jiff::Timestamp;
-use mailbox::ListRequest;
 
 use self::execute::{Counted, Execution};
 use self::membership::first_set;
 use crate::crypto::sha256;
 use crate::formats::ledger::{
-    BlockedReason, FailedReason, LedgerObject, PLANS, RELEASED, RESULTS, REVISION, Verdict, WindowResult, hex,
+    BlockedReason, FailedReason, LedgerObject, PLANS, RESULTS, REVISION, Verdict, WindowResult, hex,
     short_message,
 };
 use crate::formats::names::WindowId;
 use crate::formats::plan::{ExclusionReason, Plan};
-use crate::guards::{floor, release::overlapping};
+use crate::guards::floor;
 use crate::processor::{Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
 
@@ -83,7 +83,7 @@ pub async fn aggregate(
         let cutoff_millis = frozen.map(|frozen| frozen.plan.cutoff_millis);
         return Ok(AggregateOutcome::Done { result, cutoff_millis, already: true });
     }
-    if let Some(message) = overlap(processor, window).await? {
+    if let Some(message) = decide::withdrawn_already(processor, window).await? {
         let failure = Verdicts::of(frozen.as_ref()).failed(FailedReason::WindowOverlaps, &message);
         return put_result(processor, window, failure, frozen.as_ref()).await;
     }
@@ -126,33 +126,24 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
     }
     let total = match execution.sum(&counted).await? {
         Ok(total) => total,
-        Err(Stop::Blocked(reason, message)) => return Ok(blocked(reason, &message)),
-        Err(Stop::Failed(reason, message)) => {
-            return put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await;
+        Err(stop) => {
+            // A run before this one may have released it, and stopped before it could say so.
+            if let Some(part) = release::released_already(processor, window, &frozen, &counted).await? {
+                return put_result(processor, window, verdicts.summed(part), Some(&frozen)).await;
+            }
+            return match stop {
+                Stop::Blocked(reason, message) => Ok(blocked(reason, &message)),
+                Stop::Failed(reason, message) => {
+                    put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await
+                }
+            };
         }
     };
-    let result = match release::release(processor, window, &frozen.plan, &frozen.digest, &counted, &total).await? {
+    let result = match release::release(processor, window, &frozen, &counted, &total).await? {
         Ok(part) => verdicts.summed(part),
         Err((reason, message)) => verdicts.failed(reason, &message),
     };
     put_result(processor, window, result, Some(&frozen)).await
-}
-
-/// The released window of this aggregation that shares time with `window`, as a sentence.
-async fn overlap(processor: &Processor, window: &WindowId) -> Result<Option<String>, WorkError> {
-    let request = ListRequest {
-        prefix: format!("{RELEASED}/{}/", window.aggregation.as_str()),
-        ..ListRequest::default()
-    };
-    let there = processor.mailboxes.ledger.list_all(&request).await?;
-    let released: Vec<_> = there
-        .objects
-        .iter()
-        .filter_map(|meta| WindowId::parse(meta.key.as_str().strip_prefix(RELEASED)?.strip_prefix('/')?).ok())
-        .collect();
-    Ok(overlapping(window, &released).map(|other| {
-        format!("the window shares time with {}, which was released: a batch is in one sum at most", other.path())
-    }))
 }
 
 async fn read_plan(processor: &Processor, window: &WindowId) -> Result<Option<Frozen>, WorkError> {

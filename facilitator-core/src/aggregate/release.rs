@@ -4,8 +4,9 @@ use bytes::Bytes;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
 use uuid::Uuid;
 
+use super::Frozen;
+use super::decide::decide_release;
 use super::execute::Counted;
-use super::overlap;
 use crate::crypto::{TrustedKeys, sha256};
 use crate::formats::batch::{MAX_HEADER_BYTES, MAX_SINGLE_OBJECT_BYTES, read_header, read_packets, read_signature};
 use crate::formats::ledger::{DeliveredPut, FailedReason, LedgerObject, RELEASED, REVISION, Released, hex};
@@ -15,7 +16,7 @@ use crate::formats::signature::BatchSignature;
 use crate::formats::sum_part::{InvalidPacket, SumPart};
 use crate::guards::release::is_same_release;
 use crate::processor::{InternalSnafu, Processor, WorkError};
-use crate::put::{BatchPut, Meaning, OwnObject, put_batch, put_or_read};
+use crate::put::{BatchPut, Meaning, OwnObject, put_batch, put_or_read, read_if_there};
 
 /// The largest sum part header, in bytes: a list of batches and one of 2^19 bins.
 const MAX_SUM_PART_BYTES: u64 = 256 * MAX_HEADER_BYTES;
@@ -34,34 +35,36 @@ pub(super) struct ReleasedPart {
 pub(super) async fn release(
     processor: &Processor,
     window: &WindowId,
-    plan: &Plan,
-    plan_digest: &str,
+    frozen: &Frozen,
     counted: &Counted,
     total: &[u32],
 ) -> Result<Result<ReleasedPart, (FailedReason, String)>, WorkError> {
     let ledger = &*processor.mailboxes.ledger;
-    let released = Released {
-        revision: REVISION,
-        plan_digest: plan_digest.to_owned(),
-        packet_set_digest: hex(&counted.packet_set_digest),
-        clients: counted.clients,
-    };
+    let released = announcement(frozen, counted);
     let key = window.ledger_key(RELEASED);
     let (bytes, put) = put_or_read(ledger, &key, released.to_bytes()?.into(), Released::MAX_BYTES).await?;
     if put == PutOutcome::Exists && !is_same_release(&Released::from_bytes(&key, &bytes)?, &released) {
         let message = format!("{key} says that another set of packets was released for this window");
         return Ok(Err((FailedReason::ReleasedDiffers, message)));
     }
-    // Each announces before it looks: of two windows that overlap, both can't pass.
-    if let Some(message) = overlap(processor, window).await? {
+    if let Some(message) = decide_release(processor, window).await? {
         return Ok(Err((FailedReason::WindowOverlaps, message)));
     }
-    let invalid: Vec<_> = counted.invalid.iter().map(|uuid| InvalidPacket { uuid: *uuid }).collect();
+    let invalid: Vec<_> = counted
+        .invalid
+        .iter()
+        .map(|uuid| InvalidPacket { uuid: *uuid })
+        .collect();
     let invalid = InvalidPacket::write_all(&invalid);
-    let part = sum_part(window, plan, counted, total, sha256(&invalid));
+    let part = sum_part(window, &frozen.plan, counted, total, sha256(&invalid));
     let header = Bytes::from(part.write());
-    let signature = BatchSignature::sign(&processor.signing_key, &header)
-        .map_err(|error| InternalSnafu { doing: "signing the sum part", detail: error.to_string() }.build())?;
+    let signature = BatchSignature::sign(&processor.signing_key, &header).map_err(|error| {
+        InternalSnafu {
+            doing: "signing the sum part",
+            detail: error.to_string(),
+        }
+        .build()
+    })?;
     let object = |part, bytes| OwnObject {
         key: window.sum_part_key(&processor.instance, processor.share, part),
         bytes,
@@ -81,12 +84,68 @@ pub(super) async fn release(
     })
     .await?;
     Ok(match put {
-        BatchPut::There(put) => Ok(ReleasedPart { header: header_key, digest, put }),
+        BatchPut::There(put) => Ok(ReleasedPart {
+            header: header_key,
+            digest,
+            put,
+        }),
         BatchPut::Different(object) => {
-            let message = format!("the portal's mailbox holds another sum part of ours in {object}; nothing was overwritten");
+            let message =
+                format!("the portal's mailbox holds another sum part of ours in {object}; nothing was overwritten");
             Err((FailedReason::PortalHasOther, message))
         }
     })
+}
+
+fn announcement(frozen: &Frozen, counted: &Counted) -> Released {
+    Released {
+        revision: REVISION,
+        plan_digest: frozen.digest.clone(),
+        packet_set_digest: hex(&counted.packet_set_digest),
+        clients: counted.clients,
+    }
+}
+
+/// The sum part of this plan and these packets, where a run before this one put it whole. Its sum can't be compared: this
+/// is for a run that can't sum any more.
+pub(super) async fn released_already(
+    processor: &Processor,
+    window: &WindowId,
+    frozen: &Frozen,
+    counted: &Counted,
+) -> Result<Option<ReleasedPart>, WorkError> {
+    let key = window.ledger_key(RELEASED);
+    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, Released::MAX_BYTES).await? else {
+        return Ok(None);
+    };
+    if !is_same_release(&Released::from_bytes(&key, &bytes)?, &announcement(frozen, counted)) {
+        return Ok(None);
+    }
+    let portal = &*processor.mailboxes.portal;
+    let (there, invalid) = match read_there(processor, portal, window).await {
+        Ok(Some(there)) => there,
+        Ok(None) => return Ok(None),
+        Err(error) => match error.kind() {
+            MailboxErrorKind::Denied | MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge => return Ok(None),
+            _ => return Err(error.into()),
+        },
+    };
+    let sum: Vec<u32> = there
+        .sum
+        .iter()
+        .filter_map(|element| u32::try_from(*element).ok())
+        .collect();
+    let mut digest = [0; 32];
+    if there.packet_file_digest.len() == digest.len() {
+        digest.copy_from_slice(&there.packet_file_digest);
+    }
+    let same = there == sum_part(window, &frozen.plan, counted, &sum, digest) && invalid == counted.invalid;
+    let header = window.sum_part_key(&processor.instance, processor.share, SumPartPart::Header);
+    Ok(same.then(|| ReleasedPart {
+        header,
+        digest: sha256(&there.write()),
+        put: DeliveredPut::SameMeaning,
+    }))
 }
 
 fn sum_part(window: &WindowId, plan: &Plan, counted: &Counted, total: &[u32], invalid_digest: [u8; 32]) -> SumPart {
@@ -146,10 +205,15 @@ async fn read_there(
 ) -> Result<Option<(SumPart, Vec<Uuid>)>, MailboxError> {
     let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
     let own = &processor.signing_key;
-    let keys: TrustedKeys = [(own.id().to_owned(), own.verifying_key().clone())].into_iter().collect();
+    let keys: TrustedKeys = [(own.id().to_owned(), own.verifying_key().clone())]
+        .into_iter()
+        .collect();
     let signature = portal.read(&key(SumPartPart::Signature), MAX_HEADER_BYTES).await?;
     let header = portal.read(&key(SumPartPart::Header), MAX_SUM_PART_BYTES).await?;
-    let invalid = match portal.read(&key(SumPartPart::InvalidPackets), MAX_SINGLE_OBJECT_BYTES).await {
+    let invalid = match portal
+        .read(&key(SumPartPart::InvalidPackets), MAX_SINGLE_OBJECT_BYTES)
+        .await
+    {
         Err(error) if error.kind() == MailboxErrorKind::NotFound => Bytes::new(),
         read => read?,
     };

@@ -22,6 +22,8 @@ pub const REPORTS: &str = "reports";
 pub const PLANS: &str = "plans";
 /// The folder of what was released.
 pub const RELEASED: &str = "released";
+/// The folder of what became of announced releases.
+pub const DECISIONS: &str = "decisions";
 /// The folder of windows' verdicts.
 pub const RESULTS: &str = "results";
 /// Folders that later revisions use; nothing else may be put there.
@@ -198,7 +200,7 @@ pub struct Rejected {
 }
 ledger_object!(Rejected, 4 << 10);
 
-/// `released/…`: what a window's sum part sums, put before the sum part.
+/// `released/…`: what a window's sum part sums; announces the release before anything of the sum part is put.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Released {
@@ -212,6 +214,29 @@ pub struct Released {
     pub clients: u64,
 }
 ledger_object!(Released, 4 << 10);
+
+/// What became of a window's release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ReleaseDecision {
+    /// Its sum part is put.
+    Release,
+    /// It never is: another window was in the way.
+    Withdraw,
+}
+
+/// `decisions/…`: put once, before the sum part, by whoever finds out first; all others follow it. A worker that finds no
+/// window in the way and one that later finds a window in the way would go apart without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Decided {
+    /// [`REVISION`].
+    pub revision: u32,
+    /// What became of it.
+    pub decision: ReleaseDecision,
+    /// The window in the way, `<agg>/<start>-<end>`; `None` for a release.
+    pub in_the_way: Option<String>,
+}
+ledger_object!(Decided, 4 << 10);
 
 /// How a planned window ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
