@@ -6,6 +6,9 @@ use uuid::Uuid;
 use super::MAX_VALUE_BYTES;
 use crate::formats::FormatError;
 
+/// The longest name or id, in bytes.
+pub(super) const MAX_SHORT_BYTES: usize = 1 << 10;
+
 /// The fields of one decoded record. Each is taken once; those that nobody takes are ignored.
 #[derive(Debug)]
 pub struct Fields {
@@ -89,6 +92,15 @@ impl Fields {
         let text = text_of(self.take(field)?).ok_or_else(|| self.wrong(field, "string"))?;
         self.bounded(field, text.len())?;
         Ok(text)
+    }
+
+    /// A string of at most 1 KiB: names and ids, which end up in messages.
+    pub fn short_text(&mut self, field: &'static str) -> Result<String, FormatError> {
+        let text = self.text(field)?;
+        if text.len() <= MAX_SHORT_BYTES {
+            return Ok(text);
+        }
+        Err(FormatError::TooLarge { record: self.record, what: field, limit: MAX_SHORT_BYTES as u64 })
     }
 
     /// A string or null. The field itself must be there.
