@@ -26,6 +26,9 @@ struct Args {
     /// Packets of an intake batch.
     #[arg(long, default_value_t = 10_000)]
     packets: usize,
+    /// Bins of the intake batches.
+    #[arg(long, value_delimiter = ',', default_value = "16,256,1024")]
+    bins: Vec<u32>,
     /// Rounds of intake and sums.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -46,7 +49,7 @@ fn main() -> anyhow::Result<()> {
         rows.extend(pieces::rows()?);
     }
     if wanted("intake") {
-        rows.extend(work::intake(&keys, args.packets, args.rounds)?);
+        rows.extend(work::intake(&keys, &args.bins, args.packets, args.rounds)?);
     }
     if wanted("small") {
         rows.push(work::small_batches(&keys, args.rounds)?);

@@ -38,9 +38,9 @@ fn objects(sample: &Sample, share: Share) -> &facilitator_core::sample::Ingestio
 }
 
 /// Intake of one batch at each number of bins, against the floor; on one core and on two.
-pub fn intake(keys: &Keys, packets: usize, rounds: usize) -> anyhow::Result<Vec<Row>> {
+pub fn intake(keys: &Keys, bins: &[u32], packets: usize, rounds: usize) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for bins in [16, 256, 1024] {
+    for bins in bins.iter().copied() {
         let sample = keys.sample(bins, packets, 0, Vec::new())?;
         for share in SHARES {
             let world = World::new(keys);

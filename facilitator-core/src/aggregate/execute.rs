@@ -16,7 +16,7 @@ use crate::formats::ledger::{BlockedReason, FailedReason, RECORDS, hex};
 use crate::formats::names::{BatchId, BatchTime, WindowId};
 use crate::formats::plan::{Member, Plan, messages_digest};
 use crate::formats::record::{PacketState, RECORD_MAX_BYTES, Record};
-use crate::intake::{open_packet, read_packets};
+use crate::intake::{Opener, read_packets};
 use crate::peer_messages::{PeerBatch, read_validation};
 use crate::processor::{Processor, WorkError};
 use crate::proof;
@@ -227,8 +227,11 @@ impl Execution<'_> {
                 let packet = packet?;
                 let Some(wanted) = wanted.get(&index) else { continue };
                 let key = &keys[mounted[usize::from(wanted.key)]];
-                let Ok(opened) = open_packet(&packet, bins, share, std::slice::from_ref(key)) else { break };
-                let values = &opened.elements[..bins as usize];
+                let mut opener = Opener::new(bins, share, std::slice::from_ref(key));
+                if opener.open(&packet).is_err() {
+                    break;
+                }
+                let values = opener.values();
                 if wanted.add { proof::accumulate(&mut sum, values) } else { proof::subtract_from(&mut sum, values) }
                 left -= 1;
             }

@@ -7,7 +7,7 @@ mod read;
 mod stream;
 
 pub use accumulate::{Accumulated, accumulate};
-pub(crate) use accumulate::open_packet;
+pub(crate) use accumulate::Opener;
 pub(crate) use deliver::parameters_of;
 pub(crate) use read::read_packets;
 

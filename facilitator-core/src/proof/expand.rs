@@ -43,6 +43,16 @@ impl ShareError {
 /// # Errors
 /// [`ShareError`]; the length is looked at first.
 pub fn parse_first_share(bytes: &[u8], bins: u32) -> Result<Zeroizing<Vec<u32>>, ShareError> {
+    let mut elements = Zeroizing::default();
+    parse_first_share_into(bytes, bins, &mut elements)?;
+    Ok(elements)
+}
+
+/// As [`parse_first_share`], into a vector that is used again and again.
+///
+/// # Errors
+/// As [`parse_first_share`]; what is in the vector then means nothing.
+pub fn parse_first_share_into(bytes: &[u8], bins: u32, elements: &mut Zeroizing<Vec<u32>>) -> Result<(), ShareError> {
     let expected = 4 * proof_length(bins);
     ensure!(
         bytes.len() == expected,
@@ -51,15 +61,13 @@ pub fn parse_first_share(bytes: &[u8], bins: u32) -> Result<Zeroizing<Vec<u32>>,
             expected
         }
     );
-    let elements = bytes
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|bytes| u32::from_le_bytes(*bytes))
-        .collect();
-    let elements: Zeroizing<Vec<u32>> = Zeroizing::new(elements);
-    match first_beyond(&elements) {
-        None => Ok(elements),
+    if elements.capacity() < expected / 4 {
+        elements.zeroize();
+    }
+    elements.clear();
+    elements.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+    match first_beyond(elements) {
+        None => Ok(()),
         Some(index) => Err(ShareError::ElementOutOfField { index }),
     }
 }
@@ -69,11 +77,22 @@ pub fn parse_first_share(bytes: &[u8], bins: u32) -> Result<Zeroizing<Vec<u32>>,
 /// # Errors
 /// [`ShareError::WrongDimension`].
 pub fn parse_second_share(bytes: &[u8], bins: u32) -> Result<Zeroizing<Vec<u32>>, ShareError> {
+    let mut elements = Zeroizing::default();
+    parse_second_share_into(bytes, bins, &mut elements)?;
+    Ok(elements)
+}
+
+/// As [`parse_second_share`], into a vector that is used again and again.
+///
+/// # Errors
+/// As [`parse_second_share`].
+pub fn parse_second_share_into(bytes: &[u8], bins: u32, elements: &mut Zeroizing<Vec<u32>>) -> Result<(), ShareError> {
     let seed = bytes.try_into().map_err(|_| ShareError::WrongDimension {
         length: bytes.len(),
         expected: 32,
     })?;
-    Ok(expand_seed(seed, bins))
+    expand_seed_into(seed, bins, elements);
+    Ok(())
 }
 
 /// The vector of a seed: the key stream of AES-128 in counter mode (key, then the first counter block, of which the last
@@ -97,10 +116,11 @@ pub fn expand_seed_into(seed: &[u8; 32], bins: u32, elements: &mut Zeroizing<Vec
     let mut blocks = [aes::Block::default(); BLOCKS];
     // Never grown while secret: the last round's surplus has room too.
     let room = length + 4 * BLOCKS;
-    if elements.len() < room {
+    if elements.capacity() < room {
         elements.zeroize();
-        elements.resize(room, 0);
+        elements.reserve_exact(room);
     }
+    elements.resize(room, 0);
     let mut filled = 0;
     while filled < length {
         let wanted = (length - filled).div_ceil(4).min(BLOCKS);
@@ -115,7 +135,9 @@ pub fn expand_seed_into(seed: &[u8; 32], bins: u32, elements: &mut Zeroizing<Vec
         let fresh = &mut elements[filled..filled + 4 * wanted];
         for (four, block) in fresh.as_chunks_mut::<4>().0.iter_mut().zip(blocks) {
             let (bytes, _) = block.as_chunks::<4>();
-            *four = [bytes[0], bytes[1], bytes[2], bytes[3]].map(u32::from_le_bytes);
+            for (number, bytes) in four.iter_mut().zip(bytes) {
+                *number = u32::from_le_bytes(*bytes);
+            }
         }
         filled += keep_elements(fresh);
     }

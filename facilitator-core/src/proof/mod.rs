@@ -10,7 +10,10 @@ mod lanes;
 mod query;
 mod split;
 
-pub use expand::{ShareError, expand_seed, expand_seed_into, parse_first_share, parse_second_share};
+pub use expand::{
+    ShareError, expand_seed, expand_seed_into, parse_first_share, parse_first_share_into, parse_second_share,
+    parse_second_share_into,
+};
 pub use field::{PRIME, add, mul, pow, reduce, subtract};
 pub use query::{ProofQuery, QueryBuffer};
 pub use split::{ShareSplitter, Shares};

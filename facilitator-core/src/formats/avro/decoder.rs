@@ -75,12 +75,19 @@ impl<'a> Decoder<'a> {
 
     /// A string.
     pub fn text(&mut self) -> Option<String> {
-        std::str::from_utf8(self.slice(MAX_VALUE_BYTES)?).ok().map(str::to_owned)
+        std::str::from_utf8(self.slice(MAX_VALUE_BYTES)?)
+            .ok()
+            .map(str::to_owned)
     }
 
     /// A string of at most 1 KiB.
     pub fn short_text(&mut self) -> Option<String> {
         self.text().filter(|text| text.len() <= MAX_SHORT_BYTES)
+    }
+
+    /// At most 1 KiB of bytes.
+    pub fn short_bytes(&mut self) -> Option<Vec<u8>> {
+        self.slice(MAX_SHORT_BYTES).map(<[u8]>::to_vec)
     }
 
     /// A UUID as a string.
@@ -126,7 +133,7 @@ pub(super) fn decode_block<T: Record>(block: &[u8], count: u64) -> Option<Vec<T>
 #[derive(Debug)]
 pub(super) struct WriterSchema {
     pub schema: Schema,
-    /// It has the fields of our own schema, in its order: [`Record::decode`] reads it.
+    /// It has the fields of our own schema, in its order: [`Record::decode`] reads it, where there is one.
     pub ours: bool,
 }
 
@@ -146,7 +153,7 @@ pub(super) fn schema_of<T: Record, E>(
         return Ok(Arc::clone(known));
     }
     let schema = parse(text)?;
-    let ours = T::DECODES && Schema::parse_str(T::SCHEMA).is_ok_and(|ours| same_fields(&ours, &schema));
+    let ours = Schema::parse_str(T::SCHEMA).is_ok_and(|ours| same_fields(&ours, &schema));
     let known = Arc::new(WriterSchema { schema, ours });
     if text.len() <= MAX_REMEMBERED_TEXT {
         let mut remembered = remembered();
@@ -160,9 +167,15 @@ pub(super) fn schema_of<T: Record, E>(
 
 /// Whether two records have the same fields in the same order, encoded alike; their own names don't matter.
 fn same_fields(one: &Schema, other: &Schema) -> bool {
-    let (Schema::Record(one), Schema::Record(other)) = (one, other) else { return false };
+    let (Schema::Record(one), Schema::Record(other)) = (one, other) else {
+        return false;
+    };
     one.fields.len() == other.fields.len()
-        && one.fields.iter().zip(&other.fields).all(|(a, b)| a.name == b.name && same_encoding(&a.schema, &b.schema))
+        && one
+            .fields
+            .iter()
+            .zip(&other.fields)
+            .all(|(a, b)| a.name == b.name && same_encoding(&a.schema, &b.schema))
 }
 
 fn same_encoding(one: &Schema, other: &Schema) -> bool {
@@ -176,8 +189,212 @@ fn same_encoding(one: &Schema, other: &Schema) -> bool {
         | (Null, Null) => true,
         (Union(one), Union(other)) => {
             one.variants().len() == other.variants().len()
-                && one.variants().iter().zip(other.variants()).all(|(a, b)| same_encoding(a, b))
+                && one
+                    .variants()
+                    .iter()
+                    .zip(other.variants())
+                    .all(|(a, b)| same_encoding(a, b))
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rand::rngs::StdRng;
+    use rand::{Rng, RngCore, SeedableRng};
+
+    use super::*;
+    use crate::formats::FormatError;
+    use crate::formats::avro::{Encoder, Fields, read_all, write_all};
+    use crate::formats::ingestion::{DataSharePacket, IngestionHeader};
+    use crate::formats::parameters::BatchParameters;
+    use crate::formats::signature::BatchSignature;
+    use crate::formats::sum_part::InvalidPacket;
+    use crate::formats::validation::{ValidationHeader, ValidationPacket};
+
+    /// The same record, read by apache-avro alone.
+    #[derive(Debug, PartialEq)]
+    struct Slow<T>(T);
+
+    impl<T: Record> Record for Slow<T> {
+        const NAME: &'static str = T::NAME;
+        const SCHEMA: &'static str = T::SCHEMA;
+
+        fn from_fields(fields: &mut Fields) -> Result<Self, FormatError> {
+            T::from_fields(fields).map(Slow)
+        }
+
+        fn encode(&self, encoder: &mut Encoder<'_>) {
+            self.0.encode(encoder);
+        }
+    }
+
+    fn bytes(rng: &mut StdRng, most: usize) -> Vec<u8> {
+        let mut bytes = vec![0; rng.random_range(0..=most)];
+        rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    fn long(rng: &mut StdRng) -> i64 {
+        rng.random::<i64>() >> rng.random_range(0..64)
+    }
+
+    fn text(rng: &mut StdRng) -> String {
+        (0..rng.random_range(0..20))
+            .map(|_| rng.random_range('a'..'\u{2ff}'))
+            .collect()
+    }
+
+    fn uuid(rng: &mut StdRng) -> Uuid {
+        Uuid::from_u128(rng.random())
+    }
+
+    fn option<T>(rng: &mut StdRng, value: impl FnOnce(&mut StdRng) -> T) -> Option<T> {
+        rng.random::<bool>().then(|| value(rng))
+    }
+
+    fn parameters(rng: &mut StdRng) -> BatchParameters {
+        BatchParameters {
+            batch_uuid: uuid(rng),
+            name: text(rng),
+            bins: rng.random(),
+            epsilon: rng.random(),
+            prime: long(rng),
+            number_of_servers: rng.random(),
+            hamming_weight: option(rng, |rng| rng.random()),
+        }
+    }
+
+    /// Reads both ways: what one reads the other does, and of what is refused both say the same.
+    fn agree<T: Record + std::fmt::Debug + PartialEq>(records: &[T], rng: &mut StdRng, damages: usize) {
+        const { assert!(T::DECODES) };
+        let object = write_all(records);
+        let (quick, slow) = (read_all::<T>(&object).unwrap(), read_all::<Slow<T>>(&object).unwrap());
+        assert_eq!(quick, records);
+        assert!(slow.iter().map(|slow| &slow.0).eq(records));
+        let block = object.len() - 200.min(object.len());
+        for _ in 0..damages {
+            let mut damaged = object.clone();
+            for _ in 0..rng.random_range(1..4) {
+                // Mostly in the records, sometimes in the header.
+                let at = if rng.random_ratio(4, 5) {
+                    rng.random_range(block..object.len())
+                } else {
+                    rng.random_range(0..object.len())
+                };
+                match rng.random_range(0..4) {
+                    0 => damaged[at] ^= 1 << rng.random_range(0..8),
+                    1 => damaged[at] = rng.random(),
+                    2 => damaged[at] = [0, 1, 2, 0x7f, 0x80, 0xff][rng.random_range(0..6)],
+                    _ => damaged.truncate(at.max(1)),
+                }
+                if damaged.len() < object.len() {
+                    break;
+                }
+            }
+            match (read_all::<T>(&damaged), read_all::<Slow<T>>(&damaged)) {
+                (Ok(quick), Ok(slow)) => {
+                    let slow: Vec<_> = slow.into_iter().map(|slow| slow.0).collect();
+                    // Not a number is unlike itself.
+                    assert_eq!(format!("{quick:?}"), format!("{slow:?}"));
+                }
+                (quick, slow) => assert_eq!(quick.unwrap_err().to_string(), slow.unwrap_err().to_string()),
+            }
+        }
+    }
+
+    #[test]
+    fn the_quick_way_and_apache_avro_agree() {
+        let mut rng = StdRng::seed_from_u64(31);
+        for _ in 0..40 {
+            let rng = &mut rng;
+            let packet = |rng: &mut StdRng| DataSharePacket {
+                uuid: uuid(rng),
+                encrypted_payload: bytes(rng, 300),
+                encryption_key_id: option(rng, text),
+                r_pit: long(rng),
+                version_configuration: option(rng, text),
+                device_nonce: option(rng, |rng| bytes(rng, 20)),
+            };
+            let packets: Vec<_> = (0..rng.random_range(1..5)).map(|_| packet(rng)).collect();
+            agree(&packets, rng, 50);
+            let validation = |rng: &mut StdRng| ValidationPacket {
+                uuid: uuid(rng),
+                f_r: long(rng),
+                g_r: long(rng),
+                h_r: long(rng),
+            };
+            let packets: Vec<_> = (0..rng.random_range(1..5)).map(|_| validation(rng)).collect();
+            agree(&packets, rng, 50);
+            agree(&[InvalidPacket { uuid: uuid(rng) }], rng, 20);
+            let header = IngestionHeader {
+                parameters: parameters(rng),
+                batch_start_time: long(rng),
+                batch_end_time: long(rng),
+                packet_file_digest: bytes(rng, 40),
+            };
+            agree(&[header], rng, 50);
+            agree(
+                &[ValidationHeader {
+                    parameters: parameters(rng),
+                    packet_file_digest: bytes(rng, 40),
+                }],
+                rng,
+                50,
+            );
+            let signature = BatchSignature {
+                batch_header_signature: bytes(rng, 80),
+                key_identifier: text(rng),
+                batch_header: option(rng, |rng| bytes(rng, 100)),
+                packets: option(rng, |rng| bytes(rng, 100)),
+            };
+            agree(&[signature], rng, 50);
+        }
+    }
+
+    #[test]
+    fn only_schemas_that_are_encoded_as_ours_are_read_quickly() {
+        let known = |text: &str| {
+            schema_of::<ValidationPacket, apache_avro::Error>(text.as_bytes(), |text| {
+                Schema::parse_str(std::str::from_utf8(text).unwrap())
+            })
+        };
+        let ours = ValidationPacket::SCHEMA;
+        let table = [
+            (ours.to_owned(), true),
+            (ours.replace("PrioValidityPacket", "Other"), true),
+            (
+                ours.replace(r#"{"type":"string","logicalType":"uuid"}"#, r#""string""#),
+                true,
+            ),
+            (ours.replace(r#""f_r","type":"long""#, r#""f_r","type":"int""#), false),
+            (ours.replace("f_r", "z_r"), false),
+            (
+                ours.replace("f_r", "x")
+                    .replace("g_r", "f_r")
+                    .replace("\"x\"", "\"g_r\""),
+                false,
+            ),
+            (
+                ours.replace(r#""h_r","type":"long""#, r#""h_r","type":["null","long"]"#),
+                false,
+            ),
+        ];
+        for (text, quick) in table {
+            for _ in 0..2 {
+                assert_eq!(known(&text).unwrap().ours, quick, "{text}");
+            }
+        }
+        // More schemas than are remembered, none of them wrong.
+        for i in 0..3 * REMEMBERED {
+            assert!(
+                known(&ours.replace("PrioValidityPacket", &format!("Name{i}")))
+                    .unwrap()
+                    .ours
+            );
+        }
+        assert!(known("{}").is_err());
     }
 }
