@@ -132,6 +132,7 @@ impl<'a> World<'a> {
                 id: "p".to_owned(),
                 key: self.keys.packet_key(share)?,
             }]),
+            reread_pause: std::time::Duration::ZERO,
         })
     }
 

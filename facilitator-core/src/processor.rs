@@ -1,6 +1,7 @@
 //! What intake and aggregation work with: who we are, whom we trust, the mailboxes and the keys.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::Snafu;
@@ -10,6 +11,9 @@ use crate::formats::ledger::LedgerError;
 use crate::formats::names::InstanceName;
 use crate::formats::record::RecordError;
 use crate::formats::work::{Share, ValidationFormat};
+
+/// Long enough for a writer to put three objects, short beside a window.
+pub const REREAD_PAUSE: Duration = Duration::from_secs(2);
 
 /// The five mailboxes of a processor.
 #[derive(Clone, Debug)]
@@ -58,6 +62,9 @@ pub struct Processor {
     pub signing_key: BatchSigningKey,
     /// The keys that open packets, in the order in which they are tried.
     pub packet_keys: Arc<[MountedPacketKey]>,
+    /// How long a partner's objects that look wrong are left before they are read once more: their writer may be replacing
+    /// them. [`REREAD_PAUSE`] but in tests.
+    pub reread_pause: Duration,
 }
 
 /// Why a batch or a window has no outcome: nothing final is known, and what was put stays good.

@@ -166,6 +166,14 @@ mod tests {
     }
 
     #[test]
+    fn epsilon_passes_a_plan_bit_by_bit() {
+        // Read by a parser that is off by one unit in the last place, this is 13.197293758193137.
+        let epsilon = 13.197293758193139_f64;
+        let text = serde_json::to_string(&epsilon).unwrap();
+        assert_eq!(serde_json::from_str::<f64>(&text).unwrap().to_bits(), epsilon.to_bits());
+    }
+
+    #[test]
     fn shapes_differ_by_any_field() {
         let shape = Shape {
             name: "a".into(),

@@ -211,6 +211,7 @@ impl World {
             peer_keys: self.keys.trusted.clone(),
             signing_key: facilitator_core::crypto::BatchSigningKey::parse(own.id(), &text).unwrap(),
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
+            reread_pause: std::time::Duration::ZERO,
         }
     }
 

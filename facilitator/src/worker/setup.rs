@@ -10,7 +10,7 @@ use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
 use facilitator_core::formats::work::{Parameters, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor};
+use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
 use mailbox::MailboxErrorKind;
 use uuid::Uuid;
 
@@ -102,6 +102,7 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
             parameters.packet_decryption_keys,
         )?
         .into(),
+        reread_pause: REREAD_PAUSE,
     })
 }
 
