@@ -17,7 +17,7 @@ use crate::formats::names::{BatchId, BatchTime, WindowId};
 use crate::formats::plan::{Member, Plan, messages_digest};
 use crate::formats::record::{PacketState, RECORD_MAX_BYTES, Record};
 use crate::intake::{Opener, read_packets};
-use crate::peer_messages::{PeerBatch, read_validation};
+use crate::peer_messages::{PeerBatch, read_peers};
 use crate::processor::{Processor, WorkError};
 use crate::proof;
 use crate::put::read_if_there;
@@ -60,7 +60,7 @@ type Failure = (FailedReason, String);
 
 impl Execution<'_> {
     /// Checks every member's record and peer messages against the plan, and every proof.
-    pub(super) async fn count(&self) -> Result<Result<Counted, Failure>, WorkError> {
+    pub(super) async fn count(&self) -> Result<Result<Counted, Stop>, WorkError> {
         let mut judging = futures::stream::iter(&self.plan.members).map(|member| self.judge(member)).buffered(MEMBERS);
         let mut digest = Sha256::new();
         let mut named = std::collections::HashSet::new();
@@ -77,7 +77,7 @@ impl Execution<'_> {
         while let Some(member) = judging.try_next().await? {
             let (mut member, judged) = match member {
                 Ok(member) => member,
-                Err(failure) => return Ok(Err(failure)),
+                Err(stop) => return Ok(Err(stop)),
             };
             let Judged { counted: uuids, subtracted, not_counted, invalid_proofs, missing_peer_messages } = judged;
             counted.packets += member.record.plain.packets.len() as u64;
@@ -96,26 +96,34 @@ impl Execution<'_> {
         Ok(Ok(counted))
     }
 
-    async fn judge(&self, member: &Member) -> Result<Result<(JudgedMember, Judged), Failure>, WorkError> {
+    async fn judge(&self, member: &Member) -> Result<Result<(JudgedMember, Judged), Stop>, WorkError> {
         let batch = match BatchTime::parse_path(&member.time) {
             Ok(time) => BatchId { aggregation: self.window.aggregation.clone(), time, uuid: member.uuid },
-            Err(error) => return Ok(Err((FailedReason::RecordLost, format!("the plan names no batch: {error}")))),
+            Err(error) => {
+                let message = format!("the plan names no batch: {error}");
+                return Ok(Err(Stop::Failed(FailedReason::RecordLost, message)));
+            }
         };
         let record = match self.record(&batch, &member.record_digest).await? {
             Ok(record) => record,
-            Err(failure) => return Ok(Err(failure)),
+            Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
         };
-        let processor = self.processor;
-        let peer = &*processor.mailboxes.peer_validation;
-        let lost = |detail: &str| (FailedReason::PeerMessagesLost, format!("the peer's messages of {}: {detail}", batch.path()));
-        let messages = match read_validation(peer, &batch, processor.share.peer(), &processor.peer_keys).await? {
-            PeerBatch::Read { messages, .. } => messages,
-            PeerBatch::Absent => return Ok(Err(lost("they are gone"))),
-            PeerBatch::Bad { detail } => return Ok(Err(lost(&detail))),
+        let wanted = |read: &PeerBatch| match read {
+            PeerBatch::Read { messages, .. } => hex(&messages_digest(messages.iter().copied())) == member.messages_digest,
+            _ => false,
         };
-        if hex(&messages_digest(messages.iter().copied())) != member.messages_digest {
-            return Ok(Err(lost("they aren't those that the plan pinned")));
-        }
+        let (theirs, pinned) = read_peers(self.processor, &batch, record.plain.packets.len(), wanted).await?;
+        let of_batch = |detail: &str| format!("the peer's messages of {}: {detail}", batch.path());
+        let lost = |detail: &str| Ok(Err(Stop::Failed(FailedReason::PeerMessagesLost, of_batch(detail))));
+        let messages = match theirs {
+            PeerBatch::Read { messages, .. } if pinned => messages,
+            PeerBatch::Read { .. } => return lost("they aren't those that the plan pinned"),
+            PeerBatch::Absent => return lost("they are gone"),
+            PeerBatch::Bad { detail } => return lost(&detail),
+            PeerBatch::SignerUnknown { detail } => {
+                return Ok(Err(Stop::Blocked(BlockedReason::SignerUnknown, of_batch(&detail))));
+            }
+        };
         let judged = judge(&record.plain, messages);
         let plain_digest = record.plain.digest();
         Ok(Ok((JudgedMember { batch, record, plain_digest, subtracted: Vec::new() }, judged)))

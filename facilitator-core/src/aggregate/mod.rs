@@ -91,7 +91,7 @@ pub async fn aggregate(
         Some(frozen) => frozen,
         None => match make_plan(processor, window, cutoffs).await? {
             Ok(frozen) => frozen,
-            Err(excluded) => return Ok(AggregateOutcome::NoMembers { excluded }),
+            Err(unplanned) => return Ok(unplanned),
         },
     };
     execute_plan(processor, window, frozen).await
@@ -115,7 +115,8 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
     let execution = Execution { processor, window, plan: &frozen.plan };
     let counted = match execution.count().await? {
         Ok(counted) => counted,
-        Err((reason, message)) => {
+        Err(Stop::Blocked(reason, message)) => return Ok(blocked(reason, &message)),
+        Err(Stop::Failed(reason, message)) => {
             return put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await;
         }
     };
@@ -154,20 +155,25 @@ async fn read_plan(processor: &Processor, window: &WindowId) -> Result<Option<Fr
     Ok(Some(Frozen { plan: Plan::from_bytes(&key, &bytes)?, digest: hex(&sha256(&bytes)) }))
 }
 
-type Excluded = Vec<(ExclusionReason, u64)>;
-
-/// Freezes the set; where another worker froze one first, that one counts.
+/// Freezes the set; where another worker froze one first, that one counts. `Err`: there is none now.
 async fn make_plan(
     processor: &Processor,
     window: &WindowId,
     cutoffs: &[Timestamp],
-) -> Result<Result<Frozen, Excluded>, WorkError> {
+) -> Result<Result<Frozen, AggregateOutcome>, WorkError> {
     let mut cutoffs = cutoffs.to_vec();
     cutoffs.sort_unstable();
-    let candidates = observe::candidates(processor, window, cutoffs.last().copied()).await?;
+    let candidates = match observe::candidates(processor, window, cutoffs.last().copied()).await? {
+        Ok(candidates) => candidates,
+        Err((reason, message)) => {
+            let message = short_message(&message);
+            return Ok(Err(AggregateOutcome::Blocked { reason, message, cutoff_millis: None }));
+        }
+    };
     let Some(set) = first_set(&candidates, &cutoffs, processor.legacy_peer) else {
         let last = cutoffs.last().copied().unwrap_or(Timestamp::MIN);
-        return Ok(Err(membership::tally(&candidates, last, processor.legacy_peer)));
+        let excluded = membership::tally(&candidates, last, processor.legacy_peer);
+        return Ok(Err(AggregateOutcome::NoMembers { excluded }));
     };
     let plan = Plan {
         revision: REVISION,

@@ -8,7 +8,7 @@ use super::Frozen;
 use super::decide::decide_release;
 use super::execute::Counted;
 use crate::crypto::{TrustedKeys, sha256};
-use crate::formats::batch::{MAX_HEADER_BYTES, MAX_SINGLE_OBJECT_BYTES, read_header, read_packets, read_signature};
+use crate::formats::batch::{MAX_HEADER_BYTES, read_header, read_packets, read_signature};
 use crate::formats::ledger::{DeliveredPut, FailedReason, LedgerObject, RELEASED, REVISION, Released, hex};
 use crate::formats::names::{SumPartPart, WindowId};
 use crate::formats::plan::Plan;
@@ -18,8 +18,10 @@ use crate::guards::release::is_same_release;
 use crate::processor::{InternalSnafu, Processor, WorkError};
 use crate::put::{BatchPut, Meaning, OwnObject, put_batch, put_or_read, read_if_there};
 
-/// The largest sum part header, in bytes: a list of batches and one of 2^19 bins.
-const MAX_SUM_PART_BYTES: u64 = 256 * MAX_HEADER_BYTES;
+/// The largest sum part header, in bytes: 2^19 sums of 5 bytes, and batches of 37.
+const MAX_SUM_PART_BYTES: u64 = 16 * MAX_HEADER_BYTES;
+/// What a UUID of the invalid list may take in its writer's encoding, in bytes.
+const MAX_INVALID_BYTES: u64 = 64;
 
 /// A sum part that is in the portal.
 pub(super) struct ReleasedPart {
@@ -122,7 +124,7 @@ pub(super) async fn released_already(
         return Ok(None);
     }
     let portal = &*processor.mailboxes.portal;
-    let (there, invalid) = match read_there(processor, portal, window).await {
+    let (there, invalid) = match read_there(processor, portal, window, counted.invalid.len()).await {
         Ok(Some(there)) => there,
         Ok(None) => return Ok(None),
         Err(error) => match error.kind() {
@@ -174,7 +176,7 @@ async fn meaning(
     ours: &SumPart,
     invalid: &[Uuid],
 ) -> Result<Meaning, MailboxError> {
-    match read_there(processor, portal, window).await {
+    match read_there(processor, portal, window, invalid.len()).await {
         Ok(Some((there, there_invalid))) => {
             let sorted = |uuids: &[Uuid]| {
                 let mut uuids = uuids.to_vec();
@@ -198,10 +200,12 @@ async fn meaning(
     }
 }
 
+/// The sum part that is there, where it is one of ours. `invalid`: how many packets ours lists; more are another's.
 async fn read_there(
     processor: &Processor,
     portal: &dyn Mailbox,
     window: &WindowId,
+    invalid: usize,
 ) -> Result<Option<(SumPart, Vec<Uuid>)>, MailboxError> {
     let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
     let own = &processor.signing_key;
@@ -211,7 +215,7 @@ async fn read_there(
     let signature = portal.read(&key(SumPartPart::Signature), MAX_HEADER_BYTES).await?;
     let header = portal.read(&key(SumPartPart::Header), MAX_SUM_PART_BYTES).await?;
     let invalid = match portal
-        .read(&key(SumPartPart::InvalidPackets), MAX_SINGLE_OBJECT_BYTES)
+        .read(&key(SumPartPart::InvalidPackets), MAX_HEADER_BYTES + MAX_INVALID_BYTES * invalid as u64)
         .await
     {
         Err(error) if error.kind() == MailboxErrorKind::NotFound => Bytes::new(),

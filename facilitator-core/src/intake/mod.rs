@@ -8,7 +8,7 @@ mod stream;
 
 pub use accumulate::{Accumulated, accumulate};
 pub(crate) use accumulate::Opener;
-pub(crate) use deliver::parameters_of;
+pub(crate) use deliver::{is_at_peer, parameters_of};
 pub(crate) use read::read_packets;
 
 use mailbox::PutOutcome;
@@ -95,7 +95,11 @@ pub async fn take_in(processor: &Processor, batch: &BatchId, take_anyway: bool) 
         Some(there) => there,
         None => match decide_record(processor, batch, take_anyway).await? {
             Decided::Record(record) => put_record(processor, batch, *record).await?,
-            Decided::Refused(refusal) => return reject(processor, batch, refusal).await,
+            // Another worker may have read the batch before its writer replaced it: what is recorded is answered.
+            Decided::Refused(refusal) => match read_record(processor, batch).await? {
+                Some(there) => there,
+                None => return reject(processor, batch, refusal).await,
+            },
             Decided::Blocked(outcome) => return Ok(outcome),
         },
     };

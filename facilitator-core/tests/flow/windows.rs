@@ -10,7 +10,7 @@ use facilitator_core::sample::FaultKind;
 
 use crate::world::{NOW, World, intake, intake_both, second, verdict, window};
 
-fn plan(world: &World, share: Share) -> Plan {
+pub fn plan(world: &World, share: Share) -> Plan {
     let there = world.ledger[usize::from(share.index())].snapshot();
     serde_json::from_slice(&there[window().ledger_key("plans").as_str()]).unwrap()
 }
@@ -99,7 +99,7 @@ async fn a_window_that_overlaps_a_released_one_fails() {
 }
 
 /// What a crash between plan and results leaves, with something changed in between.
-async fn planned(world: &World) {
+pub async fn planned(world: &World) {
     let processor = world.processor(Share::First);
     verdict(&processor, &window()).await;
     for folder in ["results", "released"] {
