@@ -91,6 +91,14 @@ pub enum WorkError {
         /// What is wrong.
         source: RecordError,
     },
+    /// A record of another batch, share or processor.
+    #[snafu(display(
+        "{object} is the record of another batch, share or processor; restore it, or ask who else writes the ledger"
+    ))]
+    Foreign {
+        /// The record's name.
+        object: String,
+    },
     /// A fault of ours.
     #[snafu(display("{doing} failed: {detail}; please report it"))]
     Internal {

@@ -121,7 +121,9 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
         }
     };
     verdicts.count(&counted);
-    if !floor::may_release(counted.clients, processor.min_clients) {
+    // What was announced passed the floor of its time: the partner may have it already.
+    let announced = release::is_announced(processor, window, &frozen, &counted).await?;
+    if !announced && !floor::may_release(counted.clients, processor.min_clients) {
         let message = format!("{} valid clients, fewer than the floor of {}", counted.clients, processor.min_clients);
         return put_result(processor, window, verdicts.below_floor(&message), Some(&frozen)).await;
     }
@@ -229,6 +231,8 @@ impl Verdicts {
             missing_peer_messages: 0,
             excluded_packets: 0,
             late_batches: frozen.map_or(0, |frozen| frozen.plan.exclusions.iter().filter(late).count() as u64),
+            unread_times: frozen
+                .map_or(0, |frozen| frozen.plan.members.iter().filter(|member| member.our_time_unread).count() as u64),
             sum_part: None,
             sum_part_digest: None,
             put: None,

@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use mailbox::{ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, ObjectMeta};
 
-use super::membership::{Candidate, Content, Pinned, batches_of, by_times};
+use super::membership::{Candidate, Content, OurTime, Pinned, batches_of, by_times};
 use crate::crypto::sha256;
 use crate::formats::batch::MAX_HEADER_BYTES;
 use crate::formats::ledger::{BlockedReason, DELIVERED, Delivered, LedgerObject, RECORDS, REJECTED};
@@ -14,11 +14,11 @@ use crate::formats::names::{
     BatchId, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_validation_name,
 };
 use crate::formats::plan::{ExclusionReason, Shape, messages_digest};
-use crate::formats::record::{RECORD_MAX_BYTES, Record, RecordPlain};
+use crate::formats::record::RecordPlain;
 use crate::intake::{is_at_peer, parameters_of};
 use crate::peer_messages::{PeerBatch, read_peers};
+use crate::own_record::read_record;
 use crate::processor::{Processor, WorkError};
-use crate::put::read_if_there;
 
 /// Batches that are looked into at the same time.
 const LOOKS: usize = 8;
@@ -126,7 +126,7 @@ async fn our_time(
     batch: &BatchId,
     listed: Option<&BTreeMap<BatchId, Timestamp>>,
     delivered: Option<&ObjectMeta>,
-) -> Result<Option<Timestamp>, WorkError> {
+) -> Result<Option<OurTime>, WorkError> {
     let Some(listed) = listed else {
         return match delivered {
             Some(meta) => Ok(Some(delivered_time(processor, meta).await?)),
@@ -134,8 +134,9 @@ async fn our_time(
         };
     };
     let Some(time) = listed.get(batch) else { return Ok(None) };
+    let shown = OurTime { time: *time, unread: false };
     if delivered.is_some() {
-        return Ok(Some(*time));
+        return Ok(Some(shown));
     }
     let ours = match read_plain(processor, batch).await? {
         Some(plain) => is_at_peer(processor, &plain).await?,
@@ -144,15 +145,15 @@ async fn our_time(
     if !ours {
         tracing::warn!(batch = %batch.path(), "the peer has a validation batch under our name that isn't known to be the record's");
     }
-    Ok(ours.then_some(*time))
+    Ok(ours.then_some(shown))
 }
 
 /// When ours came to the peer, where the peer's store isn't asked: what `delivered` has of it, or else its own time.
-async fn delivered_time(processor: &Processor, meta: &ObjectMeta) -> Result<Timestamp, WorkError> {
+async fn delivered_time(processor: &Processor, meta: &ObjectMeta) -> Result<OurTime, WorkError> {
     let bytes = processor.mailboxes.ledger.read(&meta.key, Delivered::MAX_BYTES).await?;
     let delivered = Delivered::from_bytes(&meta.key, &bytes)?;
     let shown = delivered.store_time_millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    Ok(shown.unwrap_or(to_millis(meta.modified)))
+    Ok(OurTime { time: shown.unwrap_or(to_millis(meta.modified)), unread: shown.is_none() })
 }
 
 /// Times are compared as the ledger and the work list hold them.
@@ -162,20 +163,13 @@ fn to_millis(time: Timestamp) -> Timestamp {
 
 /// The plain part of the batch's record, if it has one that can be read and is of this batch.
 async fn read_plain(processor: &Processor, batch: &BatchId) -> Result<Option<RecordPlain>, WorkError> {
-    let key = batch.ledger_key(RECORDS);
-    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, RECORD_MAX_BYTES).await? else {
-        return Ok(None);
-    };
-    match Record::decode_despite_seals(&bytes) {
-        Ok(record) if record.plain.batch == *batch && record.plain.share == processor.share => Ok(Some(record.plain)),
-        Ok(_) => {
-            tracing::warn!(record = %key, "the record is of another batch or share");
+    match read_record(processor, batch).await {
+        Ok(record) => Ok(record.map(|record| record.plain)),
+        Err(error @ (WorkError::Record { .. } | WorkError::Foreign { .. })) => {
+            tracing::warn!(%error, "the batch counts as one without a record");
             Ok(None)
         }
-        Err(error) => {
-            tracing::warn!(record = %key, %error, "the record can't be read");
-            Ok(None)
-        }
+        Err(error) => Err(error),
     }
 }
 

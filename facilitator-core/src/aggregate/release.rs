@@ -108,6 +108,20 @@ fn announcement(frozen: &Frozen, counted: &Counted) -> Released {
     }
 }
 
+/// Whether the ledger says that this plan's sum of these packets is released.
+pub(super) async fn is_announced(
+    processor: &Processor,
+    window: &WindowId,
+    frozen: &Frozen,
+    counted: &Counted,
+) -> Result<bool, WorkError> {
+    let key = window.ledger_key(RELEASED);
+    Ok(match read_if_there(&*processor.mailboxes.ledger, &key, Released::MAX_BYTES).await? {
+        Some(bytes) => is_same_release(&Released::from_bytes(&key, &bytes)?, &announcement(frozen, counted)),
+        None => false,
+    })
+}
+
 /// The sum part of this plan and these packets, where a run before this one put it whole. Its sum can't be compared: this
 /// is for a run that can't sum any more.
 pub(super) async fn released_already(
@@ -116,11 +130,7 @@ pub(super) async fn released_already(
     frozen: &Frozen,
     counted: &Counted,
 ) -> Result<Option<ReleasedPart>, WorkError> {
-    let key = window.ledger_key(RELEASED);
-    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, Released::MAX_BYTES).await? else {
-        return Ok(None);
-    };
-    if !is_same_release(&Released::from_bytes(&key, &bytes)?, &announcement(frozen, counted)) {
+    if !is_announced(processor, window, frozen, counted).await? {
         return Ok(None);
     }
     let portal = &*processor.mailboxes.portal;

@@ -315,6 +315,8 @@ pub struct WindowResult {
     pub excluded_packets: u64,
     /// Batches that either side had too late.
     pub late_batches: u64,
+    /// Batches in the plan whose time in the peer's store nobody could read: the peer may see them otherwise.
+    pub unread_times: u64,
     /// The sum part's header object, in the portal.
     pub sum_part: Option<String>,
     /// SHA-256 of its bytes as we make them.

@@ -61,6 +61,8 @@ pub struct Member {
     pub record_digest: String,
     /// [`messages_digest`] of the peer's messages.
     pub messages_digest: String,
+    /// The time of `delivered/` stands in for the one of the peer's store, which nobody could read (ledger rule 3).
+    pub our_time_unread: bool,
 }
 
 /// Why a batch of the window's time is not in the set.

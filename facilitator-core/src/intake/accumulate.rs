@@ -1,6 +1,7 @@
 //! Every packet of a batch, decided in file order: opened, answered and added, or excluded (ledger rule 1). All cores
 //! work on one batch; what comes out doesn't depend on how many there are.
 
+use std::fmt;
 use std::num::NonZero;
 use std::thread::{self, ScopedJoinHandle};
 
@@ -16,14 +17,14 @@ use crate::guards::query_point;
 use crate::processor::MountedPacketKey;
 use crate::proof::{self, ProofQuery, ShareError, parse_first_share_into, parse_second_share_into};
 
-/// A round ends at so many packets or payload bytes for each core, whichever comes first: memory stays flat.
-const ROUND_PACKETS: usize = 512;
-const ROUND_BYTES: usize = 4 << 20;
+/// A round ends at so many packets or payload bytes for each core, whichever comes first: memory stays flat, and little
+/// time passes before the first and after the last are at work.
+const ROUND_PACKETS: usize = 128;
+const ROUND_BYTES: usize = 1 << 20;
 /// Fewer packets than this are not worth a thread.
 const THREAD_PACKETS: usize = 32;
 
-/// What was opened with one packet key.
-#[derive(Debug)]
+/// What was opened with one packet key. Its `Debug` shows no sum.
 pub struct KeySum {
     /// Index of the key among the mounted ones.
     pub mounted: usize,
@@ -31,7 +32,7 @@ pub struct KeySum {
     pub sum: Zeroizing<Vec<u32>>,
 }
 
-/// What was decided about a batch's packets.
+/// What was decided about a batch's packets. Its `Debug` shows no sum.
 #[derive(Debug, Default)]
 pub struct Accumulated {
     /// Every packet in file order; the key index of those that are in points into `keys`.
@@ -40,6 +41,12 @@ pub struct Accumulated {
     pub keys: Vec<KeySum>,
     /// A key id that an undecryptable packet names and that isn't mounted.
     pub unmounted_key: Option<String>,
+}
+
+impl fmt::Debug for KeySum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySum").field("mounted", &self.mounted).finish_non_exhaustive()
+    }
 }
 
 impl Accumulated {

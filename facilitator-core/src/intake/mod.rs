@@ -12,7 +12,6 @@ pub(crate) use deliver::{is_at_peer, parameters_of};
 pub(crate) use read::read_packets;
 
 use mailbox::PutOutcome;
-use snafu::ResultExt;
 
 use self::read::Reading;
 use crate::crypto::seal::seal;
@@ -22,7 +21,8 @@ use crate::formats::ledger::{
 };
 use crate::formats::names::BatchId;
 use crate::formats::record::{PacketExclusion, RECORD_MAX_BYTES, Record};
-use crate::processor::{Processor, RecordSnafu, WorkError};
+use crate::own_record::{decode_record, read_record};
+use crate::processor::{Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
 
 /// How the intake of a batch ended.
@@ -193,19 +193,8 @@ async fn put_record(processor: &Processor, batch: &BatchId, record: Record) -> R
     let bytes = record.encode();
     match put_or_read(&*processor.mailboxes.ledger, &key, bytes.into(), RECORD_MAX_BYTES).await? {
         (_, PutOutcome::Created) => Ok(record),
-        (bytes, PutOutcome::Exists) => {
-            Record::decode(&bytes).context(RecordSnafu { object: key.as_str() })
-        }
+        (bytes, PutOutcome::Exists) => decode_record(processor, batch, &bytes),
     }
-}
-
-/// The batch's record, if it has one.
-async fn read_record(processor: &Processor, batch: &BatchId) -> Result<Option<Record>, WorkError> {
-    let key = batch.ledger_key(RECORDS);
-    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, RECORD_MAX_BYTES).await? else {
-        return Ok(None);
-    };
-    Record::decode(&bytes).context(RecordSnafu { object: key.as_str() }).map(Some)
 }
 
 /// Writes a final refusal; where one is there, that one counts.

@@ -175,7 +175,22 @@ async fn only_a_refused_listing_lets_delivered_stand_in() {
 
     let mut processor = world.processor(Share::First);
     processor.mailboxes.peer = Arc::new(through(&processor, MailboxErrorKind::Denied));
-    assert_eq!(verdict(&processor, &window()).await.batches, 1);
+    let result = verdict(&processor, &window()).await;
+    assert_eq!((result.batches, result.unread_times), (1, 0), "intake had read the time");
+
+    let world = World::new();
+    intake_both(&world, &world.sample(1, 10, &[]).id).await;
+    // Intake couldn't read it back either.
+    let key = sample.id.ledger_key("delivered");
+    let delivered = String::from_utf8(world.ledger[0].snapshot()[key.as_str()].to_vec()).unwrap();
+    let unread = delivered.replace(&format!("\"storeTimeMillis\":{}", NOW * 1000), "\"storeTimeMillis\":null");
+    assert_ne!(unread, delivered);
+    world.ledger[0].replace(&key, unread);
+    let mut processor = world.processor(Share::First);
+    processor.mailboxes.peer = Arc::new(through(&processor, MailboxErrorKind::Denied));
+    let result = verdict(&processor, &window()).await;
+    assert_eq!((result.batches, result.unread_times), (1, 1), "the window says so");
+    assert!(plan(&world, Share::First).members[0].our_time_unread);
 }
 
 fn knowing(mut processor: Processor, keys: TrustedKeys) -> Processor {
