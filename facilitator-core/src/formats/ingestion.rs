@@ -94,10 +94,10 @@ impl Record for DataSharePacket {
         Ok(Self {
             uuid: fields.uuid("uuid")?,
             encrypted_payload: fields.bytes("encrypted_payload")?,
-            encryption_key_id: fields.optional_text("encryption_key_id")?,
+            encryption_key_id: fields.short_optional_text("encryption_key_id")?,
             r_pit: fields.long("r_pit")?,
-            version_configuration: fields.optional_text("version_configuration")?,
-            device_nonce: fields.optional_bytes("device_nonce")?,
+            version_configuration: fields.short_optional_text("version_configuration")?,
+            device_nonce: fields.short_optional_bytes("device_nonce")?,
         })
     }
 
@@ -110,7 +110,7 @@ impl Record for DataSharePacket {
             encryption_key_id: decoder.optional(Decoder::short_text)?,
             r_pit: decoder.long()?,
             version_configuration: decoder.optional(Decoder::short_text)?,
-            device_nonce: decoder.optional(Decoder::bytes)?,
+            device_nonce: decoder.optional(Decoder::short_bytes)?,
         })
     }
 

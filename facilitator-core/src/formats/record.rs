@@ -171,7 +171,7 @@ pub fn record_bound(packets: u64, bins: u32, keys: u64) -> u64 {
     64 * packets + 16 * u64::from(bins) * keys + 4096
 }
 
-/// No record is longer, in bytes: a batch of 2^26 packets.
+/// No record is longer, in bytes: batches have at most 2^24 packets, and 255 keys.
 pub const RECORD_MAX_BYTES: u64 = 4 << 30;
 
 impl RecordPlain {

@@ -14,7 +14,6 @@ mod world;
 
 use std::future::Future;
 use std::num::NonZero;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -125,12 +124,11 @@ fn whatever_stops_is_lost_or_runs_at_the_same_time_everything_is_there_once() {
         "interleavings": counts.interleavings.load(Ordering::Relaxed),
         "violations": violations.len(),
     });
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .unwrap()
-        .join("exactness");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("summary.json"), format!("{summary}\n")).unwrap();
+    std::fs::write(
+        support::report_folder("exactness").join("summary.json"),
+        format!("{summary}\n"),
+    )
+    .unwrap();
     eprintln!("{summary} in {:.1} s", begun.elapsed().as_secs_f64());
     for violation in violations.iter().take(20) {
         eprintln!("{violation}");

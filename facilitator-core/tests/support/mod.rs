@@ -42,9 +42,18 @@ impl Keys {
         let packets = |keys: &PartyKeys| PacketDecryptionKey::parse(keys.packet_decryption.as_ref().unwrap()).unwrap();
         let (first_packets, second_packets) = (packets(&first), packets(&second));
         let (ingestor, first, second) = (signing(&ingestor), signing(&first), signing(&second));
-        let trusted =
-            [&ingestor, &first, &second].map(|key| (key.id().to_owned(), key.verifying_key().clone())).into_iter().collect();
-        Self { ingestor, first, second, first_packets, second_packets, trusted }
+        let trusted = [&ingestor, &first, &second]
+            .map(|key| (key.id().to_owned(), key.verifying_key().clone()))
+            .into_iter()
+            .collect();
+        Self {
+            ingestor,
+            first,
+            second,
+            first_packets,
+            second_packets,
+            trusted,
+        }
     }
 
     pub fn packets(&self, share: Share) -> &PacketDecryptionKey {
@@ -80,7 +89,8 @@ impl Truth {
     }
 
     pub fn batch_ids(&self) -> Vec<BatchId> {
-        let parse = |batch: &TruthBatch| BatchId::parse(&format!("{}/{}/{}", self.aggregation, batch.time, batch.id)).unwrap();
+        let parse =
+            |batch: &TruthBatch| BatchId::parse(&format!("{}/{}/{}", self.aggregation, batch.time, batch.id)).unwrap();
         self.batches.iter().map(parse).collect()
     }
 }
@@ -94,7 +104,13 @@ fn party(share: Share) -> &'static str {
 
 /// An object of the ingestion batch that `share` was given.
 pub fn ingestion(share: Share, id: &BatchId, part: IngestionPart) -> Vec<u8> {
-    fs::read(root().join(party(share)).join("ingestion").join(id.ingestion_key(part).as_str())).unwrap()
+    fs::read(
+        root()
+            .join(party(share))
+            .join("ingestion")
+            .join(id.ingestion_key(part).as_str()),
+    )
+    .unwrap()
 }
 
 /// An object of the validation batch that `writer` wrote, in its peer's mailbox.
@@ -105,7 +121,10 @@ pub fn validation(writer: Share, id: &BatchId, part: ValidationPart) -> Vec<u8> 
 
 /// The signature object of the single-object validation that `writer` wrote.
 pub fn single_object(writer: Share, id: &BatchId) -> Vec<u8> {
-    let mailbox = root().join("single-object").join(party(writer.peer())).join("peer-validation");
+    let mailbox = root()
+        .join("single-object")
+        .join(party(writer.peer()))
+        .join("peer-validation");
     fs::read(mailbox.join(id.validation_key(writer, ValidationPart::Signature).as_str())).unwrap()
 }
 
@@ -125,4 +144,17 @@ pub fn names(folder: &Path) -> Vec<String> {
     }
     names.sort();
     names
+}
+
+/// A folder of this name in Cargo's target folder, for what tests report.
+pub fn report_folder(name: &str) -> PathBuf {
+    // Where builds are for a named target, its temporary folder is one level further down.
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let target = temporary
+        .ancestors()
+        .filter(|folder| folder.join("CACHEDIR.TAG").exists())
+        .last();
+    let folder = target.unwrap_or(temporary).join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
 }

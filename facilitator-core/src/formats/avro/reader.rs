@@ -109,6 +109,9 @@ impl<R: Read, T: Record> RecordReader<R, T> {
         if count > block.len() as u64 {
             return Err(damaged::<T>("a block promises more records than it has bytes"));
         }
+        if count > MAX_RECORDS.saturating_sub(self.index) {
+            return Err(FormatError::TooLarge { record: T::NAME, what: "the number of records", limit: MAX_RECORDS });
+        }
         if T::DECODES
             && container.schema.ours
             && let Some(records) = decode_block(&block, count)
