@@ -1,7 +1,7 @@
 //! The sum of a plan: from the records' sealed accumulators, less what doesn't count. A batch is opened only to subtract,
 //! or where a sealed accumulator is damaged.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
@@ -15,7 +15,7 @@ use crate::formats::ingestion::DataSharePacket;
 use crate::formats::ledger::{BlockedReason, FailedReason, RECORDS, hex};
 use crate::formats::names::{BatchId, BatchTime, WindowId};
 use crate::formats::plan::{Member, Plan, messages_digest};
-use crate::formats::record::{PacketState, RECORD_MAX_BYTES, Record};
+use crate::formats::record::{RECORD_MAX_BYTES, Record, RecordPlain};
 use crate::intake::{Opener, read_packets};
 use crate::peer_messages::{PeerBatch, read_peers};
 use crate::processor::{Processor, WorkError};
@@ -50,10 +50,11 @@ pub(super) struct Counted {
 /// A member after its proofs were checked.
 pub(super) struct JudgedMember {
     batch: BatchId,
-    /// Without its packets, unless some are subtracted or a seal turns out damaged: those are read again.
-    record: Record,
+    /// Of the record's plain part. The record itself is read again for the sum: memory is flat in members and packets.
     plain_digest: [u8; 32],
     subtracted: Vec<(usize, u8)>,
+    packets: u64,
+    excluded: u64,
 }
 
 type Failure = (FailedReason, String);
@@ -63,7 +64,7 @@ impl Execution<'_> {
     pub(super) async fn count(&self) -> Result<Result<Counted, Stop>, WorkError> {
         let mut judging = futures::stream::iter(&self.plan.members).map(|member| self.judge(member)).buffered(MEMBERS);
         let mut digest = Sha256::new();
-        let mut named = std::collections::HashSet::new();
+        let mut named = HashSet::new();
         let mut counted = Counted {
             packets: 0,
             clients: 0,
@@ -80,16 +81,14 @@ impl Execution<'_> {
                 Err(stop) => return Ok(Err(stop)),
             };
             let Judged { counted: uuids, subtracted, not_counted, invalid_proofs, missing_peer_messages } = judged;
-            counted.packets += member.record.plain.packets.len() as u64;
-            counted.excluded_packets += member.record.plain.excluded();
+            counted.packets += member.packets;
+            counted.excluded_packets += member.excluded;
             counted.clients += uuids.len() as u64;
             counted.invalid_proofs += invalid_proofs;
             counted.missing_peer_messages += missing_peer_messages;
             uuids.iter().for_each(|uuid| digest.update(uuid.as_bytes()));
             counted.invalid.extend(not_counted.into_iter().filter(|uuid| named.insert(*uuid)));
             member.subtracted = subtracted;
-            // Flat in packets: the sum needs only the seals.
-            member.record.plain.packets = Vec::new();
             counted.members.push(member);
         }
         counted.packet_set_digest = digest.finalize().into();
@@ -125,8 +124,9 @@ impl Execution<'_> {
             }
         };
         let judged = judge(&record.plain, messages);
+        let (packets, excluded) = (record.plain.packets.len() as u64, record.plain.excluded());
         let plain_digest = record.plain.digest();
-        Ok(Ok((JudgedMember { batch, record, plain_digest, subtracted: Vec::new() }, judged)))
+        Ok(Ok((JudgedMember { batch, plain_digest, subtracted: Vec::new(), packets, excluded }, judged)))
     }
 
     async fn record(&self, batch: &BatchId, digest: &str) -> Result<Result<Record, Failure>, WorkError> {
@@ -149,19 +149,34 @@ impl Execution<'_> {
     pub(super) async fn sum(&self, counted: &Counted) -> Result<Result<Zeroizing<Vec<u32>>, Stop>, WorkError> {
         let bins = self.plan.shape.bins;
         let mut total = Zeroizing::new(vec![0; bins as usize]);
-        for member in &counted.members {
-            if let Err(stop) = self.add_member(member, &mut total).await? {
+        let mut reading = futures::stream::iter(&counted.members)
+            .map(|member| async move {
+                let record = self.record(&member.batch, &hex(&member.plain_digest)).await?;
+                Ok::<_, WorkError>((member, record))
+            })
+            .buffered(MEMBERS);
+        while let Some((member, record)) = reading.try_next().await? {
+            let record = match record {
+                Ok(record) => record,
+                Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
+            };
+            if let Err(stop) = self.add_member(member, &record, &mut total).await? {
                 return Ok(Err(stop));
             }
         }
         Ok(Ok(total))
     }
 
-    async fn add_member(&self, member: &JudgedMember, total: &mut [u32]) -> Result<Result<(), Stop>, WorkError> {
-        let plain = &member.record.plain;
+    async fn add_member(
+        &self,
+        member: &JudgedMember,
+        record: &Record,
+        total: &mut [u32],
+    ) -> Result<Result<(), Stop>, WorkError> {
+        let plain = &record.plain;
         let mut damaged = Vec::new();
         let mut mounted = Vec::with_capacity(plain.packet_keys.len());
-        for (point, sealed) in plain.packet_keys.iter().zip(&member.record.sealed) {
+        for (point, sealed) in plain.packet_keys.iter().zip(&record.sealed) {
             let Some(key) = self.processor.packet_keys.iter().position(|key| key.key.public_point() == point) else {
                 let message = format!(
                     "the batch {} was opened with a packet key that isn't mounted (public point {}…): mount it again",
@@ -187,35 +202,9 @@ impl Execution<'_> {
         let wanted = if damaged.is_empty() {
             member.subtracted.iter().map(|(index, key)| (*index, Wanted { key: *key, add: false })).collect()
         } else {
-            match self.wanted_of_damaged(member, &damaged).await? {
-                Ok(wanted) => wanted,
-                Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
-            }
+            wanted_of_damaged(member, plain, &damaged)
         };
-        self.open_batch(member, wanted, mounted, total).await
-    }
-
-    /// Which packets to add, of damaged accumulators, and which to subtract, of sound ones. The set is the record's.
-    async fn wanted_of_damaged(
-        &self,
-        member: &JudgedMember,
-        damaged: &[u8],
-    ) -> Result<Result<HashMap<usize, Wanted>, Failure>, WorkError> {
-        let pinned = self.plan.members.iter().find(|pinned| pinned.uuid == member.batch.uuid && pinned.time == member.batch.time.to_path());
-        let digest = pinned.map(|pinned| pinned.record_digest.as_str()).unwrap_or_default();
-        let record = match self.record(&member.batch, digest).await? {
-            Ok(record) => record,
-            Err(failure) => return Ok(Err(failure)),
-        };
-        let subtracted: HashMap<usize, u8> = member.subtracted.iter().copied().collect();
-        let wanted = record.plain.packets.iter().enumerate().filter_map(|(index, packet)| match packet.state {
-            PacketState::In { key, .. } if damaged.contains(&key) => {
-                (!subtracted.contains_key(&index)).then_some((index, Wanted { key, add: true }))
-            }
-            PacketState::In { key, .. } => subtracted.contains_key(&index).then_some((index, Wanted { key, add: false })),
-            PacketState::Excluded(_) => None,
-        });
-        Ok(Ok(wanted.collect()))
+        self.open_batch(member, plain, wanted, mounted, total).await
     }
 
     /// Opens the ingestion batch, decrypts the wanted packets alone, and adds or subtracts them. `mounted` says which
@@ -223,6 +212,7 @@ impl Execution<'_> {
     async fn open_batch(
         &self,
         member: &JudgedMember,
+        plain: &RecordPlain,
         wanted: HashMap<usize, Wanted>,
         mounted: Vec<usize>,
         total: &mut [u32],
@@ -248,7 +238,7 @@ impl Execution<'_> {
         .await?;
         let batch = member.batch.path();
         let failed = |reason, message| Ok(Err(Stop::Failed(reason, message)));
-        if passed.digest != member.record.plain.packet_digest {
+        if passed.digest != plain.packet_digest {
             let message = format!("the packets of {batch} had to be opened and aren't those of the record any more");
             return failed(FailedReason::IngestionChanged, message);
         }
@@ -264,6 +254,19 @@ impl Execution<'_> {
             Err(error) => failed(FailedReason::IngestionChanged, format!("the packets of {batch}: {error}")),
         }
     }
+}
+
+/// Which packets to add, of damaged accumulators, and which to subtract, of sound ones. The set is the record's.
+fn wanted_of_damaged(member: &JudgedMember, plain: &RecordPlain, damaged: &[u8]) -> HashMap<usize, Wanted> {
+    let subtracted: HashSet<usize> = member.subtracted.iter().map(|(index, _)| *index).collect();
+    plain
+        .included()
+        .filter_map(|(index, _, key, _)| {
+            let add = damaged.contains(&key);
+            // Damaged: those that count are added; sound: those that don't are taken out.
+            (subtracted.contains(&index) != add).then_some((index, Wanted { key, add }))
+        })
+        .collect()
 }
 
 /// A packet to be opened.
