@@ -15,6 +15,9 @@ use crate::floor::{IntakeFloor, Points};
 use crate::measure::{Row, on_cores, process_time, wall_time};
 use crate::world::{Keys, World};
 
+/// Packets of a round of the scaling rows.
+const SCALING_PACKETS: usize = 3_000;
+
 const SHARES: [Share; 2] = [Share::First, Share::Second];
 
 fn runtime() -> anyhow::Result<Runtime> {
@@ -42,18 +45,30 @@ pub fn intake(keys: &Keys, bins: &[u32], packets: usize, rounds: usize) -> anyho
     let mut rows = Vec::new();
     for bins in bins.iter().copied() {
         let sample = keys.sample(bins, packets, 0, Vec::new())?;
+        // Many short rounds, of which the quickest counts: others use the machine too.
+        let short = keys.sample(bins, packets.min(SCALING_PACKETS), 1, Vec::new())?;
         for share in SHARES {
             let world = World::new(keys);
-            let batch = objects(&sample, share);
             let runtime = runtime()?;
-            runtime.block_on(world.put(share, &sample.id, batch))?;
-            let floor = IntakeFloor::new(&batch.packets)?;
+            for sample in [&sample, &short] {
+                runtime.block_on(world.put(share, &sample.id, objects(sample, share)))?;
+            }
+            let floor = IntakeFloor::new(&objects(&sample, share).packets)?;
             let name = |what: &str| format!("intake, {share:?}, {bins} bins, {what}");
             let one = on_cores(1, || alternate(&world, share, &sample.id, &floor, 1, rounds))??;
             let each = |(floor, value): &Round| (floor.cpu / packets as f64, value.cpu / packets as f64);
             let figures: Vec<_> = one.iter().map(each).collect();
             rows.push(Row::at_most(name("a packet on one core"), "µs", &figures, Some(1.25)));
-            let two = on_cores(2, || alternate(&world, share, &sample.id, &floor, 2, rounds))??;
+            let floor = IntakeFloor::new(&objects(&short, share).packets)?;
+            let (mut one, mut two) = (Vec::new(), Vec::new());
+            for _ in 0..2 {
+                one.extend(on_cores(1, || {
+                    alternate(&world, share, &short.id, &floor, 1, 2 * rounds)
+                })??);
+                two.extend(on_cores(2, || {
+                    alternate(&world, share, &short.id, &floor, 2, 2 * rounds)
+                })??);
+            }
             rows.push(scaling(name("scaling to two cores"), &one, &two));
         }
     }
