@@ -67,6 +67,13 @@ pub struct Processor {
     pub reread_pause: Duration,
 }
 
+impl Processor {
+    /// Our own key as the one that is trusted: for what is there under our names.
+    pub(crate) fn own_keys(&self) -> TrustedKeys {
+        [(self.signing_key.id().to_owned(), self.signing_key.verifying_key().clone())].into_iter().collect()
+    }
+}
+
 /// Why a batch or a window has no outcome: nothing final is known, and what was put stays good.
 #[derive(Debug, Snafu)]
 #[snafu(visibility(pub(crate)))]

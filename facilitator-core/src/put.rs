@@ -217,7 +217,7 @@ async fn compare_by_listing(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<F
     };
     let Some(meta) = meta else { return Ok(Found::Unread { differs: false }) };
     Ok(match meta.sha256 {
-        Some(there) if there == hex(&Sha256::digest(&ours.bytes).into()) => Found::Same,
+        Some(there) if there == hex(&Sha256::digest(&ours.bytes)) => Found::Same,
         Some(_) => Found::Unread { differs: true },
         None => Found::Unread { differs: meta.size != ours.bytes.len() as u64 },
     })

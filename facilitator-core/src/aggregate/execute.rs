@@ -181,7 +181,7 @@ impl Execution<'_> {
                 let message = format!(
                     "the batch {} was opened with a packet key that isn't mounted (public point {}…): mount it again",
                     member.batch.path(),
-                    &crate::formats::batch::hex(&point[..8])
+                    &hex(&point[..8])
                 );
                 return Ok(Err(Stop::Blocked(BlockedReason::PacketKeyNotMounted, message)));
             };

@@ -104,7 +104,7 @@ fn set_at(candidates: &[Candidate], cutoff: Timestamp, legacy_peer: bool) -> Opt
             (None, None) => Err(ExclusionReason::NoRecord),
             (None, Some(Content::Good(pinned))) => {
                 let first = shape.get_or_insert_with(|| pinned.shape.clone());
-                if first.same(&pinned.shape) { Ok(pinned) } else { Err(ExclusionReason::ShapeDiffers) }
+                if *first == pinned.shape { Ok(pinned) } else { Err(ExclusionReason::ShapeDiffers) }
             }
         };
         let (time, uuid) = (candidate.batch.time.to_path(), candidate.batch.uuid);

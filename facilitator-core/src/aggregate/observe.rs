@@ -11,11 +11,11 @@ use crate::crypto::sha256;
 use crate::formats::batch::MAX_HEADER_BYTES;
 use crate::formats::ledger::{BlockedReason, DELIVERED, Delivered, LedgerObject, RECORDS, REJECTED};
 use crate::formats::names::{
-    BatchId, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_validation_name,
+    BatchId, IngestionPart, ValidationPart, WindowId, parse_validation_name,
 };
 use crate::formats::plan::{ExclusionReason, Shape, messages_digest};
 use crate::formats::record::RecordPlain;
-use crate::intake::{is_at_peer, parameters_of};
+use crate::intake::{complete_batches, is_at_peer, parameters_of};
 use crate::peer_messages::{PeerBatch, read_peers};
 use crate::own_record::read_record;
 use crate::processor::{Processor, WorkError};
@@ -53,7 +53,7 @@ pub(super) async fn candidates(
         .iter()
         .filter_map(|meta| Some((batches_of(std::iter::once(&meta.key), DELIVERED).next()?, meta)))
         .collect();
-    let mut names = complete_ingestion(&ingestion);
+    let mut names = complete_batches(keys(&ingestion));
     names.extend(recorded.iter().cloned());
     names.extend(rejected.iter().cloned());
 
@@ -95,17 +95,6 @@ async fn list(mailbox: &dyn Mailbox, folder: &str, window: &WindowId) -> Result<
 
 fn keys(page: &ListPage) -> impl Iterator<Item = &mailbox::ObjectKey> {
     page.objects.iter().map(|meta| &meta.key)
-}
-
-/// Batches with a signature and a header: a packet object may be absent, an empty batch has none.
-fn complete_ingestion(page: &ListPage) -> BTreeSet<BatchId> {
-    let mut parts: BTreeMap<BatchId, (bool, bool)> = BTreeMap::new();
-    for (batch, part) in keys(page).filter_map(|key| parse_ingestion_name(key.as_str())) {
-        let (signature, header) = parts.entry(batch).or_default();
-        *signature |= part == IngestionPart::Signature;
-        *header |= part == IngestionPart::Header;
-    }
-    parts.into_iter().filter(|(_, (signature, header))| *signature && *header).map(|(batch, _)| batch).collect()
 }
 
 /// The store times of the signature objects that `share` wrote.

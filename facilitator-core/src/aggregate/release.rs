@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Frozen;
 use super::decide::decide_release;
 use super::execute::Counted;
-use crate::crypto::{TrustedKeys, sha256};
+use crate::crypto::sha256;
 use crate::formats::batch::{MAX_HEADER_BYTES, read_header, read_packets, read_signature};
 use crate::formats::ledger::{DeliveredPut, FailedReason, LedgerObject, RELEASED, REVISION, Released, hex};
 use crate::formats::names::{SumPartPart, WindowId};
@@ -218,10 +218,7 @@ async fn read_there(
     invalid: usize,
 ) -> Result<Option<(SumPart, Vec<Uuid>)>, MailboxError> {
     let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
-    let own = &processor.signing_key;
-    let keys: TrustedKeys = [(own.id().to_owned(), own.verifying_key().clone())]
-        .into_iter()
-        .collect();
+    let keys = processor.own_keys();
     let signature = portal.read(&key(SumPartPart::Signature), MAX_HEADER_BYTES).await?;
     let header = portal.read(&key(SumPartPart::Header), MAX_SUM_PART_BYTES).await?;
     let invalid = match portal

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use snafu::{ResultExt, Snafu, ensure};
 use uuid::Uuid;
 
+pub use super::batch::hex;
 use super::work::{Report, Share};
 
 /// The revision of every JSON object of the ledger.
@@ -102,17 +103,6 @@ pub(crate) use ledger_object;
 #[must_use]
 pub fn short_message(message: &str) -> String {
     message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
-}
-
-/// Lower-case hex of a SHA-256.
-#[must_use]
-pub fn hex(digest: &[u8; 32]) -> String {
-    use std::fmt::Write as _;
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// `ledger.json`: which ledger this is.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use mailbox::{Mailbox, MailboxErrorKind, PutOutcome};
 
 use super::{IntakeOutcome, Refusal, reject};
-use crate::crypto::{BatchSigningKey, TrustedKeys, sha256};
+use crate::crypto::{BatchSigningKey, sha256};
 use crate::formats::ledger::{
     BlockedReason, DELIVERED, Delivered, LedgerObject, REVISION, RejectedReason, hex, short_message,
 };
@@ -148,9 +148,7 @@ async fn meaning(
     peer: &dyn Mailbox,
     plain: &RecordPlain,
 ) -> Result<Meaning, mailbox::MailboxError> {
-    let key = &processor.signing_key;
-    let keys: TrustedKeys = [(key.id().to_owned(), key.verifying_key().clone())].into_iter().collect();
-    let there = match read_validation(peer, &plain.batch, plain.share, plain.packets.len(), &keys).await {
+    let there = match read_validation(peer, &plain.batch, plain.share, plain.packets.len(), &processor.own_keys()).await {
         Ok(there) => there,
         Err(error) if error.kind() == MailboxErrorKind::Denied => return Ok(Meaning::Unread),
         Err(error) => return Err(error),

@@ -11,7 +11,9 @@ pub(crate) use accumulate::Opener;
 pub(crate) use deliver::{is_at_peer, parameters_of};
 pub(crate) use read::read_packets;
 
-use mailbox::PutOutcome;
+use std::collections::{BTreeMap, BTreeSet};
+
+use mailbox::{ObjectKey, PutOutcome};
 
 use self::read::Reading;
 use crate::crypto::seal::seal;
@@ -19,11 +21,22 @@ use crate::formats::ledger::{
     BlockedReason, DELIVERED, Delivered, DeliveredPut, LedgerObject, RECORDS, REJECTED, REVISION, Rejected,
     RejectedReason, hex, short_message,
 };
-use crate::formats::names::BatchId;
+use crate::formats::names::{BatchId, IngestionPart, parse_ingestion_name};
 use crate::formats::record::{PacketExclusion, RECORD_MAX_BYTES, Record};
 use crate::own_record::{decode_record, read_record};
 use crate::processor::{Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
+
+/// Batches with a signature and a header among these names: a packet object may be absent, an empty batch has none.
+pub fn complete_batches<'a>(names: impl Iterator<Item = &'a ObjectKey>) -> BTreeSet<BatchId> {
+    let mut parts: BTreeMap<BatchId, (bool, bool)> = BTreeMap::new();
+    for (batch, part) in names.filter_map(|key| parse_ingestion_name(key.as_str())) {
+        let (signature, header) = parts.entry(batch).or_default();
+        *signature |= part == IngestionPart::Signature;
+        *header |= part == IngestionPart::Header;
+    }
+    parts.into_iter().filter(|(_, (signature, header))| *signature && *header).map(|(batch, _)| batch).collect()
+}
 
 /// How the intake of a batch ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,8 +217,8 @@ async fn reject(processor: &Processor, batch: &BatchId, refusal: Refusal) -> Res
         revision: REVISION,
         reason: refusal.reason,
         message: short_message(&refusal.message),
-        header_digest: refusal.header_digest.as_ref().map(hex),
-        packet_digest: refusal.packet_digest.as_ref().map(hex),
+        header_digest: refusal.header_digest.map(|digest| hex(&digest)),
+        packet_digest: refusal.packet_digest.map(|digest| hex(&digest)),
     };
     let bytes = rejected.to_bytes()?.into();
     let (bytes, put) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, Rejected::MAX_BYTES).await?;
