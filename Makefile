@@ -3,7 +3,7 @@
 
 CLUSTER := tests/cluster/cluster
 
-.PHONY: help setup build images test demo demo-down fmt lint clean
+.PHONY: help setup build images test bench fuzz demo demo-down fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -19,6 +19,13 @@ images: build ## image archives of the binaries, in target/images
 
 test: ## all tests, with a real cluster of their own
 	tests/run
+
+bench: ## figures against the floor of the cryptography, and target/bench/summary.json (docs/performance.md)
+	cargo build --release --package facilitator --package facilitator-bench
+	cargo run --release --quiet --package facilitator-bench
+
+fuzz: ## mutate what partners may send, for ten minutes (FUZZ_SECONDS=600; see facilitator-core/fuzz/README.md)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} cargo test -p facilitator-core --test fuzz -- --nocapture
 
 demo: ## both parties on one node, from an ingested batch to a sum
 	tests/demo

@@ -8,6 +8,7 @@ pub mod proof;
 pub mod window;
 pub mod identity;
 pub mod intake;
+mod own_record;
 pub mod peer_messages;
 pub mod processor;
 pub mod put;

@@ -5,17 +5,23 @@ use std::collections::HashSet;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use uuid::Uuid;
 
-use crate::crypto::TrustedKeys;
+use crate::crypto::{SignatureError, TrustedKeys};
 use crate::formats::BatchError;
-use crate::formats::batch::{MAX_HEADER_BYTES, MAX_SINGLE_OBJECT_BYTES, read_header, read_packets, read_signature};
+use crate::formats::batch::{MAX_HEADER_BYTES, read_header, read_packets, read_signature};
 use crate::formats::names::{BatchId, ValidationPart};
 use crate::formats::parameters::BatchParameters;
 use crate::formats::record::Message;
 use crate::formats::validation::{ValidationHeader, ValidationPacket};
 use crate::formats::work::Share;
+use crate::processor::Processor;
 
-/// The largest packet object of a validation batch, in bytes: as inline packets may be.
-const MAX_PACKETS_BYTES: u64 = MAX_SINGLE_OBJECT_BYTES;
+/// What a validation packet may take in its writer's encoding, in bytes; ours take 56 at most.
+const MAX_PACKET_BYTES: u64 = 256;
+
+/// The largest object of the validation batch of so many packets, in bytes.
+fn max_object_bytes(packets: usize) -> u64 {
+    MAX_HEADER_BYTES + MAX_PACKET_BYTES * packets as u64
+}
 
 /// What reading a validation batch came to.
 #[derive(Debug)]
@@ -29,6 +35,11 @@ pub enum PeerBatch {
     },
     /// No signature object.
     Absent,
+    /// Signed under a key that isn't among the trusted ones: theirs may be new to us.
+    SignerUnknown {
+        /// What a person should know.
+        detail: String,
+    },
     /// There, and not to be believed.
     Bad {
         /// Why.
@@ -36,7 +47,7 @@ pub enum PeerBatch {
     },
 }
 
-/// Reads the validation batch that `share` wrote.
+/// Reads the validation batch that `share` wrote. `packets`: how many the ingestion batch has; there can't be more messages.
 ///
 /// # Errors
 /// Those of the mailbox, but what a missing or too long object means is in [`PeerBatch`].
@@ -44,11 +55,12 @@ pub async fn read_validation(
     mailbox: &dyn Mailbox,
     batch: &BatchId,
     share: Share,
+    packets: usize,
     keys: &TrustedKeys,
 ) -> Result<PeerBatch, MailboxError> {
     let key = |part| batch.validation_key(share, part);
     let signature = match mailbox
-        .read(&key(ValidationPart::Signature), MAX_SINGLE_OBJECT_BYTES)
+        .read(&key(ValidationPart::Signature), max_object_bytes(packets))
         .await
     {
         Ok(bytes) => bytes,
@@ -71,13 +83,43 @@ pub async fn read_validation(
         Ok(header) => header,
         Err(error) => return Ok(bad(&error)),
     };
-    let packets = match mailbox.read(&key(ValidationPart::Packets), MAX_PACKETS_BYTES).await {
+    let packets = match mailbox
+        .read(&key(ValidationPart::Packets), max_object_bytes(packets))
+        .await
+    {
         Ok(bytes) => bytes,
         // A missing packet object is 0 bytes; the digest decides.
         Err(error) if error.kind() == MailboxErrorKind::NotFound => bytes::Bytes::new(),
         Err(error) => return bad_or(error),
     };
     Ok(believed(Ok(header), &packets))
+}
+
+/// Reads the peer's validation batch; once more after the processor's pause where what was read isn't what is `wanted`: a
+/// legacy peer may be rewriting its objects (ledger rule 12). With it, whether it is what was wanted.
+///
+/// # Errors
+/// As [`read_validation`].
+pub(crate) async fn read_peers(
+    processor: &Processor,
+    batch: &BatchId,
+    packets: usize,
+    wanted: impl Fn(&PeerBatch) -> bool,
+) -> Result<(PeerBatch, bool), MailboxError> {
+    let mailbox = &*processor.mailboxes.peer_validation;
+    let read = async || read_validation(mailbox, batch, processor.share.peer(), packets, &processor.peer_keys).await;
+    let first = read().await?;
+    if wanted(&first) {
+        return Ok((first, true));
+    }
+    tracing::info!(batch = %batch.path(), "reading the peer's validation batch again before deciding");
+    drop(first);
+    if !processor.reread_pause.is_zero() {
+        tokio::time::sleep(processor.reread_pause).await;
+    }
+    let second = read().await?;
+    let wanted = wanted(&second);
+    Ok((second, wanted))
 }
 
 fn believed(header: Result<ValidationHeader, BatchError>, packets: &[u8]) -> PeerBatch {
@@ -106,8 +148,12 @@ fn first_of_each(packets: &[ValidationPacket]) -> Vec<(Uuid, Message)> {
 }
 
 fn bad(error: &BatchError) -> PeerBatch {
-    PeerBatch::Bad {
-        detail: error.to_string(),
+    let detail = error.to_string();
+    match error {
+        BatchError::Signature {
+            source: SignatureError::UnknownKey { .. },
+        } => PeerBatch::SignerUnknown { detail },
+        _ => PeerBatch::Bad { detail },
     }
 }
 

@@ -1,6 +1,7 @@
 //! What intake and aggregation work with: who we are, whom we trust, the mailboxes and the keys.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::Snafu;
@@ -10,6 +11,9 @@ use crate::formats::ledger::LedgerError;
 use crate::formats::names::InstanceName;
 use crate::formats::record::RecordError;
 use crate::formats::work::{Share, ValidationFormat};
+
+/// Long enough for a writer to put three objects, short beside a window.
+pub const REREAD_PAUSE: Duration = Duration::from_secs(2);
 
 /// The five mailboxes of a processor.
 #[derive(Clone, Debug)]
@@ -58,6 +62,16 @@ pub struct Processor {
     pub signing_key: BatchSigningKey,
     /// The keys that open packets, in the order in which they are tried.
     pub packet_keys: Arc<[MountedPacketKey]>,
+    /// How long a partner's objects that look wrong are left before they are read once more: their writer may be replacing
+    /// them. [`REREAD_PAUSE`] but in tests.
+    pub reread_pause: Duration,
+}
+
+impl Processor {
+    /// Our own key as the one that is trusted: for what is there under our names.
+    pub(crate) fn own_keys(&self) -> TrustedKeys {
+        [(self.signing_key.id().to_owned(), self.signing_key.verifying_key().clone())].into_iter().collect()
+    }
 }
 
 /// Why a batch or a window has no outcome: nothing final is known, and what was put stays good.
@@ -83,6 +97,14 @@ pub enum WorkError {
         object: String,
         /// What is wrong.
         source: RecordError,
+    },
+    /// A record of another batch, share or processor.
+    #[snafu(display(
+        "{object} is the record of another batch, share or processor; restore it, or ask who else writes the ledger"
+    ))]
+    Foreign {
+        /// The record's name.
+        object: String,
     },
     /// A fault of ours.
     #[snafu(display("{doing} failed: {detail}; please report it"))]

@@ -57,11 +57,21 @@ enum Found {
 /// # Errors
 /// Those of the mailbox.
 pub async fn put(mailbox: &dyn Mailbox, key: &ObjectKey, bytes: &Bytes) -> Result<PutOutcome, MailboxError> {
-    let outcome = if bytes.len() <= SINGLE_PUT_BYTES {
-        mailbox.put_if_absent(key, bytes.clone()).await
-    } else {
-        upload(mailbox, key, bytes).await
-    };
+    if bytes.len() <= SINGLE_PUT_BYTES {
+        return put_single(mailbox, key, bytes).await;
+    }
+    exists_if_refused(mailbox, key, upload(mailbox, key, bytes).await).await
+}
+
+async fn put_single(mailbox: &dyn Mailbox, key: &ObjectKey, bytes: &Bytes) -> Result<PutOutcome, MailboxError> {
+    exists_if_refused(mailbox, key, mailbox.put_if_absent(key, bytes.clone()).await).await
+}
+
+async fn exists_if_refused(
+    mailbox: &dyn Mailbox,
+    key: &ObjectKey,
+    outcome: Result<PutOutcome, MailboxError>,
+) -> Result<PutOutcome, MailboxError> {
     match outcome {
         Err(error) if error.kind() == MailboxErrorKind::Denied => match look(mailbox, key).await {
             Ok(Some(_)) => Ok(PutOutcome::Exists),
@@ -139,7 +149,8 @@ pub async fn put_batch(
         }
     }
     if in_the_way.is_none() {
-        if put(mailbox, &signature.key, &signature.bytes).await? == PutOutcome::Created {
+        // By a single put, however long: a multipart upload shows the time at which it began.
+        if put_single(mailbox, &signature.key, &signature.bytes).await? == PutOutcome::Created {
             return Ok(BatchPut::There(DeliveredPut::Created));
         }
         match compare(mailbox, signature).await? {
@@ -163,6 +174,14 @@ pub async fn put_batch(
         Meaning::Unread => BatchPut::There(DeliveredPut::Unverified),
         Meaning::Other => BatchPut::Different(object),
     })
+}
+
+/// Whether an object of ours is there, byte for byte as far as can be read or as its hash shows.
+///
+/// # Errors
+/// Those of the mailbox; that it isn't there is one.
+pub(crate) async fn has_same_bytes(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<bool, MailboxError> {
+    Ok(compare(mailbox, ours).await? == Found::Same)
 }
 
 async fn compare(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<Found, MailboxError> {
@@ -209,7 +228,7 @@ async fn compare_by_listing(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<F
         return Ok(Found::Unread { differs: false });
     };
     Ok(match meta.sha256 {
-        Some(there) if there == hex(&Sha256::digest(&ours.bytes).into()) => Found::Same,
+        Some(there) if there == hex(&Sha256::digest(&ours.bytes)) => Found::Same,
         Some(_) => Found::Unread { differs: true },
         None => Found::Unread {
             differs: meta.size != ours.bytes.len() as u64,

@@ -5,6 +5,8 @@
 //! [`UPLOADS`] of the mailbox's root, on the same file system. The store time is the file's modification time, set just
 //! before the link. Symbolic links are not followed.
 
+mod upload;
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -19,6 +21,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 
+use self::upload::FileUpload;
 use crate::{
     ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
     ObjectKey, ObjectMeta, PutOutcome, Upload, walk,
@@ -373,60 +376,5 @@ impl Mailbox for FileMailbox {
             })
         })
         .await
-    }
-}
-
-struct FileUpload {
-    mailbox: FileMailbox,
-    key: ObjectKey,
-    /// `None` after a failed or cancelled write: the file is gone, and so is the upload.
-    temporary: Option<NamedTempFile>,
-    gathered: BytesMut,
-}
-
-impl FileUpload {
-    async fn flush(&mut self) -> Result<NamedTempFile, MailboxError> {
-        let Some(mut temporary) = self.temporary.take() else {
-            let detail = "the upload was broken off by an earlier fault";
-            return Err(MailboxError::of_object(
-                MailboxErrorKind::Io,
-                &self.mailbox.inner.url,
-                &self.key,
-                detail,
-            ));
-        };
-        let (key, content) = (self.key.clone(), self.gathered.split().freeze());
-        self.mailbox
-            .blocking(move |inner| {
-                temporary
-                    .write_all(&content)
-                    .map_err(|e| inner.error(&key, "writing it", &e))?;
-                Ok(temporary)
-            })
-            .await
-    }
-}
-
-#[async_trait]
-impl Upload for FileUpload {
-    async fn write(&mut self, chunk: Bytes) -> Result<(), MailboxError> {
-        self.gathered.extend_from_slice(&chunk);
-        if self.gathered.len() >= CHUNK {
-            let temporary = self.flush().await?;
-            self.temporary = Some(temporary);
-        }
-        Ok(())
-    }
-
-    async fn commit_if_absent(mut self: Box<Self>) -> Result<PutOutcome, MailboxError> {
-        let temporary = self.flush().await?;
-        let key = self.key.clone();
-        self.mailbox
-            .blocking(move |inner| inner.commit(&key, temporary))
-            .await
-    }
-
-    async fn abort(self: Box<Self>) -> Result<(), MailboxError> {
-        Ok(())
     }
 }

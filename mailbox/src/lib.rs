@@ -164,6 +164,9 @@ pub fn open_mailbox(url: &MailboxUrl) -> Result<Arc<dyn Mailbox>, MailboxError> 
     url.open()
 }
 
+/// Memory taken for an object before any of its bytes came, in bytes.
+const FIRST_BYTES: u64 = 1 << 20;
+
 /// Reads a body of at most `limit` bytes to its end.
 async fn collect(url: &MailboxUrl, body: ObjectBody, limit: u64) -> Result<Bytes, MailboxError> {
     let ObjectBody { meta, mut stream } = body;
@@ -174,7 +177,9 @@ async fn collect(url: &MailboxUrl, body: ObjectBody, limit: u64) -> Result<Bytes
     if meta.size > limit {
         return Err(too_large(meta.size));
     }
-    let mut content = BytesMut::with_capacity(usize::try_from(meta.size).unwrap_or(0));
+    // What a store announces is believed up to here; beyond, memory is taken as bytes come.
+    let announced = meta.size.min(FIRST_BYTES);
+    let mut content = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
     while let Some(chunk) = stream.try_next().await? {
         content.extend_from_slice(&chunk);
         if content.len() as u64 > limit {

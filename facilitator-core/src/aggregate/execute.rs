@@ -1,7 +1,7 @@
 //! The sum of a plan: from the records' sealed accumulators, less what doesn't count. A batch is opened only to subtract,
 //! or where a sealed accumulator is damaged.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
@@ -15,9 +15,9 @@ use crate::formats::ingestion::DataSharePacket;
 use crate::formats::ledger::{BlockedReason, FailedReason, RECORDS, hex};
 use crate::formats::names::{BatchId, BatchTime, WindowId};
 use crate::formats::plan::{Member, Plan, messages_digest};
-use crate::formats::record::{PacketState, RECORD_MAX_BYTES, Record};
-use crate::intake::{open_packet, read_packets};
-use crate::peer_messages::{PeerBatch, read_validation};
+use crate::formats::record::{RECORD_MAX_BYTES, Record, RecordPlain};
+use crate::intake::{Opener, read_packets};
+use crate::peer_messages::{PeerBatch, read_peers};
 use crate::processor::{Processor, WorkError};
 use crate::proof;
 use crate::put::read_if_there;
@@ -50,22 +50,23 @@ pub(super) struct Counted {
 /// A member after its proofs were checked.
 pub(super) struct JudgedMember {
     batch: BatchId,
-    /// Without its packets, unless some are subtracted or a seal turns out damaged: those are read again.
-    record: Record,
+    /// Of the record's plain part. The record itself is read again for the sum: memory is flat in members and packets.
     plain_digest: [u8; 32],
     subtracted: Vec<(usize, u8)>,
+    packets: u64,
+    excluded: u64,
 }
 
 type Failure = (FailedReason, String);
 
 impl Execution<'_> {
     /// Checks every member's record and peer messages against the plan, and every proof.
-    pub(super) async fn count(&self) -> Result<Result<Counted, Failure>, WorkError> {
+    pub(super) async fn count(&self) -> Result<Result<Counted, Stop>, WorkError> {
         let mut judging = futures::stream::iter(&self.plan.members)
             .map(|member| self.judge(member))
             .buffered(MEMBERS);
         let mut digest = Sha256::new();
-        let mut named = std::collections::HashSet::new();
+        let mut named = HashSet::new();
         let mut counted = Counted {
             packets: 0,
             clients: 0,
@@ -79,7 +80,7 @@ impl Execution<'_> {
         while let Some(member) = judging.try_next().await? {
             let (mut member, judged) = match member {
                 Ok(member) => member,
-                Err(failure) => return Ok(Err(failure)),
+                Err(stop) => return Ok(Err(stop)),
             };
             let Judged {
                 counted: uuids,
@@ -88,8 +89,8 @@ impl Execution<'_> {
                 invalid_proofs,
                 missing_peer_messages,
             } = judged;
-            counted.packets += member.record.plain.packets.len() as u64;
-            counted.excluded_packets += member.record.plain.excluded();
+            counted.packets += member.packets;
+            counted.excluded_packets += member.excluded;
             counted.clients += uuids.len() as u64;
             counted.invalid_proofs += invalid_proofs;
             counted.missing_peer_messages += missing_peer_messages;
@@ -98,15 +99,13 @@ impl Execution<'_> {
                 .invalid
                 .extend(not_counted.into_iter().filter(|uuid| named.insert(*uuid)));
             member.subtracted = subtracted;
-            // Flat in packets: the sum needs only the seals.
-            member.record.plain.packets = Vec::new();
             counted.members.push(member);
         }
         counted.packet_set_digest = digest.finalize().into();
         Ok(Ok(counted))
     }
 
-    async fn judge(&self, member: &Member) -> Result<Result<(JudgedMember, Judged), Failure>, WorkError> {
+    async fn judge(&self, member: &Member) -> Result<Result<(JudgedMember, Judged), Stop>, WorkError> {
         let batch = match BatchTime::parse_path(&member.time) {
             Ok(time) => BatchId {
                 aggregation: self.window.aggregation.clone(),
@@ -114,40 +113,42 @@ impl Execution<'_> {
                 uuid: member.uuid,
             },
             Err(error) => {
-                return Ok(Err((
-                    FailedReason::RecordLost,
-                    format!("the plan names no batch: {error}"),
-                )));
+                let message = format!("the plan names no batch: {error}");
+                return Ok(Err(Stop::Failed(FailedReason::RecordLost, message)));
             }
         };
         let record = match self.record(&batch, &member.record_digest).await? {
             Ok(record) => record,
-            Err(failure) => return Ok(Err(failure)),
+            Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
         };
-        let processor = self.processor;
-        let peer = &*processor.mailboxes.peer_validation;
-        let lost = |detail: &str| {
-            (
-                FailedReason::PeerMessagesLost,
-                format!("the peer's messages of {}: {detail}", batch.path()),
-            )
+        let wanted = |read: &PeerBatch| match read {
+            PeerBatch::Read { messages, .. } => {
+                hex(&messages_digest(messages.iter().copied())) == member.messages_digest
+            }
+            _ => false,
         };
-        let messages = match read_validation(peer, &batch, processor.share.peer(), &processor.peer_keys).await? {
-            PeerBatch::Read { messages, .. } => messages,
-            PeerBatch::Absent => return Ok(Err(lost("they are gone"))),
-            PeerBatch::Bad { detail } => return Ok(Err(lost(&detail))),
+        let (theirs, pinned) = read_peers(self.processor, &batch, record.plain.packets.len(), wanted).await?;
+        let of_batch = |detail: &str| format!("the peer's messages of {}: {detail}", batch.path());
+        let lost = |detail: &str| Ok(Err(Stop::Failed(FailedReason::PeerMessagesLost, of_batch(detail))));
+        let messages = match theirs {
+            PeerBatch::Read { messages, .. } if pinned => messages,
+            PeerBatch::Read { .. } => return lost("they aren't those that the plan pinned"),
+            PeerBatch::Absent => return lost("they are gone"),
+            PeerBatch::Bad { detail } => return lost(&detail),
+            PeerBatch::SignerUnknown { detail } => {
+                return Ok(Err(Stop::Blocked(BlockedReason::SignerUnknown, of_batch(&detail))));
+            }
         };
-        if hex(&messages_digest(messages.iter().copied())) != member.messages_digest {
-            return Ok(Err(lost("they aren't those that the plan pinned")));
-        }
         let judged = judge(&record.plain, messages);
+        let (packets, excluded) = (record.plain.packets.len() as u64, record.plain.excluded());
         let plain_digest = record.plain.digest();
         Ok(Ok((
             JudgedMember {
                 batch,
-                record,
                 plain_digest,
                 subtracted: Vec::new(),
+                packets,
+                excluded,
             },
             judged,
         )))
@@ -173,19 +174,34 @@ impl Execution<'_> {
     pub(super) async fn sum(&self, counted: &Counted) -> Result<Result<Zeroizing<Vec<u32>>, Stop>, WorkError> {
         let bins = self.plan.shape.bins;
         let mut total = Zeroizing::new(vec![0; bins as usize]);
-        for member in &counted.members {
-            if let Err(stop) = self.add_member(member, &mut total).await? {
+        let mut reading = futures::stream::iter(&counted.members)
+            .map(|member| async move {
+                let record = self.record(&member.batch, &hex(&member.plain_digest)).await?;
+                Ok::<_, WorkError>((member, record))
+            })
+            .buffered(MEMBERS);
+        while let Some((member, record)) = reading.try_next().await? {
+            let record = match record {
+                Ok(record) => record,
+                Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
+            };
+            if let Err(stop) = self.add_member(member, &record, &mut total).await? {
                 return Ok(Err(stop));
             }
         }
         Ok(Ok(total))
     }
 
-    async fn add_member(&self, member: &JudgedMember, total: &mut [u32]) -> Result<Result<(), Stop>, WorkError> {
-        let plain = &member.record.plain;
+    async fn add_member(
+        &self,
+        member: &JudgedMember,
+        record: &Record,
+        total: &mut [u32],
+    ) -> Result<Result<(), Stop>, WorkError> {
+        let plain = &record.plain;
         let mut damaged = Vec::new();
         let mut mounted = Vec::with_capacity(plain.packet_keys.len());
-        for (point, sealed) in plain.packet_keys.iter().zip(&member.record.sealed) {
+        for (point, sealed) in plain.packet_keys.iter().zip(&record.sealed) {
             let Some(key) = self
                 .processor
                 .packet_keys
@@ -195,7 +211,7 @@ impl Execution<'_> {
                 let message = format!(
                     "the batch {} was opened with a packet key that isn't mounted (public point {}…): mount it again",
                     member.batch.path(),
-                    &crate::formats::batch::hex(&point[..8])
+                    &hex(&point[..8])
                 );
                 return Ok(Err(Stop::Blocked(BlockedReason::PacketKeyNotMounted, message)));
             };
@@ -225,46 +241,9 @@ impl Execution<'_> {
                 .map(|(index, key)| (*index, Wanted { key: *key, add: false }))
                 .collect()
         } else {
-            match self.wanted_of_damaged(member, &damaged).await? {
-                Ok(wanted) => wanted,
-                Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
-            }
+            wanted_of_damaged(member, plain, &damaged)
         };
-        self.open_batch(member, wanted, mounted, total).await
-    }
-
-    /// Which packets to add, of damaged accumulators, and which to subtract, of sound ones. The set is the record's.
-    async fn wanted_of_damaged(
-        &self,
-        member: &JudgedMember,
-        damaged: &[u8],
-    ) -> Result<Result<HashMap<usize, Wanted>, Failure>, WorkError> {
-        let pinned = self
-            .plan
-            .members
-            .iter()
-            .find(|pinned| pinned.uuid == member.batch.uuid && pinned.time == member.batch.time.to_path());
-        let digest = pinned.map(|pinned| pinned.record_digest.as_str()).unwrap_or_default();
-        let record = match self.record(&member.batch, digest).await? {
-            Ok(record) => record,
-            Err(failure) => return Ok(Err(failure)),
-        };
-        let subtracted: HashMap<usize, u8> = member.subtracted.iter().copied().collect();
-        let wanted = record
-            .plain
-            .packets
-            .iter()
-            .enumerate()
-            .filter_map(|(index, packet)| match packet.state {
-                PacketState::In { key, .. } if damaged.contains(&key) => {
-                    (!subtracted.contains_key(&index)).then_some((index, Wanted { key, add: true }))
-                }
-                PacketState::In { key, .. } => subtracted
-                    .contains_key(&index)
-                    .then_some((index, Wanted { key, add: false })),
-                PacketState::Excluded(_) => None,
-            });
-        Ok(Ok(wanted.collect()))
+        self.open_batch(member, plain, wanted, mounted, total).await
     }
 
     /// Opens the ingestion batch, decrypts the wanted packets alone, and adds or subtracts them. `mounted` says which
@@ -272,6 +251,7 @@ impl Execution<'_> {
     async fn open_batch(
         &self,
         member: &JudgedMember,
+        plain: &RecordPlain,
         wanted: HashMap<usize, Wanted>,
         mounted: Vec<usize>,
         total: &mut [u32],
@@ -284,10 +264,11 @@ impl Execution<'_> {
                 let packet = packet?;
                 let Some(wanted) = wanted.get(&index) else { continue };
                 let key = &keys[mounted[usize::from(wanted.key)]];
-                let Ok(opened) = open_packet(&packet, bins, share, std::slice::from_ref(key)) else {
+                let mut opener = Opener::new(bins, share, std::slice::from_ref(key));
+                if opener.open(&packet).is_err() {
                     break;
-                };
-                let values = &opened.elements[..bins as usize];
+                }
+                let values = opener.values();
                 if wanted.add {
                     proof::accumulate(&mut sum, values)
                 } else {
@@ -300,7 +281,7 @@ impl Execution<'_> {
         .await?;
         let batch = member.batch.path();
         let failed = |reason, message| Ok(Err(Stop::Failed(reason, message)));
-        if passed.digest != member.record.plain.packet_digest {
+        if passed.digest != plain.packet_digest {
             let message = format!("the packets of {batch} had to be opened and aren't those of the record any more");
             return failed(FailedReason::IngestionChanged, message);
         }
@@ -321,6 +302,19 @@ impl Execution<'_> {
             ),
         }
     }
+}
+
+/// Which packets to add, of damaged accumulators, and which to subtract, of sound ones. The set is the record's.
+fn wanted_of_damaged(member: &JudgedMember, plain: &RecordPlain, damaged: &[u8]) -> HashMap<usize, Wanted> {
+    let subtracted: HashSet<usize> = member.subtracted.iter().map(|(index, _)| *index).collect();
+    plain
+        .included()
+        .filter_map(|(index, _, key, _)| {
+            let add = damaged.contains(&key);
+            // Damaged: those that count are added; sound: those that don't are taken out.
+            (subtracted.contains(&index) != add).then_some((index, Wanted { key, add }))
+        })
+        .collect()
 }
 
 /// A packet to be opened.

@@ -17,11 +17,20 @@ pub struct Candidate {
     /// `records/` has it.
     pub recorded: bool,
     /// When the peer's store made our signature visible; `None`: not delivered.
-    pub ours: Option<Timestamp>,
+    pub ours: Option<OurTime>,
     /// When our store made the peer's signature visible; `None`: not there.
     pub theirs: Option<Timestamp>,
     /// What a look inside showed; only for candidates that times admit to some cutoff.
     pub content: Option<Content>,
+}
+
+/// When ours came to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OurTime {
+    /// When.
+    pub time: Timestamp,
+    /// Nobody could read the time from the peer's store: the one of `delivered/` stands in.
+    pub unread: bool,
 }
 
 /// What a look into the record, the ingestion header and the peer's messages showed.
@@ -61,7 +70,8 @@ pub struct Set {
 /// its messages need only be there now.
 #[must_use]
 pub fn by_times(candidate: &Candidate, cutoff: Timestamp, legacy_peer: bool) -> Option<ExclusionReason> {
-    if candidate.rejected {
+    // What was delivered is answered, whatever another worker saw of a batch that was being replaced: the peer counts it.
+    if candidate.rejected && candidate.ours.is_none() {
         return Some(ExclusionReason::Rejected);
     }
     if !candidate.recorded {
@@ -69,7 +79,7 @@ pub fn by_times(candidate: &Candidate, cutoff: Timestamp, legacy_peer: bool) -> 
     }
     match (candidate.ours, candidate.theirs) {
         (None, _) => Some(ExclusionReason::NotDelivered),
-        (Some(ours), _) if ours > cutoff => Some(ExclusionReason::Late),
+        (Some(ours), _) if ours.time > cutoff => Some(ExclusionReason::Late),
         (_, None) => Some(ExclusionReason::NoPeerMessages),
         (_, Some(theirs)) if theirs > cutoff && !legacy_peer => Some(ExclusionReason::PeerLate),
         _ => None,
@@ -96,7 +106,7 @@ fn set_at(candidates: &[Candidate], cutoff: Timestamp, legacy_peer: bool) -> Opt
             (None, None) => Err(ExclusionReason::NoRecord),
             (None, Some(Content::Good(pinned))) => {
                 let first = shape.get_or_insert_with(|| pinned.shape.clone());
-                if first.same(&pinned.shape) {
+                if *first == pinned.shape {
                     Ok(pinned)
                 } else {
                     Err(ExclusionReason::ShapeDiffers)
@@ -110,6 +120,7 @@ fn set_at(candidates: &[Candidate], cutoff: Timestamp, legacy_peer: bool) -> Opt
                 uuid,
                 record_digest: hex(&pinned.record_digest),
                 messages_digest: hex(&pinned.messages_digest),
+                our_time_unread: candidate.ours.is_some_and(|ours| ours.unread),
             }),
             Err(reason) => exclusions.push(Exclusion { time, uuid, reason }),
         }
@@ -174,7 +185,10 @@ mod tests {
             batch: BatchId::parse(&format!("a/2026/11/20/00/0{n}/00000000-0000-0000-0000-00000000000{n}")).unwrap(),
             rejected: false,
             recorded: true,
-            ours: ours.map(second),
+            ours: ours.map(|n| OurTime {
+                time: second(n),
+                unread: false,
+            }),
             theirs: theirs.map(second),
             content: Some(Content::Good(Box::new(Pinned {
                 record_digest: [n; 32],
@@ -190,6 +204,10 @@ mod tests {
         let rejected = Candidate {
             rejected: true,
             ..candidate(1, None, Some(1))
+        };
+        let answered = Candidate {
+            rejected: true,
+            ..candidate(1, Some(10), Some(10))
         };
         let unrecorded = Candidate {
             recorded: false,
@@ -210,6 +228,7 @@ mod tests {
                 Some(E::NoPeerMessages),
                 Some(E::NoPeerMessages),
             ),
+            (answered, None, None),
             (rejected, Some(E::Rejected), Some(E::Rejected)),
             (unrecorded, Some(E::NoRecord), Some(E::NoRecord)),
         ];
@@ -255,6 +274,7 @@ mod tests {
         let set = first_set(&candidates, &[second(10)], false).unwrap();
         assert_eq!(set.members.len(), 1);
         assert_eq!(set.shape, shape(4));
+        assert!(!set.members[0].our_time_unread);
         let reasons: Vec<_> = set.exclusions.iter().map(|exclusion| exclusion.reason).collect();
         use ExclusionReason::{Late, Overwritten, ShapeDiffers};
         assert_eq!(reasons, [ShapeDiffers, Overwritten, Late]);

@@ -1,6 +1,7 @@
 //! One window of an aggregation: the plan, the sum from records, the release. Each object is put once; running it again
 //! goes on from what is there and changes nothing.
 
+mod decide;
 mod execute;
 mod judge;
 pub mod membership;
@@ -8,18 +9,16 @@ mod observe;
 mod release;
 
 use jiff::Timestamp;
-use mailbox::ListRequest;
 
 use self::execute::{Counted, Execution};
 use self::membership::first_set;
 use crate::crypto::sha256;
 use crate::formats::ledger::{
-    BlockedReason, FailedReason, LedgerObject, PLANS, RELEASED, RESULTS, REVISION, Verdict, WindowResult, hex,
-    short_message,
+    BlockedReason, FailedReason, LedgerObject, PLANS, RESULTS, REVISION, Verdict, WindowResult, hex, short_message,
 };
 use crate::formats::names::WindowId;
 use crate::formats::plan::{ExclusionReason, Plan};
-use crate::guards::{floor, release::overlapping};
+use crate::guards::floor;
 use crate::processor::{Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
 
@@ -87,7 +86,7 @@ pub async fn aggregate(
             already: true,
         });
     }
-    if let Some(message) = overlap(processor, window).await? {
+    if let Some(message) = decide::withdrawn_already(processor, window).await? {
         let failure = Verdicts::of(frozen.as_ref()).failed(FailedReason::WindowOverlaps, &message);
         return put_result(processor, window, failure, frozen.as_ref()).await;
     }
@@ -95,7 +94,7 @@ pub async fn aggregate(
         Some(frozen) => frozen,
         None => match make_plan(processor, window, cutoffs).await? {
             Ok(frozen) => frozen,
-            Err(excluded) => return Ok(AggregateOutcome::NoMembers { excluded }),
+            Err(unplanned) => return Ok(unplanned),
         },
     };
     execute_plan(processor, window, frozen).await
@@ -123,12 +122,15 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
     };
     let counted = match execution.count().await? {
         Ok(counted) => counted,
-        Err((reason, message)) => {
+        Err(Stop::Blocked(reason, message)) => return Ok(blocked(reason, &message)),
+        Err(Stop::Failed(reason, message)) => {
             return put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await;
         }
     };
     verdicts.count(&counted);
-    if !floor::may_release(counted.clients, processor.min_clients) {
+    // What was announced passed the floor of its time: the partner may have it already.
+    let announced = release::is_announced(processor, window, &frozen, &counted).await?;
+    if !announced && !floor::may_release(counted.clients, processor.min_clients) {
         let message = format!(
             "{} valid clients, fewer than the floor of {}",
             counted.clients, processor.min_clients
@@ -137,36 +139,24 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
     }
     let total = match execution.sum(&counted).await? {
         Ok(total) => total,
-        Err(Stop::Blocked(reason, message)) => return Ok(blocked(reason, &message)),
-        Err(Stop::Failed(reason, message)) => {
-            return put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await;
+        Err(stop) => {
+            // A run before this one may have released it, and stopped before it could say so.
+            if let Some(part) = release::released_already(processor, window, &frozen, &counted).await? {
+                return put_result(processor, window, verdicts.summed(part), Some(&frozen)).await;
+            }
+            return match stop {
+                Stop::Blocked(reason, message) => Ok(blocked(reason, &message)),
+                Stop::Failed(reason, message) => {
+                    put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await
+                }
+            };
         }
     };
-    let result = match release::release(processor, window, &frozen.plan, &frozen.digest, &counted, &total).await? {
+    let result = match release::release(processor, window, &frozen, &counted, &total).await? {
         Ok(part) => verdicts.summed(part),
         Err((reason, message)) => verdicts.failed(reason, &message),
     };
     put_result(processor, window, result, Some(&frozen)).await
-}
-
-/// The released window of this aggregation that shares time with `window`, as a sentence.
-async fn overlap(processor: &Processor, window: &WindowId) -> Result<Option<String>, WorkError> {
-    let request = ListRequest {
-        prefix: format!("{RELEASED}/{}/", window.aggregation.as_str()),
-        ..ListRequest::default()
-    };
-    let there = processor.mailboxes.ledger.list_all(&request).await?;
-    let released: Vec<_> = there
-        .objects
-        .iter()
-        .filter_map(|meta| WindowId::parse(meta.key.as_str().strip_prefix(RELEASED)?.strip_prefix('/')?).ok())
-        .collect();
-    Ok(overlapping(window, &released).map(|other| {
-        format!(
-            "the window shares time with {}, which was released: a batch is in one sum at most",
-            other.path()
-        )
-    }))
 }
 
 async fn read_plan(processor: &Processor, window: &WindowId) -> Result<Option<Frozen>, WorkError> {
@@ -180,20 +170,29 @@ async fn read_plan(processor: &Processor, window: &WindowId) -> Result<Option<Fr
     }))
 }
 
-type Excluded = Vec<(ExclusionReason, u64)>;
-
-/// Freezes the set; where another worker froze one first, that one counts.
+/// Freezes the set; where another worker froze one first, that one counts. `Err`: there is none now.
 async fn make_plan(
     processor: &Processor,
     window: &WindowId,
     cutoffs: &[Timestamp],
-) -> Result<Result<Frozen, Excluded>, WorkError> {
+) -> Result<Result<Frozen, AggregateOutcome>, WorkError> {
     let mut cutoffs = cutoffs.to_vec();
     cutoffs.sort_unstable();
-    let candidates = observe::candidates(processor, window, cutoffs.last().copied()).await?;
+    let candidates = match observe::candidates(processor, window, cutoffs.last().copied()).await? {
+        Ok(candidates) => candidates,
+        Err((reason, message)) => {
+            let message = short_message(&message);
+            return Ok(Err(AggregateOutcome::Blocked {
+                reason,
+                message,
+                cutoff_millis: None,
+            }));
+        }
+    };
     let Some(set) = first_set(&candidates, &cutoffs, processor.legacy_peer) else {
         let last = cutoffs.last().copied().unwrap_or(Timestamp::MIN);
-        return Ok(Err(membership::tally(&candidates, last, processor.legacy_peer)));
+        let excluded = membership::tally(&candidates, last, processor.legacy_peer);
+        return Ok(Err(AggregateOutcome::NoMembers { excluded }));
     };
     let plan = Plan {
         revision: REVISION,
@@ -256,6 +255,14 @@ impl Verdicts {
             missing_peer_messages: 0,
             excluded_packets: 0,
             late_batches: frozen.map_or(0, |frozen| frozen.plan.exclusions.iter().filter(late).count() as u64),
+            unread_times: frozen.map_or(0, |frozen| {
+                frozen
+                    .plan
+                    .members
+                    .iter()
+                    .filter(|member| member.our_time_unread)
+                    .count() as u64
+            }),
             sum_part: None,
             sum_part_digest: None,
             put: None,

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
 use uuid::Uuid;
 
+use super::Frozen;
+use super::decide::decide_release;
 use super::execute::Counted;
-use super::overlap;
-use crate::crypto::{TrustedKeys, sha256};
-use crate::formats::batch::{MAX_HEADER_BYTES, MAX_SINGLE_OBJECT_BYTES, read_header, read_packets, read_signature};
+use crate::crypto::sha256;
+use crate::formats::batch::{MAX_HEADER_BYTES, read_header, read_packets, read_signature};
 use crate::formats::ledger::{DeliveredPut, FailedReason, LedgerObject, RELEASED, REVISION, Released, hex};
 use crate::formats::names::{SumPartPart, WindowId};
 use crate::formats::plan::Plan;
@@ -15,10 +16,12 @@ use crate::formats::signature::BatchSignature;
 use crate::formats::sum_part::{InvalidPacket, SumPart};
 use crate::guards::release::is_same_release;
 use crate::processor::{InternalSnafu, Processor, WorkError};
-use crate::put::{BatchPut, Meaning, OwnObject, put_batch, put_or_read};
+use crate::put::{BatchPut, Meaning, OwnObject, put_batch, put_or_read, read_if_there};
 
-/// The largest sum part header, in bytes: a list of batches and one of 2^19 bins.
-const MAX_SUM_PART_BYTES: u64 = 256 * MAX_HEADER_BYTES;
+/// The largest sum part header, in bytes: 2^19 sums of 5 bytes, and batches of 37.
+const MAX_SUM_PART_BYTES: u64 = 16 * MAX_HEADER_BYTES;
+/// What a UUID of the invalid list may take in its writer's encoding, in bytes.
+const MAX_INVALID_BYTES: u64 = 64;
 
 /// A sum part that is in the portal.
 pub(super) struct ReleasedPart {
@@ -34,26 +37,19 @@ pub(super) struct ReleasedPart {
 pub(super) async fn release(
     processor: &Processor,
     window: &WindowId,
-    plan: &Plan,
-    plan_digest: &str,
+    frozen: &Frozen,
     counted: &Counted,
     total: &[u32],
 ) -> Result<Result<ReleasedPart, (FailedReason, String)>, WorkError> {
     let ledger = &*processor.mailboxes.ledger;
-    let released = Released {
-        revision: REVISION,
-        plan_digest: plan_digest.to_owned(),
-        packet_set_digest: hex(&counted.packet_set_digest),
-        clients: counted.clients,
-    };
+    let released = announcement(frozen, counted);
     let key = window.ledger_key(RELEASED);
     let (bytes, put) = put_or_read(ledger, &key, released.to_bytes()?.into(), Released::MAX_BYTES).await?;
     if put == PutOutcome::Exists && !is_same_release(&Released::from_bytes(&key, &bytes)?, &released) {
         let message = format!("{key} says that another set of packets was released for this window");
         return Ok(Err((FailedReason::ReleasedDiffers, message)));
     }
-    // Each announces before it looks: of two windows that overlap, both can't pass.
-    if let Some(message) = overlap(processor, window).await? {
+    if let Some(message) = decide_release(processor, window).await? {
         return Ok(Err((FailedReason::WindowOverlaps, message)));
     }
     let invalid: Vec<_> = counted
@@ -62,7 +58,7 @@ pub(super) async fn release(
         .map(|uuid| InvalidPacket { uuid: *uuid })
         .collect();
     let invalid = InvalidPacket::write_all(&invalid);
-    let part = sum_part(window, plan, counted, total, sha256(&invalid));
+    let part = sum_part(window, &frozen.plan, counted, total, sha256(&invalid));
     let header = Bytes::from(part.write());
     let signature = BatchSignature::sign(&processor.signing_key, &header).map_err(|error| {
         InternalSnafu {
@@ -103,6 +99,69 @@ pub(super) async fn release(
     })
 }
 
+fn announcement(frozen: &Frozen, counted: &Counted) -> Released {
+    Released {
+        revision: REVISION,
+        plan_digest: frozen.digest.clone(),
+        packet_set_digest: hex(&counted.packet_set_digest),
+        clients: counted.clients,
+    }
+}
+
+/// Whether the ledger says that this plan's sum of these packets is released.
+pub(super) async fn is_announced(
+    processor: &Processor,
+    window: &WindowId,
+    frozen: &Frozen,
+    counted: &Counted,
+) -> Result<bool, WorkError> {
+    let key = window.ledger_key(RELEASED);
+    Ok(
+        match read_if_there(&*processor.mailboxes.ledger, &key, Released::MAX_BYTES).await? {
+            Some(bytes) => is_same_release(&Released::from_bytes(&key, &bytes)?, &announcement(frozen, counted)),
+            None => false,
+        },
+    )
+}
+
+/// The sum part of this plan and these packets, where a run before this one put it whole. Its sum can't be compared: this
+/// is for a run that can't sum any more.
+pub(super) async fn released_already(
+    processor: &Processor,
+    window: &WindowId,
+    frozen: &Frozen,
+    counted: &Counted,
+) -> Result<Option<ReleasedPart>, WorkError> {
+    if !is_announced(processor, window, frozen, counted).await? {
+        return Ok(None);
+    }
+    let portal = &*processor.mailboxes.portal;
+    let (there, invalid) = match read_there(processor, portal, window, counted.invalid.len()).await {
+        Ok(Some(there)) => there,
+        Ok(None) => return Ok(None),
+        Err(error) => match error.kind() {
+            MailboxErrorKind::Denied | MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge => return Ok(None),
+            _ => return Err(error.into()),
+        },
+    };
+    let sum: Vec<u32> = there
+        .sum
+        .iter()
+        .filter_map(|element| u32::try_from(*element).ok())
+        .collect();
+    let mut digest = [0; 32];
+    if there.packet_file_digest.len() == digest.len() {
+        digest.copy_from_slice(&there.packet_file_digest);
+    }
+    let same = there == sum_part(window, &frozen.plan, counted, &sum, digest) && invalid == counted.invalid;
+    let header = window.sum_part_key(&processor.instance, processor.share, SumPartPart::Header);
+    Ok(same.then(|| ReleasedPart {
+        header,
+        digest: sha256(&there.write()),
+        put: DeliveredPut::SameMeaning,
+    }))
+}
+
 fn sum_part(window: &WindowId, plan: &Plan, counted: &Counted, total: &[u32], invalid_digest: [u8; 32]) -> SumPart {
     let shape = &plan.shape;
     SumPart {
@@ -129,7 +188,7 @@ async fn meaning(
     ours: &SumPart,
     invalid: &[Uuid],
 ) -> Result<Meaning, MailboxError> {
-    match read_there(processor, portal, window).await {
+    match read_there(processor, portal, window, invalid.len()).await {
         Ok(Some((there, there_invalid))) => {
             let sorted = |uuids: &[Uuid]| {
                 let mut uuids = uuids.to_vec();
@@ -153,20 +212,22 @@ async fn meaning(
     }
 }
 
+/// The sum part that is there, where it is one of ours. `invalid`: how many packets ours lists; more are another's.
 async fn read_there(
     processor: &Processor,
     portal: &dyn Mailbox,
     window: &WindowId,
+    invalid: usize,
 ) -> Result<Option<(SumPart, Vec<Uuid>)>, MailboxError> {
     let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
-    let own = &processor.signing_key;
-    let keys: TrustedKeys = [(own.id().to_owned(), own.verifying_key().clone())]
-        .into_iter()
-        .collect();
+    let keys = processor.own_keys();
     let signature = portal.read(&key(SumPartPart::Signature), MAX_HEADER_BYTES).await?;
     let header = portal.read(&key(SumPartPart::Header), MAX_SUM_PART_BYTES).await?;
     let invalid = match portal
-        .read(&key(SumPartPart::InvalidPackets), MAX_SINGLE_OBJECT_BYTES)
+        .read(
+            &key(SumPartPart::InvalidPackets),
+            MAX_HEADER_BYTES + MAX_INVALID_BYTES * invalid as u64,
+        )
         .await
     {
         Err(error) if error.kind() == MailboxErrorKind::NotFound => Bytes::new(),

@@ -8,13 +8,12 @@ use aes_gcm::aead::consts::U16;
 use aes_gcm::aes::Aes128;
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
-use aws_lc_rs::digest::{Context, SHA256};
 use rand::CryptoRng;
 use snafu::{OptionExt, Snafu, ensure};
 use zeroize::Zeroizing;
 
 use super::encoding::decode_base64;
-use super::{KeyError, PublicPoint};
+use super::{KeyError, PublicPoint, gcm};
 
 const POINT: usize = 65;
 const SCALAR: usize = 32;
@@ -132,15 +131,22 @@ impl PacketDecryptionKey {
     /// # Errors
     /// [`DecryptionError`] for whatever is wrong: another key, a damaged or short payload, a point off the curve.
     pub fn decrypt(&self, payload: &[u8]) -> Result<Zeroizing<Vec<u8>>, DecryptionError> {
-        let ephemeral = ephemeral_point(payload).context(DecryptionSnafu)?;
-        let (ciphertext, tag) = payload[POINT..].split_last_chunk::<TAG>().context(DecryptionSnafu)?;
-        let okm = shared_key(&self.private, ephemeral, ephemeral).ok_or(DecryptionError)?;
-        let (cipher, nonce) = cipher(&okm);
-        let mut plaintext = Zeroizing::new(ciphertext.to_vec());
-        cipher
-            .decrypt_inout_detached(&nonce.into(), &[], plaintext.as_mut_slice().into(), &(*tag).into())
-            .map_err(|_| DecryptionError)?;
+        let mut plaintext = Zeroizing::new(Vec::new());
+        self.decrypt_into(payload, &mut plaintext)?;
         Ok(plaintext)
+    }
+
+    /// As [`PacketDecryptionKey::decrypt`], into a buffer that is used again and again.
+    ///
+    /// # Errors
+    /// [`DecryptionError`]; nothing of use is in the buffer then.
+    pub fn decrypt_into(&self, payload: &[u8], plaintext: &mut Zeroizing<Vec<u8>>) -> Result<(), DecryptionError> {
+        let ephemeral = ephemeral_point(payload).context(DecryptionSnafu)?;
+        let sealed = &payload[POINT..];
+        ensure!(sealed.len() >= TAG, DecryptionSnafu);
+        let okm = shared_key(&self.private, ephemeral, ephemeral).ok_or(DecryptionError)?;
+        let (key, nonce) = halves(&okm);
+        gcm::open(key, nonce, sealed, plaintext).map_err(|_| DecryptionError)
     }
 }
 
@@ -180,24 +186,26 @@ fn shared_key(private: &PrivateKey, peer: &PublicPoint, ephemeral: &PublicPoint)
         UnparsedPublicKey::new(&ECDH_P256, peer.as_slice()),
         (),
         |secret| {
-            let mut context = Context::new(&SHA256);
-            context.update(secret);
-            context.update(&1_u32.to_be_bytes());
-            context.update(ephemeral);
-            let mut okm = Zeroizing::new([0; 32]);
-            okm.copy_from_slice(context.finish().as_ref());
-            Ok(okm)
+            let mut input = Zeroizing::new([0; SCALAR + 4 + POINT]);
+            input[..SCALAR].copy_from_slice(secret);
+            input[SCALAR + 3] = 1;
+            input[SCALAR + 4..].copy_from_slice(ephemeral);
+            Ok(Zeroizing::new(super::sha256(input.as_slice())))
         },
     )
     .ok()
 }
 
-/// Key from the first half, nonce from the second.
+/// Key and nonce.
+fn halves(okm: &[u8; 32]) -> (&[u8; 16], &[u8; 16]) {
+    let (halves, _) = okm.as_chunks::<16>();
+    (&halves[0], &halves[1])
+}
+
+/// The cipher that samples are sealed with: of another library than the one that opens.
 fn cipher(okm: &[u8; 32]) -> (PacketCipher, [u8; 16]) {
-    let (mut key, mut nonce) = (Zeroizing::new([0; 16]), [0; 16]);
-    key.copy_from_slice(&okm[..16]);
-    nonce.copy_from_slice(&okm[16..]);
-    (PacketCipher::new((&*key).into()), nonce)
+    let (key, nonce) = halves(okm);
+    (PacketCipher::new(key.into()), *nonce)
 }
 
 #[cfg(test)]

@@ -2,11 +2,19 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use snafu::ensure;
 use zeroize::Zeroizing;
 
 use super::KeyError;
 
+/// The longest text of a key, in bytes: several keys of a Secret have some 140 each.
+const MAX_TEXT_BYTES: usize = 64 << 10;
+
 pub(super) fn decode_base64(text: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    ensure!(
+        text.len() <= MAX_TEXT_BYTES,
+        super::TooLongSnafu { limit: MAX_TEXT_BYTES }
+    );
     STANDARD
         .decode(text.trim())
         .map(Zeroizing::new)
@@ -15,6 +23,10 @@ pub(super) fn decode_base64(text: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> 
 
 /// The content of the only PEM block of a text.
 pub(super) fn decode_pem(text: &str, label: &'static str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    ensure!(
+        text.len() <= MAX_TEXT_BYTES,
+        super::TooLongSnafu { limit: MAX_TEXT_BYTES }
+    );
     let wrong = KeyError::Pem { label };
     let begin = format!("-----BEGIN {label}-----");
     let end = format!("-----END {label}-----");

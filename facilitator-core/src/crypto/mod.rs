@@ -3,6 +3,7 @@
 pub mod csr;
 pub mod ecies;
 mod encoding;
+pub mod gcm;
 pub mod seal;
 pub mod signing;
 
@@ -32,6 +33,12 @@ pub enum KeyError {
     /// No base64.
     #[snafu(display("the key is no standard base64"))]
     Base64,
+    /// Longer than keys are.
+    #[snafu(display("the text is longer than {limit} bytes: no key is"))]
+    TooLong {
+        /// The bound, in bytes.
+        limit: usize,
+    },
     /// A packet decryption key of another length.
     #[snafu(display(
         "a packet decryption key is 97 bytes, a 65-byte point and a 32-byte scalar (padded with zeros), and this has {length}"

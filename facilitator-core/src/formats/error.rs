@@ -63,13 +63,13 @@ pub enum FormatError {
         expected: &'static str,
     },
     /// More than the format allows.
-    #[snafu(display("{record}: {what} is larger than {limit} bytes"))]
+    #[snafu(display("{record}: {what} is beyond the bound of {limit}"))]
     TooLarge {
         /// The record expected.
         record: &'static str,
         /// What is too large.
         what: &'static str,
-        /// The bound, in bytes.
+        /// The bound, in bytes; of records, their number.
         limit: u64,
     },
     /// The object must hold one record and holds none.

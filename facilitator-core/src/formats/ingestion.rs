@@ -5,7 +5,7 @@ use std::io::Read;
 use uuid::Uuid;
 
 use super::FormatError;
-use super::avro::{self, Encoder, Fields, Record, RecordReader};
+use super::avro::{self, Decoder, Encoder, Fields, Record, RecordReader};
 use super::parameters::BatchParameters;
 
 /// The header of an ingestion batch.
@@ -31,6 +31,17 @@ impl Record for IngestionHeader {
             batch_start_time: fields.millis("batch_start_time")?,
             batch_end_time: fields.millis("batch_end_time")?,
             packet_file_digest: fields.bytes("packet_file_digest")?,
+        })
+    }
+
+    const DECODES: bool = true;
+
+    fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self {
+            parameters: BatchParameters::decode(decoder)?,
+            batch_start_time: decoder.long()?,
+            batch_end_time: decoder.long()?,
+            packet_file_digest: decoder.bytes()?,
         })
     }
 
@@ -83,10 +94,23 @@ impl Record for DataSharePacket {
         Ok(Self {
             uuid: fields.uuid("uuid")?,
             encrypted_payload: fields.bytes("encrypted_payload")?,
-            encryption_key_id: fields.optional_text("encryption_key_id")?,
+            encryption_key_id: fields.short_optional_text("encryption_key_id")?,
             r_pit: fields.long("r_pit")?,
-            version_configuration: fields.optional_text("version_configuration")?,
-            device_nonce: fields.optional_bytes("device_nonce")?,
+            version_configuration: fields.short_optional_text("version_configuration")?,
+            device_nonce: fields.short_optional_bytes("device_nonce")?,
+        })
+    }
+
+    const DECODES: bool = true;
+
+    fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self {
+            uuid: decoder.uuid()?,
+            encrypted_payload: decoder.bytes()?,
+            encryption_key_id: decoder.optional(Decoder::short_text)?,
+            r_pit: decoder.long()?,
+            version_configuration: decoder.optional(Decoder::short_text)?,
+            device_nonce: decoder.optional(Decoder::short_bytes)?,
         })
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use snafu::{ResultExt, Snafu, ensure};
 use uuid::Uuid;
 
+pub use super::batch::hex;
 use super::work::{Report, Share};
 
 /// The revision of every JSON object of the ledger.
@@ -22,6 +23,8 @@ pub const REPORTS: &str = "reports";
 pub const PLANS: &str = "plans";
 /// The folder of what was released.
 pub const RELEASED: &str = "released";
+/// The folder of what became of announced releases.
+pub const DECISIONS: &str = "decisions";
 /// The folder of windows' verdicts.
 pub const RESULTS: &str = "results";
 /// Folders that later revisions use; nothing else may be put there.
@@ -118,17 +121,6 @@ pub fn short_message(message: &str) -> String {
         .collect()
 }
 
-/// Lower-case hex of a SHA-256.
-#[must_use]
-pub fn hex(digest: &[u8; 32]) -> String {
-    use std::fmt::Write as _;
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// `ledger.json`: which ledger this is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -214,7 +206,7 @@ pub struct Rejected {
 }
 ledger_object!(Rejected, 4 << 10);
 
-/// `released/…`: what a window's sum part sums, put before the sum part.
+/// `released/…`: what a window's sum part sums; announces the release before anything of the sum part is put.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Released {
@@ -228,6 +220,29 @@ pub struct Released {
     pub clients: u64,
 }
 ledger_object!(Released, 4 << 10);
+
+/// What became of a window's release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ReleaseDecision {
+    /// Its sum part is put.
+    Release,
+    /// It never is: another window was in the way.
+    Withdraw,
+}
+
+/// `decisions/…`: put once, before the sum part, by whoever finds out first; all others follow it. A worker that finds no
+/// window in the way and one that later finds a window in the way would go apart without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Decided {
+    /// [`REVISION`].
+    pub revision: u32,
+    /// What became of it.
+    pub decision: ReleaseDecision,
+    /// The window in the way, `<agg>/<start>-<end>`; `None` for a release.
+    pub in_the_way: Option<String>,
+}
+ledger_object!(Decided, 4 << 10);
 
 /// How a planned window ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -306,6 +321,8 @@ pub struct WindowResult {
     pub excluded_packets: u64,
     /// Batches that either side had too late.
     pub late_batches: u64,
+    /// Batches in the plan whose time in the peer's store nobody could read: the peer may see them otherwise.
+    pub unread_times: u64,
     /// The sum part's header object, in the portal.
     pub sum_part: Option<String>,
     /// SHA-256 of its bytes as we make them.

@@ -4,7 +4,7 @@ use snafu::{Snafu, ensure};
 use uuid::Uuid;
 
 use super::FormatError;
-use super::avro::{Encoder, Fields};
+use super::avro::{Decoder, Encoder, Fields};
 use crate::proof;
 
 /// The most bins that the field has roots for: 2^19 − 1.
@@ -44,6 +44,12 @@ pub enum ParametersError {
         /// As the header says.
         prime: i64,
     },
+    /// No number.
+    #[snafu(display("epsilon is {epsilon}; it must be a finite number"))]
+    Epsilon {
+        /// As the header says, as text.
+        epsilon: String,
+    },
     /// Another number of share processors.
     #[snafu(display("number_of_servers is {number}; only 2 can be processed"))]
     NumberOfServers {
@@ -71,6 +77,13 @@ impl BatchParameters {
             .filter(|bins| (1..=MAX_BINS).contains(bins));
         let bins = bins.ok_or(ParametersError::Bins { bins: self.bins })?;
         ensure!(self.prime == i64::from(proof::PRIME), PrimeSnafu { prime: self.prime });
+        // JSON has no other numbers: a plan with such a shape couldn't be read again.
+        ensure!(
+            self.epsilon.is_finite(),
+            EpsilonSnafu {
+                epsilon: self.epsilon.to_string()
+            }
+        );
         ensure!(
             self.number_of_servers == 2,
             NumberOfServersSnafu {
@@ -110,12 +123,24 @@ impl BatchParameters {
     pub(super) fn from_fields(fields: &mut Fields) -> Result<Self, FormatError> {
         Ok(Self {
             batch_uuid: fields.uuid("batch_uuid")?,
-            name: fields.text("name")?,
+            name: fields.short_text("name")?,
             bins: fields.int("bins")?,
             epsilon: fields.double("epsilon")?,
             prime: fields.long_or("prime", i64::from(proof::PRIME))?,
             number_of_servers: fields.int_or("number_of_servers", 2)?,
             hamming_weight: fields.optional_int("hamming_weight")?,
+        })
+    }
+
+    pub(super) fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self {
+            batch_uuid: decoder.uuid()?,
+            name: decoder.short_text()?,
+            bins: decoder.int()?,
+            epsilon: decoder.double()?,
+            prime: decoder.long()?,
+            number_of_servers: decoder.int()?,
+            hamming_weight: decoder.int_or_null()?,
         })
     }
 

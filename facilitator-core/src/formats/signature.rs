@@ -1,7 +1,7 @@
 //! The signature object: the commit of every batch, and the whole of a single-object validation.
 
 use super::FormatError;
-use super::avro::{self, Encoder, Fields, Record};
+use super::avro::{self, Decoder, Encoder, Fields, Record};
 use crate::crypto::BatchSigningKey;
 
 /// What a `.sig` object holds.
@@ -24,9 +24,20 @@ impl Record for BatchSignature {
     fn from_fields(fields: &mut Fields) -> Result<Self, FormatError> {
         Ok(Self {
             batch_header_signature: fields.bytes("batch_header_signature")?,
-            key_identifier: fields.text("key_identifier")?,
+            key_identifier: fields.short_text("key_identifier")?,
             batch_header: fields.inline_bytes("batch_header")?,
             packets: fields.inline_bytes("packets")?,
+        })
+    }
+
+    const DECODES: bool = true;
+
+    fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self {
+            batch_header_signature: decoder.bytes()?,
+            key_identifier: decoder.short_text()?,
+            batch_header: decoder.inline_bytes()?,
+            packets: decoder.inline_bytes()?,
         })
     }
 

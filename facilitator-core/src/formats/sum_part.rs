@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::FormatError;
-use super::avro::{self, Encoder, Fields, Record};
+use super::avro::{self, Decoder, Encoder, Fields, Record};
 use crate::proof;
 
 /// One share processor's share of a window's totals.
@@ -38,11 +38,13 @@ pub struct SumPart {
 impl Record for SumPart {
     const NAME: &'static str = "PrioSumPart";
     const SCHEMA: &'static str = r#"{"type":"record","namespace":"org.abetterinternet.prio.v1","name":"PrioSumPart","fields":[{"name":"batch_uuids","type":{"type":"array","items":{"type":"string","logicalType":"uuid"}}},{"name":"name","type":"string"},{"name":"bins","type":"int"},{"name":"epsilon","type":"double"},{"name":"prime","type":"long"},{"name":"number_of_servers","type":"int"},{"name":"hamming_weight","type":["int","null"]},{"name":"sum","type":{"type":"array","items":"long"}},{"name":"aggregation_start_time","type":{"type":"long","logicalType":"timestamp-millis"}},{"name":"aggregation_end_time","type":{"type":"long","logicalType":"timestamp-millis"}},{"name":"packet_file_digest","type":"bytes"},{"name":"total_individual_clients","type":"long"}]}"#;
+    // 2^19 − 1 sums, and the batches of a window.
+    const MAX_ITEMS: usize = 1 << 20;
 
     fn from_fields(fields: &mut Fields) -> Result<Self, FormatError> {
         Ok(Self {
             batch_uuids: fields.uuids("batch_uuids")?,
-            name: fields.text("name")?,
+            name: fields.short_text("name")?,
             bins: fields.int("bins")?,
             epsilon: fields.double("epsilon")?,
             prime: fields.long_or("prime", i64::from(proof::PRIME))?,
@@ -103,6 +105,12 @@ impl Record for InvalidPacket {
         Ok(Self {
             uuid: fields.uuid("uuid")?,
         })
+    }
+
+    const DECODES: bool = true;
+
+    fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self { uuid: decoder.uuid()? })
     }
 
     fn encode(&self, encoder: &mut Encoder<'_>) {

@@ -5,7 +5,7 @@ use std::io::Read;
 use uuid::Uuid;
 
 use super::FormatError;
-use super::avro::{self, Encoder, Fields, Record, RecordReader};
+use super::avro::{self, Decoder, Encoder, Fields, Record, RecordReader};
 use super::parameters::BatchParameters;
 use crate::proof::Message;
 
@@ -27,6 +27,12 @@ impl Record for ValidationHeader {
             parameters: BatchParameters::from_fields(fields)?,
             packet_file_digest: fields.bytes("packet_file_digest")?,
         })
+    }
+
+    const DECODES: bool = true;
+
+    fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self { parameters: BatchParameters::decode(decoder)?, packet_file_digest: decoder.bytes()? })
     }
 
     fn encode(&self, encoder: &mut Encoder<'_>) {
@@ -118,6 +124,12 @@ impl Record for ValidationPacket {
             g_r: fields.long("g_r")?,
             h_r: fields.long("h_r")?,
         })
+    }
+
+    const DECODES: bool = true;
+
+    fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self { uuid: decoder.uuid()?, f_r: decoder.long()?, g_r: decoder.long()?, h_r: decoder.long()? })
     }
 
     fn encode(&self, encoder: &mut Encoder<'_>) {

@@ -101,6 +101,7 @@ fn each_bad_packet_is_excluded_for_its_own_reason_and_the_rest_is_summed() {
         None,
     ];
     assert_eq!(reasons, expected);
+    assert!(!format!("{result:?}").contains("sum"), "sums stay out of logs");
     let alone = run(1, &[packets[0].clone(), packets[9].clone()], Share::First, &made.keys);
     assert_eq!(
         *result.keys[0].sum, *alone.keys[0].sum,

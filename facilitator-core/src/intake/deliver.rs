@@ -4,7 +4,7 @@ use bytes::Bytes;
 use mailbox::{Mailbox, MailboxErrorKind, PutOutcome};
 
 use super::{IntakeOutcome, Refusal, reject};
-use crate::crypto::{BatchSigningKey, TrustedKeys, sha256};
+use crate::crypto::{BatchSigningKey, sha256};
 use crate::formats::ledger::{
     BlockedReason, DELIVERED, Delivered, LedgerObject, REVISION, RejectedReason, hex, short_message,
 };
@@ -17,7 +17,7 @@ use crate::formats::validation::{ValidationHeader, ValidationPacket};
 use crate::formats::work::ValidationFormat;
 use crate::peer_messages::{PeerBatch, read_validation};
 use crate::processor::{InternalSnafu, Processor, WorkError};
-use crate::put::{BatchPut, Meaning, OwnObject, look, put_batch, put_or_read};
+use crate::put::{BatchPut, Meaning, OwnObject, has_same_bytes, look, put_batch, put_or_read};
 
 /// The objects of our validation batch: what comes before the signature, and the signature.
 pub struct ValidationObjects {
@@ -155,17 +155,38 @@ pub(super) async fn deliver(
     })
 }
 
+/// Whether the signature that the peer's mailbox shows under our name is over the record's validation batch, where no
+/// `delivered` says so: a worker stopped between the two, or a predecessor put other messages. What can't be told is not
+/// ours.
+///
+/// # Errors
+/// As [`validation_objects`], and those of the mailbox.
+pub(crate) async fn is_at_peer(processor: &Processor, plain: &RecordPlain) -> Result<bool, WorkError> {
+    let peer = &*processor.mailboxes.peer;
+    if plain.signer == processor.signing_key.id() {
+        let objects = validation_objects(plain, &processor.signing_key)?;
+        if has_same_bytes(peer, &objects.signature).await? {
+            return Ok(true);
+        }
+    }
+    Ok(meaning(processor, peer, plain).await? == Meaning::Same)
+}
+
 /// Whether what is there under our names is signed by us and says what the record says.
 async fn meaning(
     processor: &Processor,
     peer: &dyn Mailbox,
     plain: &RecordPlain,
 ) -> Result<Meaning, mailbox::MailboxError> {
-    let key = &processor.signing_key;
-    let keys: TrustedKeys = [(key.id().to_owned(), key.verifying_key().clone())]
-        .into_iter()
-        .collect();
-    let there = match read_validation(peer, &plain.batch, plain.share, &keys).await {
+    let there = match read_validation(
+        peer,
+        &plain.batch,
+        plain.share,
+        plain.packets.len(),
+        &processor.own_keys(),
+    )
+    .await
+    {
         Ok(there) => there,
         Err(error) if error.kind() == MailboxErrorKind::Denied => return Ok(Meaning::Unread),
         Err(error) => return Err(error),
@@ -180,6 +201,6 @@ async fn meaning(
                 Meaning::Other
             }
         }
-        PeerBatch::Absent | PeerBatch::Bad { .. } => Meaning::Other,
+        PeerBatch::Absent | PeerBatch::SignerUnknown { .. } | PeerBatch::Bad { .. } => Meaning::Other,
     })
 }

@@ -6,13 +6,14 @@ mod deliver;
 mod read;
 mod stream;
 
-pub(crate) use accumulate::open_packet;
+pub(crate) use accumulate::Opener;
 pub use accumulate::{Accumulated, accumulate};
-pub(crate) use deliver::parameters_of;
+pub(crate) use deliver::{is_at_peer, parameters_of};
 pub(crate) use read::read_packets;
 
-use mailbox::PutOutcome;
-use snafu::ResultExt;
+use std::collections::{BTreeMap, BTreeSet};
+
+use mailbox::{ObjectKey, PutOutcome};
 
 use self::read::Reading;
 use crate::crypto::seal::seal;
@@ -20,10 +21,26 @@ use crate::formats::ledger::{
     BlockedReason, DELIVERED, Delivered, DeliveredPut, LedgerObject, RECORDS, REJECTED, REVISION, Rejected,
     RejectedReason, hex, short_message,
 };
-use crate::formats::names::BatchId;
+use crate::formats::names::{BatchId, IngestionPart, parse_ingestion_name};
 use crate::formats::record::{PacketExclusion, RECORD_MAX_BYTES, Record};
-use crate::processor::{Processor, RecordSnafu, WorkError};
+use crate::own_record::{decode_record, read_record};
+use crate::processor::{Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
+
+/// Batches with a signature and a header among these names: a packet object may be absent, an empty batch has none.
+pub fn complete_batches<'a>(names: impl Iterator<Item = &'a ObjectKey>) -> BTreeSet<BatchId> {
+    let mut parts: BTreeMap<BatchId, (bool, bool)> = BTreeMap::new();
+    for (batch, part) in names.filter_map(|key| parse_ingestion_name(key.as_str())) {
+        let (signature, header) = parts.entry(batch).or_default();
+        *signature |= part == IngestionPart::Signature;
+        *header |= part == IngestionPart::Header;
+    }
+    parts
+        .into_iter()
+        .filter(|(_, (signature, header))| *signature && *header)
+        .map(|(batch, _)| batch)
+        .collect()
+}
 
 /// How the intake of a batch ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +121,11 @@ pub async fn take_in(processor: &Processor, batch: &BatchId, take_anyway: bool) 
         Some(there) => there,
         None => match decide_record(processor, batch, take_anyway).await? {
             Decided::Record(record) => put_record(processor, batch, *record).await?,
-            Decided::Refused(refusal) => return reject(processor, batch, refusal).await,
+            // Another worker may have read the batch before its writer replaced it: what is recorded is answered.
+            Decided::Refused(refusal) => match read_record(processor, batch).await? {
+                Some(there) => there,
+                None => return reject(processor, batch, refusal).await,
+            },
             Decided::Blocked(outcome) => return Ok(outcome),
         },
     };
@@ -209,19 +230,8 @@ async fn put_record(processor: &Processor, batch: &BatchId, record: Record) -> R
     let bytes = record.encode();
     match put_or_read(&*processor.mailboxes.ledger, &key, bytes.into(), RECORD_MAX_BYTES).await? {
         (_, PutOutcome::Created) => Ok(record),
-        (bytes, PutOutcome::Exists) => Record::decode(&bytes).context(RecordSnafu { object: key.as_str() }),
+        (bytes, PutOutcome::Exists) => decode_record(processor, batch, &bytes),
     }
-}
-
-/// The batch's record, if it has one.
-async fn read_record(processor: &Processor, batch: &BatchId) -> Result<Option<Record>, WorkError> {
-    let key = batch.ledger_key(RECORDS);
-    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, RECORD_MAX_BYTES).await? else {
-        return Ok(None);
-    };
-    Record::decode(&bytes)
-        .context(RecordSnafu { object: key.as_str() })
-        .map(Some)
 }
 
 /// Writes a final refusal; where one is there, that one counts.
@@ -231,8 +241,8 @@ async fn reject(processor: &Processor, batch: &BatchId, refusal: Refusal) -> Res
         revision: REVISION,
         reason: refusal.reason,
         message: short_message(&refusal.message),
-        header_digest: refusal.header_digest.as_ref().map(hex),
-        packet_digest: refusal.packet_digest.as_ref().map(hex),
+        header_digest: refusal.header_digest.map(|digest| hex(&digest)),
+        packet_digest: refusal.packet_digest.map(|digest| hex(&digest)),
     };
     let bytes = rejected.to_bytes()?.into();
     let (bytes, put) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, Rejected::MAX_BYTES).await?;

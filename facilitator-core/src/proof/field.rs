@@ -76,7 +76,7 @@ const fn inverse_of_prime() -> u32 {
 }
 
 /// p^−1 modulo 2^32.
-const PRIME_INVERSE: u32 = inverse_of_prime();
+pub(super) const PRIME_INVERSE: u32 = inverse_of_prime();
 
 /// a in Montgomery form.
 pub(super) fn montgomery(a: u32) -> u32 {

@@ -6,12 +6,16 @@
 
 mod expand;
 mod field;
+mod lanes;
 mod query;
 mod split;
 
-pub use expand::{ShareError, expand_seed, parse_first_share, parse_second_share};
+pub use expand::{
+    ShareError, expand_seed, expand_seed_into, parse_first_share, parse_first_share_into, parse_second_share,
+    parse_second_share_into,
+};
 pub use field::{PRIME, add, mul, pow, reduce, subtract};
-pub use query::ProofQuery;
+pub use query::{ProofQuery, QueryBuffer};
 pub use split::{ShareSplitter, Shares};
 
 use crate::formats::work::Share;
@@ -61,10 +65,7 @@ pub fn proof_holds(own: Message, peer: Message) -> bool {
 
 /// Adds a share's values to an accumulator of the same length.
 pub fn accumulate(accumulator: &mut [u32], values: &[u32]) {
-    accumulator
-        .iter_mut()
-        .zip(values)
-        .for_each(|(sum, value)| *sum = add(*sum, *value));
+    lanes::add_to(lanes::Instructions::detect(), accumulator, values);
 }
 
 /// Takes a share's values out of an accumulator again.

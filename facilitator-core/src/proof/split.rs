@@ -7,7 +7,7 @@ use super::field::{add, inverse, mul, root, subtract};
 use super::{PRIME, domain, expand_seed, proof_length};
 
 /// The two shares of one packet, as their plaintexts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Shares {
     /// First's: the packed vector.
     pub first: Zeroizing<Vec<u8>>,

@@ -86,6 +86,67 @@ fn the_most_bins_that_the_field_has_roots_for_work() {
 }
 
 #[test]
+fn all_instructions_give_the_same_messages_at_any_number_of_bins() {
+    let mut rng = StdRng::seed_from_u64(13);
+    let sampled: Vec<u32> = (1..=70).chain((0..40).map(|_| rng.random_range(71..=4096))).collect();
+    let powers = (7..=12).flat_map(|log| [(1 << log) - 1, 1 << log, (1 << log) + 1]);
+    for bins in sampled.into_iter().chain(powers).chain([50_000, 65_535, 65_536]) {
+        let queries: Vec<_> = lanes::Instructions::available()
+            .into_iter()
+            .map(|instructions| ProofQuery::on(instructions, bins))
+            .collect();
+        let random: Vec<u32> = (0..proof_length(bins)).map(|_| rng.random_range(0..PRIME)).collect();
+        for elements in [vec![PRIME - 1; proof_length(bins)], random] {
+            for r in [0, PRIME - 1, u32::MAX, rng.next_u32()] {
+                for share in [Share::First, Share::Second] {
+                    let expected = queries[0].message(&elements, r, share);
+                    if bins < 3000 && !query_point_refused(r, bins) {
+                        assert_eq!(
+                            expected,
+                            prio_message(bins, r, &leader(&elements), share == Share::First),
+                            "bins {bins}, r {r}"
+                        );
+                    }
+                    // A buffer that was used for another share before.
+                    let mut buffer = queries[0].buffer();
+                    for query in &queries {
+                        assert_eq!(
+                            query.message_in(&mut buffer, &elements, r, share),
+                            expected,
+                            "bins {bins}, r {r}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The most bins that the field allows; too many for the reference in a test, so each way against another.
+#[test]
+fn the_most_bins_are_queried_alike_and_their_proofs_hold() {
+    let bins = (1 << 19) - 1;
+    let mut rng = StdRng::seed_from_u64(14);
+    let values: Vec<u32> = (0..bins).map(|_| rng.random_range(0..2)).collect();
+    let shares = ShareSplitter::new(bins).split(&values, &mut rng);
+    let first = parse_first_share(&shares.first, bins).unwrap();
+    let second = parse_second_share(&*shares.second, bins).unwrap();
+    let r = rng.next_u32();
+    let messages: Vec<_> = lanes::Instructions::available()
+        .into_iter()
+        .map(|instructions| {
+            let query = ProofQuery::on(instructions, bins);
+            (
+                query.message(&first, r, Share::First),
+                query.message(&second, r, Share::Second),
+            )
+        })
+        .collect();
+    assert!(messages.iter().all(|pair| *pair == messages[0]));
+    assert!(proof_holds(messages[0].0, messages[0].1));
+}
+
+#[test]
 fn seeds_expand_as_the_references() {
     let mut rng = StdRng::seed_from_u64(8);
     let mut seeds: Vec<[u8; 32]> = vec![[0; 32], [0xff; 32]];

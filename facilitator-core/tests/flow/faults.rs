@@ -94,7 +94,11 @@ async fn a_bad_batch_is_rejected_once_and_leaves_nothing_else() {
     for (part, bytes) in moved.first.in_put_order() {
         world.ingestion[0].replace(&elsewhere.ingestion_key(part), bytes.to_vec());
     }
+    let unnumbered = world.sample_with(5, 3, 8, f64::NAN, &[]);
+    let endless = world.sample_with(6, 3, 8, f64::INFINITY, &[]);
     let table = [
+        (&unnumbered.id, RejectedReason::ParametersUnsupported),
+        (&endless.id, RejectedReason::ParametersUnsupported),
         (&empty.id, RejectedReason::Empty),
         (&torn.id, RejectedReason::DigestMismatch),
         (&unusable.id, RejectedReason::NoUsablePackets),

@@ -48,6 +48,27 @@ async fn running_twice_changes_nothing_and_says_so() {
     assert_eq!(world.everything(), before);
 }
 
+#[tokio::test]
+async fn a_damaged_seal_does_not_keep_a_finished_batch_from_being_said_finished() {
+    let (world, batches) = world();
+    let batch = &batches[0];
+    intake_both(&world, batch).await;
+    let key = batch.ledger_key("records");
+    let whole = world.ledger[0].snapshot()[key.as_str()].clone();
+    world.ledger[0].replace(&key, whole.slice(..whole.len() - 9));
+    let processor = world.processor(Share::First);
+    assert!(matches!(intake(&processor, batch).await, IntakeOutcome::Validated { packets: 5, already: true, .. }));
+    world.ledger[0].remove(&batch.ledger_key("delivered"));
+    assert!(matches!(intake(&processor, batch).await, IntakeOutcome::Validated { packets: 5, already: false, .. }));
+    // Another batch's record under this name is nobody's to answer from.
+    world.ledger[0].remove(&batch.ledger_key("delivered"));
+    let other = World::new();
+    intake_both(&other, &other.sample(9, 3, &[]).id).await;
+    let record = other.ledger[0].snapshot().into_iter().find(|(key, _)| key.starts_with("records/")).unwrap().1;
+    world.ledger[0].replace(&key, record);
+    assert!(matches!(take_in(&processor, batch, false).await, Err(WorkError::Foreign { .. })));
+}
+
 /// `put` says whether this run or one before it stored the object: all that a crash may change.
 fn but_put(everything: BTreeMap<String, Bytes>) -> BTreeMap<String, String> {
     everything
@@ -106,7 +127,7 @@ async fn a_crash_at_any_put_is_completed_to_the_same_bytes() {
             assert!(but_put(world.everything()) == expected, "put {crashes}, {crash:?}");
             crashes += 1;
         }
-        // Two batches of record, three objects and delivered; plan, released, three objects of the sum part, results.
-        assert_eq!(crashes, 16, "{crash:?}");
+        // Two batches of record, three objects and delivered; plan, released, decision, three objects of the sum part, results.
+        assert_eq!(crashes, 17, "{crash:?}");
     }
 }

@@ -10,7 +10,7 @@ use facilitator_core::sample::FaultKind;
 
 use crate::world::{NOW, World, intake, intake_both, second, verdict, window};
 
-fn plan(world: &World, share: Share) -> Plan {
+pub fn plan(world: &World, share: Share) -> Plan {
     let there = world.ledger[usize::from(share.index())].snapshot();
     serde_json::from_slice(&there[window().ledger_key("plans").as_str()]).unwrap()
 }
@@ -133,8 +133,39 @@ async fn a_window_that_overlaps_a_released_one_fails() {
     assert_eq!(world.sum_part(Share::First, &longer), None);
 }
 
+#[tokio::test]
+async fn a_window_that_was_withdrawn_is_in_nobodys_way() {
+    let world = World::new();
+    for n in [1, 50] {
+        intake_both(&world, &world.sample(n, 10, &[]).id).await;
+    }
+    let processor = world.processor(Share::First);
+    let [early, both, late] = ["202611200000-202611200030", "202611200000-202611200100", "202611200030-202611200100"]
+        .map(|window| WindowId::parse(&format!("kittens-seen/{window}")).unwrap());
+    assert_eq!(verdict(&processor, &early).await.verdict, Verdict::Summed);
+    // It had announced itself before it found the other in its way.
+    let announced = world.ledger[0].snapshot()[early.ledger_key("released").as_str()].clone();
+    world.ledger[0].replace(&both.ledger_key("released"), announced);
+    assert_eq!(verdict(&processor, &both).await.reason, Some(FailedReason::WindowOverlaps));
+    assert_eq!(verdict(&processor, &late).await.verdict, Verdict::Summed);
+}
+
+#[tokio::test]
+async fn a_floor_that_is_raised_after_the_release_does_not_deny_it() {
+    let world = World::new();
+    intake_both(&world, &world.sample(1, 10, &[]).id).await;
+    let mut processor = world.processor(Share::First);
+    let before = verdict(&processor, &window()).await;
+    let portal = world.portal[0].snapshot();
+    world.ledger[0].remove(&window().ledger_key("results"));
+    processor.min_clients = 11;
+    let after = verdict(&processor, &window()).await;
+    assert_eq!((after.verdict, after.sum_part_digest), (Verdict::Summed, before.sum_part_digest));
+    assert_eq!(world.portal[0].snapshot(), portal);
+}
+
 /// What a crash between plan and results leaves, with something changed in between.
-async fn planned(world: &World) {
+pub async fn planned(world: &World) {
     let processor = world.processor(Share::First);
     verdict(&processor, &window()).await;
     for folder in ["results", "released"] {

@@ -82,6 +82,7 @@ impl World {
             peer_keys: keys.trusted,
             signing_key,
             packet_keys: Arc::new([mounted("packets", packet_key)]),
+            reread_pause: std::time::Duration::ZERO,
         }
     }
 
@@ -91,6 +92,10 @@ impl World {
     }
 
     pub fn sample_of(&self, n: u8, packets: usize, bins: u32, faults: &[(usize, FaultKind)]) -> Sample {
+        self.sample_with(n, packets, bins, 0.23, faults)
+    }
+
+    pub fn sample_with(&self, n: u8, packets: usize, bins: u32, epsilon: f64, faults: &[(usize, FaultKind)]) -> Sample {
         let keys = Keys::read();
         let spec = SampleSpec {
             aggregation: AggregationId::parse("kittens-seen").unwrap(),
@@ -98,7 +103,7 @@ impl World {
             batch_uuid: Uuid::from_u128(u128::from(n)),
             bins,
             packets,
-            epsilon: 0.23,
+            epsilon,
             hamming_weight: None,
             batch_start_time: 1,
             batch_end_time: 2,

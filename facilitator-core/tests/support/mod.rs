@@ -145,3 +145,16 @@ pub fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// A folder of this name in Cargo's target folder, for what tests report.
+pub fn report_folder(name: &str) -> PathBuf {
+    // Where builds are for a named target, its temporary folder is one level further down.
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let target = temporary
+        .ancestors()
+        .filter(|folder| folder.join("CACHEDIR.TAG").exists())
+        .last();
+    let folder = target.unwrap_or(temporary).join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use facilitator_core::formats::names::{BatchId, IngestionPart, parse_ingestion_name};
+use facilitator_core::formats::names::BatchId;
 use facilitator_core::formats::work::{BatchOutcome, IntakeItem};
+use facilitator_core::intake::complete_batches;
 use mailbox::{ListRequest, Mailbox};
 
 use crate::exit::{ExitClass, Failure};
@@ -120,21 +121,6 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 /// Every batch with signature and header, by name.
 async fn all_batches(ingestion: &dyn Mailbox) -> Result<Vec<BatchId>, Failure> {
     let page = ingestion.list_all(&ListRequest::default()).await?;
-    let parts: Vec<_> = page
-        .objects
-        .iter()
-        .filter_map(|meta| parse_ingestion_name(meta.key.as_str()))
-        .collect();
-    let headers: std::collections::BTreeSet<_> = parts
-        .iter()
-        .filter(|(_, part)| *part == IngestionPart::Header)
-        .map(|(batch, _)| batch)
-        .collect();
-    let mut batches: Vec<_> = parts
-        .iter()
-        .filter(|(batch, part)| *part == IngestionPart::Signature && headers.contains(batch))
-        .map(|(batch, _)| batch.clone())
-        .collect();
-    batches.sort();
-    Ok(batches)
+    let names = page.objects.iter().map(|meta| &meta.key);
+    Ok(complete_batches(names).into_iter().collect())
 }

@@ -21,6 +21,9 @@ The operator writes the parameters, the work list and the mounted Secrets;
 docs/formats.md, section 4, names them. Exit 0 means that every item of the
 chunk has an outcome; the ledger's reports/ has them.";
 
+/// No message of a report is longer, in characters.
+const MESSAGE_CHARS: usize = 500;
+
 /// Processes one chunk of a work list: what prio-operator runs in pods.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -158,15 +161,74 @@ async fn put_report(processor: &Processor, report: &Report, budget: &mut Budget)
             ..error.into()
         },
     )?;
-    let bytes = report
-        .to_bytes()
-        .map_err(|error| Failure::new(ExitClass::Internal, error, ""))?
-        .into();
+    let bytes = report_bytes(report)?.into();
     loop {
         match put::put(&*processor.mailboxes.ledger, &key, &bytes).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_retryable() && budget.wait().await => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// The report within its bound: messages are cut as far as needed, outcomes and reasons never.
+fn report_bytes(report: &Report) -> Result<Vec<u8>, Failure> {
+    let internal = |error| Failure::new(ExitClass::Internal, error, "");
+    let mut report = report.clone();
+    let mut chars = MESSAGE_CHARS;
+    loop {
+        let bytes = report.to_bytes().map_err(internal)?;
+        if bytes.len() as u64 <= Report::MAX_BYTES || chars == 0 {
+            return Ok(bytes);
+        }
+        chars /= 2;
+        let batches = report.batches.iter_mut().map(|line| &mut line.message);
+        let windows = report.windows.iter_mut().map(|line| &mut line.message);
+        for message in batches.chain(windows) {
+            if let Some((end, _)) = message.char_indices().nth(chars) {
+                message.truncate(end);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use facilitator_core::formats::work::{BatchOutcome, BatchReport};
+
+    #[test]
+    fn a_long_report_keeps_its_bound_and_every_outcome() {
+        // As many batches as a pod may have, with the longest of names and messages.
+        let line = BatchReport {
+            aggregation: "a".repeat(100),
+            time: "2026/11/20/00/01".into(),
+            uuid: uuid::Uuid::max(),
+            outcome: BatchOutcome::Rejected,
+            reason: "ParametersUnsupported".into(),
+            message: "\"é".repeat(250),
+            packets: u64::MAX,
+            excluded: u64::MAX,
+        };
+        let report = |batches| Report {
+            revision: REVISION,
+            work: "w".repeat(63),
+            index: u32::MAX,
+            pod_uid: "p".repeat(36),
+            batches: vec![line.clone(); batches],
+            windows: Vec::new(),
+        };
+        let short: Report = serde_json::from_slice(&report_bytes(&report(3)).unwrap()).unwrap();
+        assert_eq!(short, report(3));
+        let bytes = report_bytes(&report(2_000)).unwrap();
+        assert!(bytes.len() as u64 <= Report::MAX_BYTES, "{}", bytes.len());
+        let long: Report = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(long.batches.len(), 2_000);
+        assert!(
+            long.batches
+                .iter()
+                .all(|there| there.reason == line.reason && !there.message.is_empty())
+        );
     }
 }

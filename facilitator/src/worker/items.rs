@@ -55,7 +55,10 @@ pub fn failure_of(error: &WorkError) -> Failure {
     }
     match error {
         WorkError::Mailbox { source } => source.clone().into(),
-        WorkError::Ledger { .. } | WorkError::Record { .. } | WorkError::Internal { .. } => {
+        WorkError::Ledger { .. }
+        | WorkError::Record { .. }
+        | WorkError::Foreign { .. }
+        | WorkError::Internal { .. } => {
             Failure::new(ExitClass::Internal, error, "")
         }
     }

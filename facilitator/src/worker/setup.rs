@@ -1,14 +1,15 @@
 //! From `parameters.json` and mounted Secrets to a processor. Whatever is wrong there is wrong for the whole Job.
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, TrustedKeys};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
 use facilitator_core::formats::work::{Parameters, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor};
+use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
 use mailbox::MailboxErrorKind;
 use uuid::Uuid;
 
@@ -20,6 +21,8 @@ use crate::worker::retry::Budget;
 const KEY_FILES: [&str; 2] = ["key", "secret_key"];
 /// The names of its id's file.
 const ID_FILES: [&str; 2] = ["id", "primary_kid"];
+/// How often a Secret that changes under our hands is read.
+const SECRET_READS: usize = 10;
 /// A record numbers its packet keys with one byte.
 const MAX_PACKET_KEYS: usize = 254;
 
@@ -93,6 +96,7 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         peer_keys: trusted("the peer", &parameters.peer_keys)?,
         signing_key: signing_key(&keys.join("batch-signing"))?,
         packet_keys: packet_keys(&keys.join("packet-decryption"), parameters.packet_decryption_keys)?.into(),
+        reread_pause: REREAD_PAUSE,
     })
 }
 
@@ -115,19 +119,19 @@ fn trusted(whose: &str, keys: &[PublicKeyParameter]) -> Result<TrustedKeys, Fail
 }
 
 fn signing_key(folder: &Path) -> Result<BatchSigningKey, Failure> {
-    let text = secret_file(folder, &KEY_FILES)?;
-    let id = secret_file(folder, &ID_FILES)?;
-    BatchSigningKey::parse(id.trim(), &text).map_err(|error| unusable(folder, &error))
+    let Secret { key, id } = secret(folder)?;
+    let id = id.ok_or_else(|| lacks(folder, &ID_FILES))?;
+    BatchSigningKey::parse(id.trim(), &key).map_err(|error| unusable(folder, &error))
 }
 
 fn packet_keys(folder: &Path, count: u32) -> Result<Vec<MountedPacketKey>, Failure> {
     let mut keys = Vec::new();
     for n in 0..count {
         let folder = folder.join(n.to_string());
-        let text = secret_file(&folder, &KEY_FILES)?;
+        let Secret { key, id } = secret(&folder)?;
         // The original's packet keys have no id: an empty one is named by no packet.
-        let id = secret_file(&folder, &ID_FILES).unwrap_or_default();
-        let parsed = PacketDecryptionKey::parse_list(&text).map_err(|error| unusable(&folder, &error))?;
+        let id = id.unwrap_or_default();
+        let parsed = PacketDecryptionKey::parse_list(&key).map_err(|error| unusable(&folder, &error))?;
         keys.extend(parsed.into_iter().map(|key| MountedPacketKey {
             id: id.trim().to_owned(),
             key,
@@ -147,17 +151,60 @@ fn unusable(folder: &Path, error: &dyn Display) -> Failure {
     )
 }
 
-/// The first of these files that is there.
-fn secret_file(folder: &Path, names: &[&str]) -> Result<String, Failure> {
-    let there: Option<PathBuf> = names.iter().map(|name| folder.join(name)).find(|file| file.exists());
-    let Some(file) = there else {
-        let message = format!("{} has neither `{}`", folder.display(), names.join("` nor `"));
-        return Err(configuration(message, "put it into the Secret that is mounted there"));
-    };
-    places::read_text(&file).map_err(|error| Failure {
-        exit: ExitClass::Configuration,
-        ..error
-    })
+fn lacks(folder: &Path, names: &[&str]) -> Failure {
+    configuration(
+        format_args!("{} has neither `{}`", folder.display(), names.join("` nor `")),
+        "put it into the Secret that is mounted there",
+    )
+}
+
+/// A mounted Secret's texts.
+struct Secret {
+    key: String,
+    id: Option<String>,
+}
+
+/// Reads a mounted Secret's key and id from one version of it: the kubelet renews a mount by turning the link `..data` to
+/// another folder, and a key under another's id would sign what nobody can verify.
+fn secret(folder: &Path) -> Result<Secret, Failure> {
+    let data = folder.join("..data");
+    for _ in 0..SECRET_READS {
+        let version = std::fs::read_link(&data).ok();
+        let place = version
+            .as_ref()
+            .map_or_else(|| folder.to_path_buf(), |version| folder.join(version));
+        let key = text_if_there(&place, &KEY_FILES)?;
+        let id = text_if_there(&place, &ID_FILES)?;
+        if std::fs::read_link(&data).ok() == version {
+            let key = key.ok_or_else(|| lacks(folder, &KEY_FILES))?;
+            return Ok(Secret { key, id });
+        }
+    }
+    Err(configuration(
+        format_args!(
+            "the Secret in {} changed at each of {SECRET_READS} readings",
+            folder.display()
+        ),
+        "see what writes it again and again",
+    ))
+}
+
+/// The text of the first of these files that is there.
+fn text_if_there(folder: &Path, names: &[&str]) -> Result<Option<String>, Failure> {
+    for name in names {
+        let file = folder.join(name);
+        match std::fs::read_to_string(&file) {
+            Ok(text) => return Ok(Some(text)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(configuration(
+                    format_args!("can't read {}: {error}", file.display()),
+                    "correct the Secret that is mounted there",
+                ));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Checks that the ledger is this processor's, or gives a new one an identity.
@@ -191,5 +238,76 @@ fn ledger_failure(error: IdentityError) -> Failure {
     match error {
         IdentityError::Mailbox { source } if source.kind() != MailboxErrorKind::NotFound => source.into(),
         other => configuration(other, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn version(folder: &Path, name: &str) {
+        fs::create_dir(folder.join(name)).unwrap();
+        for file in ["key", "id"] {
+            fs::write(folder.join(name).join(file), name).unwrap();
+        }
+    }
+
+    fn turn(folder: &Path, name: &str) {
+        symlink(name, folder.join("..data_tmp")).unwrap();
+        fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+    }
+
+    #[test]
+    fn key_and_id_are_of_one_version_of_the_secret_while_it_is_renewed() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        version(folder, "..one");
+        version(folder, "..two");
+        turn(folder, "..one");
+        for file in ["key", "id"] {
+            symlink(format!("..data/{file}"), folder.join(file)).unwrap();
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    for name in ["..two", "..one"] {
+                        turn(folder, name);
+                        std::thread::sleep(std::time::Duration::from_micros(300));
+                    }
+                }
+            });
+            for _ in 0..2_000 {
+                if let Ok(Secret { key, id }) = secret(folder) {
+                    assert_eq!(Some(key), id);
+                }
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        assert_eq!(
+            secret(folder).ok().and_then(|secret| secret.id).as_deref(),
+            Some("..one")
+        );
+    }
+
+    #[test]
+    fn only_a_file_that_is_not_there_may_be_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        assert!(secret(folder).is_err());
+        fs::write(folder.join("secret_key"), "k").unwrap();
+        assert_eq!(
+            secret(folder).ok().map(|secret| (secret.key, secret.id)),
+            Some(("k".into(), None))
+        );
+        fs::write(folder.join("id"), [0xff]).unwrap();
+        let failure = secret(folder).err().unwrap();
+        assert_eq!(failure.exit, ExitClass::Configuration);
+        assert!(failure.message.contains("/id"), "{}", failure.message);
     }
 }

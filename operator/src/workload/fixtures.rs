@@ -168,6 +168,7 @@ impl Mailboxes {
             missing_peer_messages: 0,
             excluded_packets: 0,
             late_batches: 1,
+            unread_times: 0,
             sum_part: summed.then(|| format!("us-ct-g-enpa/{window}.sum_0")),
             sum_part_digest: summed.then(|| "cd".repeat(32)),
             put: None,

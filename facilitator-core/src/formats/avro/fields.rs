@@ -6,6 +6,9 @@ use uuid::Uuid;
 use super::MAX_VALUE_BYTES;
 use crate::formats::FormatError;
 
+/// The longest name or id, in bytes.
+pub(super) const MAX_SHORT_BYTES: usize = 1 << 10;
+
 /// The fields of one decoded record. Each is taken once; those that nobody takes are ignored.
 #[derive(Debug)]
 pub struct Fields {
@@ -102,6 +105,12 @@ impl Fields {
         Ok(text)
     }
 
+    /// A string of at most 1 KiB: names and ids, which end up in messages.
+    pub fn short_text(&mut self, field: &'static str) -> Result<String, FormatError> {
+        let text = self.text(field)?;
+        self.short(field, text.len()).map(|()| text)
+    }
+
     /// A string or null. The field itself must be there.
     pub fn optional_text(&mut self, field: &'static str) -> Result<Option<String>, FormatError> {
         match self.take(field)? {
@@ -112,6 +121,25 @@ impl Fields {
                 Ok(Some(text))
             }
         }
+    }
+
+    /// A string of at most 1 KiB, or null. The field itself must be there.
+    pub fn short_optional_text(&mut self, field: &'static str) -> Result<Option<String>, FormatError> {
+        let text = self.optional_text(field)?;
+        self.short(field, text.as_ref().map_or(0, String::len)).map(|()| text)
+    }
+
+    /// At most 1 KiB of bytes, or null. The field itself must be there.
+    pub fn short_optional_bytes(&mut self, field: &'static str) -> Result<Option<Vec<u8>>, FormatError> {
+        let bytes = self.optional_bytes(field)?;
+        self.short(field, bytes.as_ref().map_or(0, Vec::len)).map(|()| bytes)
+    }
+
+    fn short(&self, what: &'static str, length: usize) -> Result<(), FormatError> {
+        if length <= MAX_SHORT_BYTES {
+            return Ok(());
+        }
+        Err(FormatError::TooLarge { record: self.record, what, limit: MAX_SHORT_BYTES as u64 })
     }
 
     /// Bytes, at most 16 MiB.

@@ -4,16 +4,22 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::marker::PhantomData;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use apache_avro::{Codec, Schema};
 
-use super::{Fields, MAX_BLOCK_BYTES, Record};
+use super::decoder::{WriterSchema, decode_block, schema_of};
+use super::{Fields, MAX_BLOCK_BYTES, Record, bounds};
 use crate::formats::FormatError;
 
-/// The container's metadata: a schema of thousands of fields stays far below.
-const MAX_METADATA_BYTES: u64 = 1 << 20;
+/// The container's metadata; ours has 1.5 KiB.
+const MAX_METADATA_BYTES: u64 = 64 << 10;
+/// The most records of an object: a batch of 400 MB has 2.4 million packets of 16 bins.
+const MAX_RECORDS: u64 = 1 << 24;
+/// What an entry of the metadata costs besides its length, so that a million empty ones don't pass.
+const ENTRY_BYTES: u64 = 16;
 /// What apache-avro may allocate for one value: inline packets of a single-object validation (an object of 1 GiB).
 const MAX_ALLOCATION_BYTES: usize = 1 << 30;
 
@@ -34,7 +40,7 @@ pub struct RecordReader<R, T> {
 
 #[derive(Debug)]
 struct Container {
-    schema: Schema,
+    schema: Arc<WriterSchema>,
     codec: Codec,
     marker: [u8; 16],
 }
@@ -105,15 +111,27 @@ impl<R: Read, T: Record> RecordReader<R, T> {
         if marker != container.marker {
             return Err(damaged::<T>("a block doesn't end with the container's sync marker"));
         }
-        container
-            .codec
-            .decompress(&mut block)
-            .map_err(|error| damaged::<T>(&format!("a block can't be decompressed: {error}")))?;
+        bounds::decompress::<T>(container.codec, &mut block)?;
         // Every record of ours has a field of a byte or more, so that a count beyond the bytes is a lie.
         if count > block.len() as u64 {
             return Err(damaged::<T>("a block promises more records than it has bytes"));
         }
-        let reader = GenericDatumReader::builder(&container.schema)
+        if count > MAX_RECORDS.saturating_sub(self.index) {
+            return Err(FormatError::TooLarge {
+                record: T::NAME,
+                what: "the number of records",
+                limit: MAX_RECORDS,
+            });
+        }
+        if T::DECODES
+            && container.schema.ours
+            && let Some(records) = decode_block(&block, count)
+        {
+            self.decoded.extend(records);
+            self.index += count;
+            return Ok(());
+        }
+        let reader = GenericDatumReader::builder(&container.schema.schema)
             .build()
             .map_err(|error| FormatError::Schema {
                 record: T::NAME,
@@ -126,6 +144,9 @@ impl<R: Read, T: Record> RecordReader<R, T> {
                 index: self.index,
                 detail,
             };
+            let (mut ahead, mut items) = (rest, T::MAX_ITEMS);
+            bounds::walk(&container.schema.schema, &mut ahead, &mut items)
+                .map_err(|detail| wrong(detail.to_owned()))?;
             let value = reader.read_value(&mut rest).map_err(|error| wrong(error.to_string()))?;
             let Value::Record(values) = value else {
                 return Err(wrong("it is no Avro record".to_owned()));
@@ -269,7 +290,7 @@ fn read_header<T: Record>(source: &mut impl Read) -> Result<Container, FormatErr
     read_exact::<T>(source, &mut marker)?;
     let schema = schema.ok_or_else(|| damaged::<T>("it holds no schema"))?;
     Ok(Container {
-        schema: parse_schema::<T>(&schema)?,
+        schema: schema_of::<T, _>(&schema, parse_schema::<T>)?,
         codec: parse_codec::<T>(codec)?,
         marker,
     })
@@ -278,9 +299,16 @@ fn read_header<T: Record>(source: &mut impl Read) -> Result<Container, FormatErr
 fn read_entry<T: Record>(source: &mut impl Read, budget: &mut u64) -> Result<Vec<u8>, FormatError> {
     let size =
         u64::try_from(read_long::<T>(source)?).map_err(|_| damaged::<T>("its metadata has a negative length"))?;
-    let bytes = read_bytes::<T>(source, size, *budget, "the container's metadata")?;
-    // An empty entry costs too, so that a long count of them ends.
-    *budget = budget.saturating_sub(size.max(1));
+    let what = "the container's metadata";
+    let limit = MAX_METADATA_BYTES;
+    let cost = size.saturating_add(ENTRY_BYTES);
+    let left = budget.checked_sub(cost).ok_or(FormatError::TooLarge {
+        record: T::NAME,
+        what,
+        limit,
+    })?;
+    let bytes = read_bytes::<T>(source, size, *budget, what)?;
+    *budget = left;
     Ok(bytes)
 }
 
@@ -305,8 +333,8 @@ fn parse_schema<T: Record>(text: &[u8]) -> Result<Schema, FormatError> {
     let Schema::Record(record) = &schema else {
         return Err(wrong("it is no record".to_owned()));
     };
+    bounds::check_schema(&schema).map_err(|detail| wrong(detail.to_owned()))?;
     for field in &record.fields {
-        check_bounded(&field.schema).map_err(|detail| wrong(format!("field {:?}: {detail}", field.name)))?;
         // The original's non-standard form: the logical type beside the field's type.
         let logical = field
             .custom_attributes
@@ -317,22 +345,4 @@ fn parse_schema<T: Record>(text: &[u8]) -> Result<Schema, FormatError> {
         }
     }
     Ok(schema)
-}
-
-/// Refuses schemas by which a few bytes decode to much: recursion, and lists of what takes no bytes.
-fn check_bounded(schema: &Schema) -> Result<(), &'static str> {
-    match schema {
-        Schema::Ref { .. } => Err("types that refer to other types by name aren't read here"),
-        Schema::Map(_) => Err("maps aren't read here"),
-        Schema::Array(list) => match &*list.items {
-            Schema::Null | Schema::Record(_) | Schema::Fixed(_) | Schema::Array(_) | Schema::Ref { .. } => {
-                Err("lists of this type aren't read here")
-            }
-            other => check_bounded(other),
-        },
-        Schema::Union(union) => union.variants().iter().try_for_each(check_bounded),
-        Schema::Record(record) => record.fields.iter().try_for_each(|field| check_bounded(&field.schema)),
-        Schema::Fixed(fixed) if fixed.size > super::MAX_VALUE_BYTES => Err("fixed bytes are longer than 16 MiB"),
-        _ => Ok(()),
-    }
 }

@@ -1,0 +1,90 @@
+//! Measures the core against the floor that its cryptography sets, in the same run: `make bench`.
+//!
+//! Prints a table and writes `target/bench/summary.json`. `docs/performance.md` explains the rows.
+#![allow(clippy::print_stdout, reason = "this is the table")]
+
+mod floor;
+mod measure;
+mod pieces;
+mod process;
+mod work;
+mod world;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use comfy_table::{Table, presets};
+
+use crate::measure::Row;
+
+/// Measures the core; every figure stands beside its floor.
+#[derive(Parser)]
+struct Args {
+    /// Only parts whose name holds this: pieces, intake, small, sums, process.
+    #[arg(default_value = "")]
+    only: String,
+    /// Packets of an intake batch.
+    #[arg(long, default_value_t = 10_000)]
+    packets: usize,
+    /// Bins of the intake batches.
+    #[arg(long, value_delimiter = ',', default_value = "16,256,1024")]
+    bins: Vec<u32>,
+    /// Rounds of intake and sums.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The binary whose whole process is measured.
+    #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/release/facilitator")]
+    facilitator: PathBuf,
+    /// Where the summary goes.
+    #[arg(long, default_value = "target/bench/summary.json")]
+    summary: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let wanted = |part: &str| part.contains(&args.only);
+    let keys = world::Keys::new()?;
+    let mut rows = Vec::new();
+    if wanted("pieces") {
+        rows.extend(pieces::rows()?);
+    }
+    if wanted("intake") {
+        rows.extend(work::intake(&keys, &args.bins, args.packets, args.rounds)?);
+    }
+    if wanted("small") {
+        rows.push(work::small_batches(&keys, args.rounds)?);
+    }
+    if wanted("sums") {
+        rows.extend(work::sums(&keys, args.rounds)?);
+    }
+    if wanted("process") {
+        rows.extend(process::rows(&args.facilitator, 20_000)?);
+    }
+    println!("{}", table(&rows));
+    if let Some(folder) = args.summary.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&args.summary, serde_json::to_vec_pretty(&rows)?)?;
+    println!("summary in {}", args.summary.display());
+    Ok(())
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["What", "Value", "Unit", "Floor", "Ratio", "Goal", "Met"]);
+    let figure = |figure: Option<f64>| figure.map_or(String::new(), |figure| format!("{figure:.3}"));
+    for row in rows {
+        let met = row.met.map_or("", |met| if met { "yes" } else { "no" });
+        table.add_row([
+            row.name.clone(),
+            figure(Some(row.value)),
+            row.unit.to_owned(),
+            figure(row.floor),
+            figure(row.ratio),
+            figure(row.goal),
+            met.to_owned(),
+        ]);
+    }
+    table
+}

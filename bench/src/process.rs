@@ -1,0 +1,101 @@
+//! The binary as a whole: time and peak memory of `facilitator intake` and `aggregate`, in folders.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use crate::measure::{Row, status_kib};
+
+/// CPU ticks of children that ended, of 10 ms each.
+fn children_ticks() -> anyhow::Result<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // After the command's name, which is in brackets, cutime and cstime are fields 16 and 17 of the whole.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .context("no fields")?
+        .split_whitespace()
+        .collect();
+    let field = |i: usize| {
+        fields
+            .get(i)
+            .and_then(|field| field.parse::<u64>().ok())
+            .context("no number")
+    };
+    Ok(field(13)? + field(14)?)
+}
+
+/// What a process took.
+pub struct Took {
+    pub wall: Duration,
+    pub cpu_seconds: f64,
+    /// The most that was resident at once, by the kernel's high-water mark.
+    pub peak_kib: u64,
+}
+
+/// Runs a program to its end.
+pub fn run(program: &Path, arguments: &[&str]) -> anyhow::Result<Took> {
+    let (before, start) = (children_ticks()?, Instant::now());
+    let mut child = Command::new(program).args(arguments).stdout(Stdio::null()).spawn()?;
+    let pid = child.id().to_string();
+    let mut peak_kib = 0;
+    let status = loop {
+        // The mark only rises; read often, for it is gone with the process.
+        peak_kib = peak_kib.max(status_kib(&pid, "VmHWM").unwrap_or(0));
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let wall = start.elapsed();
+    ensure!(status.success(), "{} {arguments:?} failed: {status}", program.display());
+    Ok(Took {
+        wall,
+        cpu_seconds: (children_ticks()? - before) as f64 / 100.0,
+        peak_kib,
+    })
+}
+
+pub fn rows(facilitator: &Path, packets: u32) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for bins in [16, 256] {
+        let folder = tempfile::tempdir()?;
+        let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        let (bins_text, packets_text) = (bins.to_string(), packets.to_string());
+        run(
+            facilitator,
+            &[
+                "sample",
+                "--into",
+                &at("world"),
+                "--bins",
+                &bins_text,
+                "--packets",
+                &packets_text,
+                "--batches",
+                "1",
+            ],
+        )?;
+        for command in ["intake", "aggregate"] {
+            for party in ["first", "second"] {
+                let took = run(
+                    facilitator,
+                    &[command, "--parameters", &at(&format!("world/{party}.json"))],
+                )?;
+                let name =
+                    |what: &str| format!("facilitator {command}, {party}, {packets} packets, {bins} bins: {what}");
+                rows.push(Row::plain(name("wall time"), "s", took.wall.as_secs_f64(), None));
+                rows.push(Row::plain(name("CPU time"), "s", took.cpu_seconds, None));
+                rows.push(Row::plain(
+                    name("peak memory"),
+                    "MiB",
+                    took.peak_kib as f64 / 1024.0,
+                    Some(128.0),
+                ));
+            }
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,269 @@
+//! Intake and aggregation, from stored bytes to stored bytes.
+
+use anyhow::ensure;
+use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::formats::ledger::Verdict;
+use facilitator_core::formats::names::BatchId;
+use facilitator_core::formats::work::Share;
+use facilitator_core::intake::{IntakeOutcome, take_in};
+use facilitator_core::processor::Processor;
+use facilitator_core::sample::{Fault, FaultKind, Sample};
+use jiff::Timestamp;
+use tokio::runtime::Runtime;
+
+use crate::floor::{IntakeFloor, Points};
+use crate::measure::{Row, on_cores, process_time, wall_time};
+use crate::world::{Keys, World};
+
+/// Packets of a round of the scaling rows.
+const SCALING_PACKETS: usize = 3_000;
+
+const SHARES: [Share; 2] = [Share::First, Share::Second];
+
+fn runtime() -> anyhow::Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?)
+}
+
+async fn take(processor: &Processor, id: &BatchId, packets: usize) -> anyhow::Result<()> {
+    let outcome = take_in(processor, id, false).await?;
+    ensure!(
+        matches!(outcome, IntakeOutcome::Validated { packets: there, already: false, .. } if there == packets as u64),
+        "unexpected outcome: {outcome:?}"
+    );
+    Ok(())
+}
+
+fn objects(sample: &Sample, share: Share) -> &facilitator_core::sample::IngestionObjects {
+    match share {
+        Share::First => &sample.first,
+        Share::Second => &sample.second,
+    }
+}
+
+/// Intake of one batch at each number of bins, against the floor; on one core and on two.
+pub fn intake(keys: &Keys, bins: &[u32], packets: usize, rounds: usize) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for bins in bins.iter().copied() {
+        let sample = keys.sample(bins, packets, 0, Vec::new())?;
+        // Many short rounds, of which the quickest counts: others use the machine too.
+        let short = keys.sample(bins, packets.min(SCALING_PACKETS), 1, Vec::new())?;
+        for share in SHARES {
+            let world = World::new(keys);
+            let runtime = runtime()?;
+            for sample in [&sample, &short] {
+                runtime.block_on(world.put(share, &sample.id, objects(sample, share)))?;
+            }
+            let floor = IntakeFloor::new(&objects(&sample, share).packets)?;
+            let name = |what: &str| format!("intake, {share:?}, {bins} bins, {what}");
+            let one = on_cores(1, || alternate(&world, share, &sample.id, &floor, 1, rounds))??;
+            let each = |(floor, value): &Round| (floor.cpu / packets as f64, value.cpu / packets as f64);
+            let figures: Vec<_> = one.iter().map(each).collect();
+            rows.push(Row::at_most(name("a packet on one core"), "µs", &figures, Some(1.25)));
+            let floor = IntakeFloor::new(&objects(&short, share).packets)?;
+            let (mut one, mut two) = (Vec::new(), Vec::new());
+            for _ in 0..2 {
+                one.extend(on_cores(1, || {
+                    alternate(&world, share, &short.id, &floor, 1, 2 * rounds)
+                })??);
+                two.extend(on_cores(2, || {
+                    alternate(&world, share, &short.id, &floor, 2, 2 * rounds)
+                })??);
+            }
+            rows.push(scaling(name("scaling to two cores"), &one, &two));
+        }
+    }
+    Ok(rows)
+}
+
+/// What a round took.
+#[derive(Clone, Copy)]
+struct Cost {
+    cpu: f64,
+    wall: f64,
+}
+
+type Round = (Cost, Cost);
+
+fn cost<T>(work: impl FnOnce() -> T) -> (Cost, T) {
+    let (cpu, (wall, result)) = process_time(|| wall_time(work));
+    (Cost { cpu, wall }, result)
+}
+
+/// Floor and intake in turns, threads started by this one.
+fn alternate(
+    world: &World<'_>,
+    share: Share,
+    id: &BatchId,
+    floor: &IntakeFloor,
+    cores: usize,
+    rounds: usize,
+) -> anyhow::Result<Vec<Round>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .build()?;
+    let mut out = Vec::new();
+    // The first round warms up.
+    for _ in 0..=rounds {
+        let (least, ()) = cost(|| floor.run(cores));
+        let processor = world.processor(share, true)?;
+        let (took, taken) = cost(|| runtime.block_on(take(&processor, id, floor.packets())));
+        taken?;
+        out.push((least, took));
+    }
+    out.remove(0);
+    Ok(out)
+}
+
+/// How much faster two cores are, by the quickest rounds: others use the machine too.
+fn scaling(name: String, one: &[Round], two: &[Round]) -> Row {
+    let quickest = |rounds: &[Round], of: fn(&Round) -> f64| rounds.iter().map(of).fold(f64::INFINITY, f64::min);
+    let by = |of: fn(&Round) -> f64| quickest(one, of) / quickest(two, of);
+    let (floor, value) = (by(|(floor, _)| floor.wall), by(|(_, value)| value.wall));
+    let ratio = value / floor;
+    Row {
+        name,
+        value,
+        unit: "times",
+        floor: Some(floor),
+        ratio: Some(ratio),
+        goal: Some(0.95),
+        met: Some(ratio >= 0.95),
+    }
+}
+
+/// What a batch of 20 packets costs besides its packets, in ECDHs.
+pub fn small_batches(keys: &Keys, rounds: usize) -> anyhow::Result<Row> {
+    const BATCHES: u32 = 60;
+    let small: Vec<_> = (0..BATCHES)
+        .map(|minute| keys.sample(16, 20, minute, Vec::new()))
+        .collect::<Result<_, _>>()?;
+    let large = keys.sample(16, 20 * BATCHES as usize, 100, Vec::new())?;
+    let world = World::new(keys);
+    let mut points = Points::new()?;
+    let figures = on_cores(1, || {
+        let runtime = runtime()?;
+        for sample in small.iter().chain([&large]) {
+            runtime.block_on(world.put(Share::First, &sample.id, &sample.first))?;
+        }
+        let mut figures = Vec::new();
+        for _ in 0..=4 * rounds {
+            let processor = world.processor(Share::First, true)?;
+            let (ecdh, ()) = process_time(|| (0..500).for_each(|_| points.agree()));
+            let (alone, taken) = process_time(|| runtime.block_on(take(&processor, &large.id, 20 * BATCHES as usize)));
+            taken?;
+            let (all, taken) = process_time(|| {
+                runtime.block_on(async {
+                    for sample in &small {
+                        take(&processor, &sample.id, 20).await?;
+                    }
+                    Ok::<_, anyhow::Error>(())
+                })
+            });
+            taken?;
+            figures.push((ecdh / 500.0, (all - alone) / f64::from(BATCHES)));
+        }
+        figures.remove(0);
+        Ok::<_, anyhow::Error>(figures)
+    })??;
+    Ok(Row::at_most(
+        "a 20-packet batch besides its packets",
+        "µs",
+        &figures,
+        Some(8.0),
+    ))
+}
+
+/// How the invalid packets lie.
+#[derive(Clone, Copy)]
+enum Invalid {
+    None,
+    Spread,
+    InOneBatch,
+}
+
+/// Sums of windows, against what the issue allows: so many ECDHs a packet and a batch, and 4 ns a bin, batch and key.
+pub fn sums(keys: &Keys, rounds: usize) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (bins, batches, packets) in [(16, 1, 20_000), (16, 500, 20), (256, 10, 1000), (1024, 10, 500)] {
+        rows.push(sum(keys, bins, batches, packets, Invalid::None, rounds)?);
+    }
+    for invalid in [Invalid::Spread, Invalid::InOneBatch] {
+        rows.push(sum(keys, 16, 50, 200, invalid, rounds)?);
+    }
+    Ok(rows)
+}
+
+fn sum(keys: &Keys, bins: u32, batches: u32, packets: usize, invalid: Invalid, rounds: usize) -> anyhow::Result<Row> {
+    let total = batches as usize * packets;
+    let fault = |packet| Fault {
+        packet,
+        kind: FaultKind::InvalidProof,
+    };
+    let faults = |batch: u32| match invalid {
+        Invalid::None => Vec::new(),
+        Invalid::Spread => (0..packets / 100).map(|i| fault(100 * i + 7)).collect(),
+        Invalid::InOneBatch if batch == 0 => (0..total / 100).map(fault).collect(),
+        Invalid::InOneBatch => Vec::new(),
+    };
+    let world = World::new(keys);
+    let runtime = runtime()?;
+    let mut opened_bytes = Vec::new();
+    for batch in 0..batches {
+        let sample = keys.sample(bins, packets, batch, faults(batch))?;
+        for share in SHARES {
+            runtime.block_on(world.put(share, &sample.id, objects(&sample, share)))?;
+            runtime.block_on(take(&world.processor(share, false)?, &sample.id, packets))?;
+        }
+        if !faults(batch).is_empty() {
+            opened_bytes.push(sample.first.packets);
+        }
+    }
+    let window = World::window()?;
+    let mut points = Points::new()?;
+    let opened = if matches!(invalid, Invalid::None) {
+        0
+    } else {
+        total / 100
+    };
+    let figures = on_cores(1, || {
+        let runtime = self::runtime()?;
+        let mut figures = Vec::new();
+        for _ in 0..=rounds {
+            let processor = world.summing(Share::First)?;
+            let cutoffs = [Timestamp::now()];
+            let (ecdh, ()) = process_time(|| (0..500).for_each(|_| points.agree()));
+            let ecdh = ecdh / 500.0;
+            let (took, outcome) = process_time(|| runtime.block_on(aggregate(&processor, &window, &cutoffs)));
+            match outcome? {
+                AggregateOutcome::Done { result, .. } => ensure!(
+                    result.verdict == Verdict::Summed && result.clients == (total - opened) as u64,
+                    "unexpected result: {result:?}"
+                ),
+                other => anyhow::bail!("unexpected outcome: {other:?}"),
+            }
+            let allowed = 0.06 * ecdh * total as f64 + f64::from(batches) * (5.0 * ecdh + 0.004 * f64::from(bins));
+            // What must be opened is read and hashed whole, and of it the invalid packets are decrypted.
+            let (hashing, ()) = process_time(|| {
+                opened_bytes.iter().for_each(|bytes| {
+                    std::hint::black_box(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes));
+                });
+            });
+            let factor = if opened == 0 { 1.0 } else { 3.0 };
+            figures.push((factor * allowed + 2.0 * hashing + 1.1 * ecdh * opened as f64, took));
+        }
+        figures.remove(0);
+        Ok::<_, anyhow::Error>(figures)
+    })??;
+    let kind = match invalid {
+        Invalid::None => "all proofs hold",
+        Invalid::Spread => "1 % invalid, spread evenly",
+        Invalid::InOneBatch => "1 % invalid, all in one batch",
+    };
+    let name =
+        format!("aggregate, {bins} bins, {batches} × {packets} packets, {kind}: a packet, floor = what is allowed");
+    let figures: Vec<_> = figures
+        .iter()
+        .map(|(floor, value)| (floor / total as f64, value / total as f64))
+        .collect();
+    Ok(Row::at_most(name, "µs", &figures, Some(1.0)))
+}

@@ -1,0 +1,400 @@
+//! A quick reader of the records that we know, and schemas parsed once.
+//!
+//! It reads what is plainly well formed and gives up on anything else: then apache-avro reads the block again, and what
+//! it says counts. So the two agree by construction on all that is refused, and by test on what is read.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use apache_avro::Schema;
+use apache_avro::schema::UuidSchema;
+use uuid::Uuid;
+
+use super::fields::MAX_SHORT_BYTES;
+use super::{MAX_VALUE_BYTES, Record};
+
+/// Schemas that are remembered, over all kinds of records; a hostile writer of many only makes us forget.
+const REMEMBERED: usize = 64;
+/// Longer schema texts are not remembered, in bytes.
+const MAX_REMEMBERED_TEXT: usize = 16 << 10;
+
+/// Hands out values in Avro's binary encoding; `None` for whatever isn't plainly right.
+#[derive(Debug)]
+pub struct Decoder<'a>(&'a [u8]);
+
+impl<'a> Decoder<'a> {
+    /// Reads from `bytes`.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether all was read.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A long, in at most nine bytes: longer ones are for apache-avro.
+    #[inline]
+    pub fn long(&mut self) -> Option<i64> {
+        let mut zigzag = 0_u64;
+        for (i, byte) in self.0.iter().take(9).enumerate() {
+            zigzag |= u64::from(byte & 0x7f) << (7 * i);
+            if byte & 0x80 == 0 {
+                self.0 = &self.0[i + 1..];
+                return Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
+            }
+        }
+        None
+    }
+
+    /// An int.
+    pub fn int(&mut self) -> Option<i32> {
+        self.long()?.try_into().ok()
+    }
+
+    /// A double.
+    pub fn double(&mut self) -> Option<f64> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(f64::from_le_bytes(*bytes))
+    }
+
+    fn slice(&mut self, limit: usize) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.long()?).ok().filter(|length| *length <= limit)?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    /// Bytes.
+    pub fn bytes(&mut self) -> Option<Vec<u8>> {
+        self.slice(MAX_VALUE_BYTES).map(<[u8]>::to_vec)
+    }
+
+    /// A string.
+    pub fn text(&mut self) -> Option<String> {
+        std::str::from_utf8(self.slice(MAX_VALUE_BYTES)?)
+            .ok()
+            .map(str::to_owned)
+    }
+
+    /// A string of at most 1 KiB.
+    pub fn short_text(&mut self) -> Option<String> {
+        self.text().filter(|text| text.len() <= MAX_SHORT_BYTES)
+    }
+
+    /// At most 1 KiB of bytes.
+    pub fn short_bytes(&mut self) -> Option<Vec<u8>> {
+        self.slice(MAX_SHORT_BYTES).map(<[u8]>::to_vec)
+    }
+
+    /// A UUID as a string.
+    pub fn uuid(&mut self) -> Option<Uuid> {
+        Uuid::try_parse_ascii(self.slice(64)?).ok()
+    }
+
+    /// `["null", T]`.
+    pub fn optional<T>(&mut self, value: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        match self.long()? {
+            0 => Some(None),
+            1 => value(self).map(Some),
+            _ => None,
+        }
+    }
+
+    /// `["int", "null"]`.
+    pub fn int_or_null(&mut self) -> Option<Option<i32>> {
+        match self.long()? {
+            0 => self.int().map(Some),
+            1 => Some(None),
+            _ => None,
+        }
+    }
+
+    /// `["null", "bytes"]` of any length.
+    pub fn inline_bytes(&mut self) -> Option<Option<Vec<u8>>> {
+        self.optional(|decoder| decoder.slice(usize::MAX).map(<[u8]>::to_vec))
+    }
+}
+
+/// The records of a block; `None` where apache-avro must say what is wrong.
+pub(super) fn decode_block<T: Record>(block: &[u8], count: u64) -> Option<Vec<T>> {
+    let mut decoder = Decoder::new(block);
+    let mut records = Vec::with_capacity(count.min(1024) as usize);
+    for _ in 0..count {
+        records.push(T::decode(&mut decoder)?);
+    }
+    decoder.is_at_end().then_some(records)
+}
+
+/// A writer's schema.
+#[derive(Debug)]
+pub(super) struct WriterSchema {
+    pub schema: Schema,
+    /// It has the fields of our own schema, in its order: [`Record::decode`] reads it, where there is one.
+    pub ours: bool,
+}
+
+type Remembered = HashMap<(&'static str, Vec<u8>), Arc<WriterSchema>>;
+
+static SCHEMAS: LazyLock<Mutex<Remembered>> = LazyLock::new(Mutex::default);
+
+/// The writer's schema of this text, from memory where it was seen before; errors are not remembered.
+pub(super) fn schema_of<T: Record, E>(
+    text: &[u8],
+    parse: impl FnOnce(&[u8]) -> Result<Schema, E>,
+) -> Result<Arc<WriterSchema>, E> {
+    // A panic elsewhere leaves the map whole.
+    let remembered = || SCHEMAS.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (T::NAME, text.to_vec());
+    if let Some(known) = remembered().get(&key) {
+        return Ok(Arc::clone(known));
+    }
+    let schema = parse(text)?;
+    let ours = Schema::parse_str(T::SCHEMA).is_ok_and(|ours| same_fields(&ours, &schema));
+    let known = Arc::new(WriterSchema { schema, ours });
+    if text.len() <= MAX_REMEMBERED_TEXT {
+        let mut remembered = remembered();
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(key, Arc::clone(&known));
+    }
+    Ok(known)
+}
+
+/// Whether two records have the same fields in the same order, encoded alike; their own names don't matter.
+fn same_fields(one: &Schema, other: &Schema) -> bool {
+    let (Schema::Record(one), Schema::Record(other)) = (one, other) else {
+        return false;
+    };
+    one.fields.len() == other.fields.len()
+        && one
+            .fields
+            .iter()
+            .zip(&other.fields)
+            .all(|(a, b)| a.name == b.name && same_encoding(&a.schema, &b.schema))
+}
+
+fn same_encoding(one: &Schema, other: &Schema) -> bool {
+    use Schema::{Bytes, Double, Int, Long, Null, String, TimestampMillis, Union, Uuid};
+    match (one, other) {
+        (Uuid(UuidSchema::String) | String, Uuid(UuidSchema::String) | String)
+        | (Long | TimestampMillis, Long | TimestampMillis)
+        | (Bytes, Bytes)
+        | (Double, Double)
+        | (Int, Int)
+        | (Null, Null) => true,
+        (Union(one), Union(other)) => {
+            one.variants().len() == other.variants().len()
+                && one
+                    .variants()
+                    .iter()
+                    .zip(other.variants())
+                    .all(|(a, b)| same_encoding(a, b))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rand::rngs::StdRng;
+    use rand::{Rng, RngCore, SeedableRng};
+
+    use super::*;
+    use crate::formats::FormatError;
+    use crate::formats::avro::{Encoder, Fields, read_all, write_all};
+    use crate::formats::ingestion::{DataSharePacket, IngestionHeader};
+    use crate::formats::parameters::BatchParameters;
+    use crate::formats::signature::BatchSignature;
+    use crate::formats::sum_part::InvalidPacket;
+    use crate::formats::validation::{ValidationHeader, ValidationPacket};
+
+    /// The same record, read by apache-avro alone.
+    #[derive(Debug, PartialEq)]
+    struct Slow<T>(T);
+
+    impl<T: Record> Record for Slow<T> {
+        const NAME: &'static str = T::NAME;
+        const SCHEMA: &'static str = T::SCHEMA;
+
+        fn from_fields(fields: &mut Fields) -> Result<Self, FormatError> {
+            T::from_fields(fields).map(Slow)
+        }
+
+        fn encode(&self, encoder: &mut Encoder<'_>) {
+            self.0.encode(encoder);
+        }
+    }
+
+    fn bytes(rng: &mut StdRng, most: usize) -> Vec<u8> {
+        let mut bytes = vec![0; rng.random_range(0..=most)];
+        rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    fn long(rng: &mut StdRng) -> i64 {
+        rng.random::<i64>() >> rng.random_range(0..64)
+    }
+
+    fn text(rng: &mut StdRng) -> String {
+        (0..rng.random_range(0..20))
+            .map(|_| rng.random_range('a'..'\u{2ff}'))
+            .collect()
+    }
+
+    fn uuid(rng: &mut StdRng) -> Uuid {
+        Uuid::from_u128(rng.random())
+    }
+
+    fn option<T>(rng: &mut StdRng, value: impl FnOnce(&mut StdRng) -> T) -> Option<T> {
+        rng.random::<bool>().then(|| value(rng))
+    }
+
+    fn parameters(rng: &mut StdRng) -> BatchParameters {
+        BatchParameters {
+            batch_uuid: uuid(rng),
+            name: text(rng),
+            bins: rng.random(),
+            epsilon: rng.random(),
+            prime: long(rng),
+            number_of_servers: rng.random(),
+            hamming_weight: option(rng, |rng| rng.random()),
+        }
+    }
+
+    /// Reads both ways: what one reads the other does, and of what is refused both say the same.
+    fn agree<T: Record + std::fmt::Debug + PartialEq>(records: &[T], rng: &mut StdRng, damages: usize) {
+        const { assert!(T::DECODES) };
+        let object = write_all(records);
+        let (quick, slow) = (read_all::<T>(&object).unwrap(), read_all::<Slow<T>>(&object).unwrap());
+        assert_eq!(quick, records);
+        assert!(slow.iter().map(|slow| &slow.0).eq(records));
+        let block = object.len() - 200.min(object.len());
+        for _ in 0..damages {
+            let mut damaged = object.clone();
+            for _ in 0..rng.random_range(1..4) {
+                // Mostly in the records, sometimes in the header.
+                let at = if rng.random_ratio(4, 5) {
+                    rng.random_range(block..object.len())
+                } else {
+                    rng.random_range(0..object.len())
+                };
+                match rng.random_range(0..4) {
+                    0 => damaged[at] ^= 1 << rng.random_range(0..8),
+                    1 => damaged[at] = rng.random(),
+                    2 => damaged[at] = [0, 1, 2, 0x7f, 0x80, 0xff][rng.random_range(0..6)],
+                    _ => damaged.truncate(at.max(1)),
+                }
+                if damaged.len() < object.len() {
+                    break;
+                }
+            }
+            match (read_all::<T>(&damaged), read_all::<Slow<T>>(&damaged)) {
+                (Ok(quick), Ok(slow)) => {
+                    let slow: Vec<_> = slow.into_iter().map(|slow| slow.0).collect();
+                    // Not a number is unlike itself.
+                    assert_eq!(format!("{quick:?}"), format!("{slow:?}"));
+                }
+                (quick, slow) => assert_eq!(quick.unwrap_err().to_string(), slow.unwrap_err().to_string()),
+            }
+        }
+    }
+
+    #[test]
+    fn the_quick_way_and_apache_avro_agree() {
+        let mut rng = StdRng::seed_from_u64(31);
+        for _ in 0..40 {
+            let rng = &mut rng;
+            let packet = |rng: &mut StdRng| DataSharePacket {
+                uuid: uuid(rng),
+                encrypted_payload: bytes(rng, 300),
+                encryption_key_id: option(rng, text),
+                r_pit: long(rng),
+                version_configuration: option(rng, text),
+                device_nonce: option(rng, |rng| bytes(rng, 20)),
+            };
+            let packets: Vec<_> = (0..rng.random_range(1..5)).map(|_| packet(rng)).collect();
+            agree(&packets, rng, 50);
+            let validation = |rng: &mut StdRng| ValidationPacket {
+                uuid: uuid(rng),
+                f_r: long(rng),
+                g_r: long(rng),
+                h_r: long(rng),
+            };
+            let packets: Vec<_> = (0..rng.random_range(1..5)).map(|_| validation(rng)).collect();
+            agree(&packets, rng, 50);
+            agree(&[InvalidPacket { uuid: uuid(rng) }], rng, 20);
+            let header = IngestionHeader {
+                parameters: parameters(rng),
+                batch_start_time: long(rng),
+                batch_end_time: long(rng),
+                packet_file_digest: bytes(rng, 40),
+            };
+            agree(&[header], rng, 50);
+            agree(
+                &[ValidationHeader {
+                    parameters: parameters(rng),
+                    packet_file_digest: bytes(rng, 40),
+                }],
+                rng,
+                50,
+            );
+            let signature = BatchSignature {
+                batch_header_signature: bytes(rng, 80),
+                key_identifier: text(rng),
+                batch_header: option(rng, |rng| bytes(rng, 100)),
+                packets: option(rng, |rng| bytes(rng, 100)),
+            };
+            agree(&[signature], rng, 50);
+        }
+    }
+
+    #[test]
+    fn only_schemas_that_are_encoded_as_ours_are_read_quickly() {
+        let known = |text: &str| {
+            schema_of::<ValidationPacket, apache_avro::Error>(text.as_bytes(), |text| {
+                Schema::parse_str(std::str::from_utf8(text).unwrap())
+            })
+        };
+        let ours = ValidationPacket::SCHEMA;
+        let table = [
+            (ours.to_owned(), true),
+            (ours.replace("PrioValidityPacket", "Other"), true),
+            (
+                ours.replace(r#"{"type":"string","logicalType":"uuid"}"#, r#""string""#),
+                true,
+            ),
+            (ours.replace(r#""f_r","type":"long""#, r#""f_r","type":"int""#), false),
+            (ours.replace("f_r", "z_r"), false),
+            (
+                ours.replace("f_r", "x")
+                    .replace("g_r", "f_r")
+                    .replace("\"x\"", "\"g_r\""),
+                false,
+            ),
+            (
+                ours.replace(r#""h_r","type":"long""#, r#""h_r","type":["null","long"]"#),
+                false,
+            ),
+        ];
+        for (text, quick) in table {
+            for _ in 0..2 {
+                assert_eq!(known(&text).unwrap().ours, quick, "{text}");
+            }
+        }
+        // More schemas than are remembered, none of them wrong.
+        for i in 0..3 * REMEMBERED {
+            assert!(
+                known(&ours.replace("PrioValidityPacket", &format!("Name{i}")))
+                    .unwrap()
+                    .ours
+            );
+        }
+        assert!(known("{}").is_err());
+    }
+}
