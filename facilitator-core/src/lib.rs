@@ -1,15 +1,15 @@
 //! The Prio v2 batch protocol: formats, cryptography, proofs, intake and aggregation. No Kubernetes, no cloud.
 
+pub mod aggregate;
 pub mod crypto;
 pub mod formats;
-pub mod aggregate;
 pub mod guards;
-pub mod proof;
-pub mod window;
 pub mod identity;
 pub mod intake;
 mod own_record;
 pub mod peer_messages;
 pub mod processor;
+pub mod proof;
 pub mod put;
 pub mod sample;
+pub mod window;

@@ -23,7 +23,10 @@ pub(crate) async fn read_record(processor: &Processor, batch: &BatchId) -> Resul
 pub(crate) fn decode_record(processor: &Processor, batch: &BatchId, bytes: &[u8]) -> Result<Record, WorkError> {
     let key = batch.ledger_key(RECORDS);
     let record = Record::decode_despite_seals(bytes).context(RecordSnafu { object: key.as_str() })?;
-    ensure!(is_own(&record.plain, processor, batch), ForeignSnafu { object: key.as_str() });
+    ensure!(
+        is_own(&record.plain, processor, batch),
+        ForeignSnafu { object: key.as_str() }
+    );
     Ok(record)
 }
 

@@ -70,7 +70,12 @@ pub struct Processor {
 impl Processor {
     /// Our own key as the one that is trusted: for what is there under our names.
     pub(crate) fn own_keys(&self) -> TrustedKeys {
-        [(self.signing_key.id().to_owned(), self.signing_key.verifying_key().clone())].into_iter().collect()
+        [(
+            self.signing_key.id().to_owned(),
+            self.signing_key.verifying_key().clone(),
+        )]
+        .into_iter()
+        .collect()
     }
 }
 

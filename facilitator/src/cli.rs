@@ -18,13 +18,7 @@ use crate::output::LogFormat;
 #[command(name = "facilitator", version, propagate_version = true, after_long_help = AFTER, after_help = AFTER)]
 pub struct Cli {
     /// How log lines on standard error look [default: text, and json for `work`]; RUST_LOG sets their level.
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        env = "LOG_FORMAT",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_enum, env = "LOG_FORMAT", hide_env = true)]
     pub log_format: Option<LogFormat>,
     /// What to do.
     #[command(subcommand)]

@@ -63,17 +63,9 @@ impl Failure {
         use std::io::ErrorKind as E;
         let (exit, advice) = match error.kind() {
             E::NotFound | E::NotADirectory => (ExitClass::NoInput, "check the path"),
-            E::PermissionDenied | E::ReadOnlyFilesystem => {
-                (ExitClass::Denied, "check who may read and write it")
-            }
-            E::AlreadyExists => (
-                ExitClass::Conflict,
-                "name another place, or remove what is there",
-            ),
-            _ => (
-                ExitClass::Unavailable,
-                "look at the file system, then run it again",
-            ),
+            E::PermissionDenied | E::ReadOnlyFilesystem => (ExitClass::Denied, "check who may read and write it"),
+            E::AlreadyExists => (ExitClass::Conflict, "name another place, or remove what is there"),
+            _ => (ExitClass::Unavailable, "look at the file system, then run it again"),
         };
         Self::new(exit, format_args!("{doing}: {error}"), advice)
     }
@@ -85,9 +77,9 @@ impl From<MailboxError> for Failure {
             MailboxErrorKind::NotFound => ExitClass::NoInput,
             MailboxErrorKind::Denied => ExitClass::Denied,
             MailboxErrorKind::TooLarge | MailboxErrorKind::InvalidKey => ExitClass::Data,
-            MailboxErrorKind::NoSuchMailbox
-            | MailboxErrorKind::InvalidUrl
-            | MailboxErrorKind::Unsupported => ExitClass::Configuration,
+            MailboxErrorKind::NoSuchMailbox | MailboxErrorKind::InvalidUrl | MailboxErrorKind::Unsupported => {
+                ExitClass::Configuration
+            }
             _ => ExitClass::Unavailable,
         };
         Self::new(exit, error, "")
@@ -128,10 +120,7 @@ mod tests {
             (MailboxErrorKind::NoSuchMailbox, ExitClass::Configuration),
             (MailboxErrorKind::TooLarge, ExitClass::Data),
         ] {
-            assert_eq!(
-                Failure::from(MailboxError::of_mailbox(kind, &url, "")).exit,
-                exit
-            );
+            assert_eq!(Failure::from(MailboxError::of_mailbox(kind, &url, "")).exit, exit);
         }
     }
 }

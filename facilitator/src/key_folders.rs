@@ -33,14 +33,12 @@ impl KeyFolders {
 
     /// A processor's signing key.
     pub fn signing(&self, share: Share) -> PathBuf {
-        self.root
-            .join(format!("{}-keys/batch-signing", party(share)))
+        self.root.join(format!("{}-keys/batch-signing", party(share)))
     }
 
     /// A processor's packet-decryption key.
     pub fn packet(&self, share: Share) -> PathBuf {
-        self.root
-            .join(format!("{}-keys/packet-decryption/0", party(share)))
+        self.root.join(format!("{}-keys/packet-decryption/0", party(share)))
     }
 }
 
@@ -76,8 +74,7 @@ fn make_packet_key(folder: PathBuf, party: &str) -> Result<(PathBuf, bool), Fail
         return Ok((folder, false));
     }
     let key = PacketDecryptionKey::generate(&mut rand::rng());
-    let public = BatchVerifyingKey::from_point(key.public_point())
-        .map_err(|error| malformed(&folder, &error))?;
+    let public = BatchVerifyingKey::from_point(key.public_point()).map_err(|error| malformed(&folder, &error))?;
     write_key(
         &folder,
         &key.to_base64(),
@@ -88,12 +85,7 @@ fn make_packet_key(folder: PathBuf, party: &str) -> Result<(PathBuf, bool), Fail
 }
 
 /// Writes the public key last: where it is, the key is whole.
-fn write_key(
-    folder: &Path,
-    secret: &str,
-    id: &str,
-    public: &BatchVerifyingKey,
-) -> Result<(), Failure> {
+fn write_key(folder: &Path, secret: &str, id: &str, public: &BatchVerifyingKey) -> Result<(), Failure> {
     places::make_folder(folder)?;
     write_new(&folder.join("key"), secret, 0o600)?;
     write_new(&folder.join("id"), id, 0o644)?;
@@ -141,8 +133,7 @@ pub fn verifying_key(file: &Path) -> Result<BatchVerifyingKey, Failure> {
 pub fn signing_key(folder: &Path) -> Result<BatchSigningKey, Failure> {
     let file = folder.join("key");
     let id = places::read_text(&folder.join("id"))?;
-    BatchSigningKey::parse(id.trim(), &places::read_text(&file)?)
-        .map_err(|error| malformed(&file, &error))
+    BatchSigningKey::parse(id.trim(), &places::read_text(&file)?).map_err(|error| malformed(&file, &error))
 }
 
 fn malformed(file: &Path, error: &KeyError) -> Failure {

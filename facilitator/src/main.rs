@@ -34,10 +34,7 @@ fn main() -> ExitCode {
         }
     };
     output::start_log(cli.log_format.unwrap_or_else(|| cli.command.log_format()));
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             output::failure(

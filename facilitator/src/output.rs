@@ -27,11 +27,7 @@ pub fn start_log(format: LogFormat) {
         .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => log.without_time().with_target(false).try_init(),
-        LogFormat::Json => log
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).try_init(),
     };
     // A second start in one process keeps the first log.
     drop(started);
@@ -73,18 +69,9 @@ pub fn usage(rendered: &impl Display) {
     let rendered = rendered.to_string();
     // The message and its tips stand before the usage; both may take several lines.
     let message = rendered.split("\nUsage:").next().unwrap_or_default();
-    let message = message
-        .split("\nFor more information")
-        .next()
-        .unwrap_or_default();
-    let message = message
-        .trim_start_matches("error:")
-        .trim()
-        .replace("\n\n  tip: ", "; ");
-    failure(
-        &message,
-        "see `facilitator --help`, or `facilitator COMMAND --help`",
-    );
+    let message = message.split("\nFor more information").next().unwrap_or_default();
+    let message = message.trim_start_matches("error:").trim().replace("\n\n  tip: ", "; ");
+    failure(&message, "see `facilitator --help`, or `facilitator COMMAND --help`");
 }
 
 fn one_line(text: &str) -> String {

@@ -93,8 +93,7 @@ pub async fn find(place: &str, share: Share) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     for object in objects.objects {
         // The signature is the commit: a part without one is still being written.
-        let Some((instance, window, of, SumPartPart::Signature)) =
-            names::parse_sum_part_name(object.key.as_str())
+        let Some((instance, window, of, SumPartPart::Signature)) = names::parse_sum_part_name(object.key.as_str())
         else {
             continue;
         };
@@ -124,9 +123,7 @@ fn one(place: &str, share: Share, suffix: &str) -> Result<Found, Failure> {
     };
     let (folder, name) = place.rsplit_once('/').unwrap_or((".", place));
     let stem = name.strip_suffix(suffix).unwrap_or(name);
-    let (start, end) = stem
-        .split_once('-')
-        .ok_or_else(|| usage("its name holds no window"))?;
+    let (start, end) = stem.split_once('-').ok_or_else(|| usage("its name holds no window"))?;
     for time in [start, end] {
         BatchTime::parse_compact(time).map_err(|error| usage(&error.to_string()))?;
     }
@@ -145,9 +142,7 @@ fn one(place: &str, share: Share, suffix: &str) -> Result<Found, Failure> {
 impl Found {
     /// The aggregation, as far as the name says it.
     pub fn aggregation(&self) -> Option<&str> {
-        self.named
-            .as_ref()
-            .map(|(_, aggregation)| aggregation.as_str())
+        self.named.as_ref().map(|(_, aggregation)| aggregation.as_str())
     }
 
     /// The instance, as far as the name says it.
@@ -177,8 +172,7 @@ impl Found {
         let part: SumPart = match keys {
             Some(keys) => {
                 let signature = self.mailbox.read(&self.signature, MAX_HEADER_BYTES).await?;
-                let signature =
-                    batch::read_signature(&signature).map_err(|error| self.bad(error))?;
+                let signature = batch::read_signature(&signature).map_err(|error| self.bad(error))?;
                 batch::read_header(&signature, &header, &keys.0).map_err(|error| self.bad(error))?
             }
             None => SumPart::read(&header).map_err(|error| self.bad(error))?,
@@ -189,44 +183,26 @@ impl Found {
             Err(error) if error.kind() == MailboxErrorKind::NotFound => Bytes::new(),
             Err(error) => return Err(error.into()),
         };
-        let invalid: Vec<InvalidPacket> =
-            batch::read_packets(&part, &invalid).map_err(|error| self.bad(error))?;
+        let invalid: Vec<InvalidPacket> = batch::read_packets(&part, &invalid).map_err(|error| self.bad(error))?;
         self.convert(part, &invalid, keys.is_some())
     }
 
-    fn convert(
-        &self,
-        part: SumPart,
-        invalid: &[InvalidPacket],
-        verified: bool,
-    ) -> Result<Part, Failure> {
-        let negative =
-            |what: &str| self.bad(format_args!("the {what} is negative or out of range"));
+    fn convert(&self, part: SumPart, invalid: &[InvalidPacket], verified: bool) -> Result<Part, Failure> {
+        let negative = |what: &str| self.bad(format_args!("the {what} is negative or out of range"));
         let time = |millis: i64| {
             let time = Timestamp::from_millisecond(millis)
                 .ok()
                 .and_then(BatchTime::from_timestamp);
-            time.map(BatchTime::to_compact)
-                .ok_or_else(|| negative("time"))
+            time.map(BatchTime::to_compact).ok_or_else(|| negative("time"))
         };
-        let (start, end) = (
-            time(part.aggregation_start_time)?,
-            time(part.aggregation_end_time)?,
-        );
+        let (start, end) = (time(part.aggregation_start_time)?, time(part.aggregation_end_time)?);
         if (&start, &end) != (&self.start, &self.end) {
             return Err(self.bad(format_args!("it says {start}-{end} inside")));
         }
-        if self
-            .aggregation()
-            .is_some_and(|aggregation| aggregation != part.name)
-        {
+        if self.aggregation().is_some_and(|aggregation| aggregation != part.name) {
             return Err(self.bad(format_args!("it says aggregation {:?} inside", part.name)));
         }
-        let shares: Option<Vec<u64>> = part
-            .sum
-            .iter()
-            .map(|share| u64::try_from(*share).ok())
-            .collect();
+        let shares: Option<Vec<u64>> = part.sum.iter().map(|share| u64::try_from(*share).ok()).collect();
         Ok(Part {
             shape: Shape {
                 aggregation: part.name,
@@ -235,14 +211,12 @@ impl Found {
                 bins: u64::try_from(part.bins).map_err(|_| negative("number of bins"))?,
                 epsilon: part.epsilon,
                 prime: u64::try_from(part.prime).map_err(|_| negative("prime"))?,
-                number_of_servers: u32::try_from(part.number_of_servers)
-                    .map_err(|_| negative("number of servers"))?,
+                number_of_servers: u32::try_from(part.number_of_servers).map_err(|_| negative("number of servers"))?,
                 hamming_weight: part.hamming_weight.map(i64::from),
             },
             batches: part.batch_uuids.into_iter().collect(),
             invalid: invalid.iter().map(|packet| packet.uuid).collect(),
-            clients: u64::try_from(part.total_individual_clients)
-                .map_err(|_| negative("number of clients"))?,
+            clients: u64::try_from(part.total_individual_clients).map_err(|_| negative("number of clients"))?,
             sum: shares.ok_or_else(|| negative("sum"))?,
             verified,
         })
@@ -251,11 +225,7 @@ impl Found {
     fn bad(&self, error: impl std::fmt::Display) -> Failure {
         Failure::new(
             ExitClass::Data,
-            format_args!(
-                "sum part {} of {}: {error}",
-                self.header,
-                self.mailbox.url()
-            ),
+            format_args!("sum part {} of {}: {error}", self.header, self.mailbox.url()),
             "ask the party that wrote it",
         )
     }

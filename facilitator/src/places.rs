@@ -41,12 +41,8 @@ pub fn read_text(file: &Path) -> Result<String, Failure> {
 /// # Errors
 /// What the file system says.
 pub fn make_folder(folder: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder).map_err(|error| {
-        Failure::of_file(
-            format_args!("can't make the folder {}", folder.display()),
-            &error,
-        )
-    })
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Failure::of_file(format_args!("can't make the folder {}", folder.display()), &error))
 }
 
 /// Replaces a file's content at once: a reader sees the old or the new.

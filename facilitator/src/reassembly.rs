@@ -89,11 +89,7 @@ pub fn reassemble(first: &Part, second: &Part) -> Result<Reassembled, String> {
     differs("number of bins", &one.bins, &other.bins)?;
     differs("epsilon", &one.epsilon, &other.epsilon)?;
     differs("prime", &one.prime, &other.prime)?;
-    differs(
-        "number of servers",
-        &one.number_of_servers,
-        &other.number_of_servers,
-    )?;
+    differs("number of servers", &one.number_of_servers, &other.number_of_servers)?;
     differs("Hamming weight", &one.hamming_weight, &other.hamming_weight)?;
     if first.batches != second.batches {
         return Err(format!(
@@ -103,27 +99,15 @@ pub fn reassemble(first: &Part, second: &Part) -> Result<Reassembled, String> {
     }
     if first.invalid != second.invalid {
         let difference = difference(&first.invalid, &second.invalid);
-        return Err(format!(
-            "the parts leave out different packets: {difference}"
-        ));
+        return Err(format!("the parts leave out different packets: {difference}"));
     }
     differs("number of clients", &first.clients, &second.clients)?;
     for part in [first, second] {
         if part.sum.len() as u64 != one.bins {
-            return Err(format!(
-                "a part has {} sums for {} bins",
-                part.sum.len(),
-                one.bins
-            ));
+            return Err(format!("a part has {} sums for {} bins", part.sum.len(), one.bins));
         }
     }
-    if one.prime == 0
-        || first
-            .sum
-            .iter()
-            .chain(&second.sum)
-            .any(|share| *share >= one.prime)
-    {
+    if one.prime == 0 || first.sum.iter().chain(&second.sum).any(|share| *share >= one.prime) {
         return Err(format!("a share isn't below the prime {}", one.prime));
     }
     let totals: Vec<u64> = first
@@ -133,11 +117,7 @@ pub fn reassemble(first: &Part, second: &Part) -> Result<Reassembled, String> {
         .map(|(a, b)| (a + b) % one.prime)
         .collect();
     // Each client adds 0 or 1 to a bin, so parts that don't belong together show: their sum is noise.
-    if let Some((bin, total)) = totals
-        .iter()
-        .enumerate()
-        .find(|(_, total)| **total > first.clients)
-    {
+    if let Some((bin, total)) = totals.iter().enumerate().find(|(_, total)| **total > first.clients) {
         return Err(format!(
             "bin {bin} would hold {total} of {} clients: the parts aren't of one sum",
             first.clients
@@ -163,8 +143,7 @@ impl Reassembled {
     /// Puts the truth beside the totals, if `truth` knows the window.
     pub fn compare(&mut self, truth: &[WindowTruth]) {
         let own = |window: &&WindowTruth| {
-            (&window.aggregation, &window.start, &window.end)
-                == (&self.aggregation, &self.start, &self.end)
+            (&window.aggregation, &window.start, &window.end) == (&self.aggregation, &self.start, &self.end)
         };
         if let Some(window) = truth.iter().find(own) {
             self.matches = Some(window.clients == self.clients && window.totals == self.totals);
@@ -173,17 +152,11 @@ impl Reassembled {
     }
 }
 
-fn differs<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    first: &T,
-    second: &T,
-) -> Result<(), String> {
+fn differs<T: PartialEq + std::fmt::Debug>(what: &str, first: &T, second: &T) -> Result<(), String> {
     if first == second {
         Ok(())
     } else {
-        Err(format!(
-            "the parts differ in the {what}: {first:?} and {second:?}"
-        ))
+        Err(format!("the parts differ in the {what}: {first:?} and {second:?}"))
     }
 }
 

@@ -66,13 +66,7 @@ pub struct Wish<'a> {
 /// # Errors
 /// Bins that can't be had, or a key that can't sign.
 pub fn make(ingestor: &Ingestor, wish: &Wish<'_>) -> Result<Sample, Failure> {
-    let digest = sha256(
-        format!(
-            "sample batch {} {} {}",
-            wish.seed, wish.aggregation, wish.time
-        )
-        .as_bytes(),
-    );
+    let digest = sha256(format!("sample batch {} {} {}", wish.seed, wish.aggregation, wish.time).as_bytes());
     let uuid: [u8; 16] = std::array::from_fn(|index| digest[index]);
     let spec = SampleSpec {
         aggregation: wish.aggregation.clone(),
@@ -88,11 +82,7 @@ pub fn make(ingestor: &Ingestor, wish: &Wish<'_>) -> Result<Sample, Failure> {
         faults: Vec::new(),
     };
     sample::make(&spec, &ingestor.recipients, &ingestor.signing).map_err(|error| match error {
-        SampleError::Signing { .. } => Failure::new(
-            ExitClass::Internal,
-            error,
-            "run it again, on another machine",
-        ),
+        SampleError::Signing { .. } => Failure::new(ExitClass::Internal, error, "run it again, on another machine"),
         _ => Failure::new(ExitClass::Data, error, "check the arguments and the keys"),
     })
 }
@@ -107,9 +97,7 @@ pub async fn put(sample: &Sample, mailboxes: &[Arc<dyn Mailbox>; 2]) -> Result<b
         for (mailbox, objects) in mailboxes.iter().zip([&sample.first, &sample.second]) {
             for (part, content) in objects.in_put_order() {
                 if matches!(part, IngestionPart::Signature) == signatures {
-                    created |=
-                        put_object(mailbox.as_ref(), &sample.id.ingestion_key(part), content)
-                            .await?;
+                    created |= put_object(mailbox.as_ref(), &sample.id.ingestion_key(part), content).await?;
                 }
             }
         }
@@ -117,23 +105,13 @@ pub async fn put(sample: &Sample, mailboxes: &[Arc<dyn Mailbox>; 2]) -> Result<b
     Ok(created)
 }
 
-async fn put_object(
-    mailbox: &dyn Mailbox,
-    key: &ObjectKey,
-    content: &[u8],
-) -> Result<bool, Failure> {
-    if mailbox
-        .put_if_absent(key, Bytes::copy_from_slice(content))
-        .await?
-        == PutOutcome::Created
-    {
+async fn put_object(mailbox: &dyn Mailbox, key: &ObjectKey, content: &[u8]) -> Result<bool, Failure> {
+    if mailbox.put_if_absent(key, Bytes::copy_from_slice(content)).await? == PutOutcome::Created {
         return Ok(true);
     }
     // One byte more than ours shows that an object is another.
     let same = match mailbox.head(key).await? {
-        Some(meta) if meta.size == content.len() as u64 => {
-            mailbox.read(key, meta.size).await? == content
-        }
+        Some(meta) if meta.size == content.len() as u64 => mailbox.read(key, meta.size).await? == content,
         _ => false,
     };
     if same {
@@ -179,9 +157,7 @@ mod tests {
         key_folders::make(folder.path()).unwrap();
         let ingestor = Ingestor::of_folder(folder.path()).unwrap();
         let memory = [MemoryMailbox::new("first"), MemoryMailbox::new("second")];
-        let mailboxes = memory
-            .clone()
-            .map(|mailbox| Arc::new(mailbox) as Arc<dyn Mailbox>);
+        let mailboxes = memory.clone().map(|mailbox| Arc::new(mailbox) as Arc<dyn Mailbox>);
         let batch = sample(&ingestor, 4, 0);
         assert!(put(&batch, &mailboxes).await.unwrap());
         let before = memory.clone().map(|mailbox| mailbox.snapshot());
@@ -202,14 +178,9 @@ mod tests {
         let ingestor = Ingestor::of_folder(folder.path()).unwrap();
         let batch = sample(&ingestor, 2, 0);
         let memory = [MemoryMailbox::new("first"), MemoryMailbox::new("second")];
-        let mailboxes = memory
-            .clone()
-            .map(|mailbox| Arc::new(mailbox) as Arc<dyn Mailbox>);
+        let mailboxes = memory.clone().map(|mailbox| Arc::new(mailbox) as Arc<dyn Mailbox>);
         memory[1].refuse_writes(true);
-        assert_eq!(
-            put(&batch, &mailboxes).await.unwrap_err().exit,
-            ExitClass::Denied
-        );
+        assert_eq!(put(&batch, &mailboxes).await.unwrap_err().exit, ExitClass::Denied);
         let signature = batch.id.ingestion_key(IngestionPart::Signature);
         assert!(
             !memory[0].snapshot().contains_key(signature.as_str()),
@@ -217,9 +188,6 @@ mod tests {
         );
         memory[1].refuse_writes(false);
         assert!(put(&batch, &mailboxes).await.unwrap());
-        assert_eq!(
-            (memory[0].snapshot().len(), memory[1].snapshot().len()),
-            (3, 3)
-        );
+        assert_eq!((memory[0].snapshot().len(), memory[1].snapshot().len()), (3, 3));
     }
 }

@@ -58,8 +58,7 @@ pub fn read(file: &Path) -> Result<Vec<WindowTruth>, Failure> {
 /// Adds a batch to the truth: to its window, or as a new one. `false` where the batch is in it already.
 pub fn add(truth: &mut Vec<WindowTruth>, window: WindowTruth) -> bool {
     let known = |other: &WindowTruth| {
-        (&other.aggregation, &other.start, &other.end)
-            == (&window.aggregation, &window.start, &window.end)
+        (&other.aggregation, &other.start, &other.end) == (&window.aggregation, &window.start, &window.end)
     };
     let Some(place) = truth.iter_mut().find(|other| known(other)) else {
         truth.push(window);
@@ -74,9 +73,7 @@ pub fn add(truth: &mut Vec<WindowTruth>, window: WindowTruth) -> bool {
         return false;
     }
     place.batches.extend(window.batches);
-    place
-        .batches
-        .sort_by(|a, b| (&a.time, a.id).cmp(&(&b.time, b.id)));
+    place.batches.sort_by(|a, b| (&a.time, a.id).cmp(&(&b.time, b.id)));
     place.clients += window.clients;
     for (total, more) in place.totals.iter_mut().zip(window.totals) {
         *total += more;
@@ -125,11 +122,7 @@ mod tests {
         assert!(!add(&mut truth, window("202611200000", 3, &[1, 1])));
         assert_eq!(truth.len(), 2);
         assert_eq!(
-            (
-                truth[0].clients,
-                truth[0].totals.as_slice(),
-                truth[0].batches.len()
-            ),
+            (truth[0].clients, truth[0].totals.as_slice(), truth[0].batches.len()),
             (6, &[4, 1][..], 2)
         );
     }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use facilitator_core::formats::work::{
-    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share,
-    ValidationFormat, WindowParameters,
+    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share, ValidationFormat,
+    WindowParameters,
 };
 use mailbox::MailboxUrl;
 
@@ -104,15 +104,14 @@ impl World {
         if !file.exists() {
             return places::replace_text(&file, &text);
         }
-        let there: Parameters =
-            serde_json::from_str(&places::read_text(&file)?).map_err(|error| {
-                let message = format_args!("{} is no parameters file: {error}", file.display());
-                Failure::new(
-                    ExitClass::Configuration,
-                    message,
-                    "mend it, or choose a new folder with --into",
-                )
-            })?;
+        let there: Parameters = serde_json::from_str(&places::read_text(&file)?).map_err(|error| {
+            let message = format_args!("{} is no parameters file: {error}", file.display());
+            Failure::new(
+                ExitClass::Configuration,
+                message,
+                "mend it, or choose a new folder with --into",
+            )
+        })?;
         if there.windows == *windows {
             return Ok(());
         }

@@ -45,15 +45,8 @@ fn fails(line: &str, folder: &Path, code: i32, wanted: &str) {
         "{line}: {error}{}",
         text(&output.stdout)
     );
-    let lines: Vec<_> = error
-        .lines()
-        .filter(|line| line.starts_with("error: "))
-        .collect();
-    assert_eq!(
-        (lines.len(), error.lines().count()),
-        (1, 1),
-        "{line}: {error}"
-    );
+    let lines: Vec<_> = error.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!((lines.len(), error.lines().count()), (1, 1), "{line}: {error}");
     assert!(lines[0].contains(wanted), "{line}: {error}");
 }
 
@@ -77,8 +70,7 @@ const STEPS: [&str; 4] = [
     "aggregate --parameters demo/first.json",
     "aggregate --parameters demo/second.json",
 ];
-const REASSEMBLE: &str =
-    "reassemble demo/portal-first demo/portal-second --keys demo --truth demo/truth.json";
+const REASSEMBLE: &str = "reassemble demo/portal-first demo/portal-second --keys demo --truth demo/truth.json";
 
 #[test]
 fn two_parties_on_one_machine_learn_the_totals_and_a_second_run_changes_nothing() {
@@ -104,17 +96,10 @@ fn two_parties_on_one_machine_learn_the_totals_and_a_second_run_changes_nothing(
     );
     assert!(table.contains("signatures verified"), "{table}");
 
-    let json: serde_json::Value =
-        serde_json::from_str(&done(&format!("{REASSEMBLE} --json"), here)).unwrap();
-    let truth: serde_json::Value =
-        serde_json::from_slice(&fs::read(here.join("demo/truth.json")).unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&done(&format!("{REASSEMBLE} --json"), here)).unwrap();
+    let truth: serde_json::Value = serde_json::from_slice(&fs::read(here.join("demo/truth.json")).unwrap()).unwrap();
     assert_eq!(json.as_array().unwrap().len(), 3);
-    for (window, truth) in json
-        .as_array()
-        .unwrap()
-        .iter()
-        .zip(truth.as_array().unwrap())
-    {
+    for (window, truth) in json.as_array().unwrap().iter().zip(truth.as_array().unwrap()) {
         assert_eq!(window["totals"], truth["totals"]);
         assert_eq!(window["clients"], truth["clients"]);
         assert_eq!(window["match"], true);
@@ -129,9 +114,7 @@ fn two_parties_on_one_machine_learn_the_totals_and_a_second_run_changes_nothing(
     // Reports say that a run took place; nothing else may differ.
     let changed: Vec<_> = after
         .iter()
-        .filter(|(path, bytes)| {
-            before.get(*path) != Some(bytes) && !path.to_string_lossy().contains("/reports/")
-        })
+        .filter(|(path, bytes)| before.get(*path) != Some(bytes) && !path.to_string_lossy().contains("/reports/"))
         .map(|(path, _)| path)
         .collect();
     assert!(
@@ -174,10 +157,7 @@ fn wrong_arguments_get_one_line_and_code_64() {
         ("sample --into demo --bins 0", "--bins"),
         ("sample --into demo --bins 5000", "4096"),
         ("sample --into demo --start 2026", "--start"),
-        (
-            "sample --into demo --aggregation task-markers",
-            "--aggregation",
-        ),
+        ("sample --into demo --aggregation task-markers", "--aggregation"),
         ("sample --into demo --first a", "--first"),
         ("reassemble only-one", "SECOND"),
         ("lint-manifest --kind portal m.json", "portal-global"),
@@ -196,18 +176,8 @@ fn wrong_arguments_get_one_line_and_code_64() {
 fn each_class_of_failure_has_its_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    fails(
-        "intake --parameters demo/first.json",
-        here,
-        78,
-        "demo/first.json",
-    );
-    fails(
-        "reassemble portal-first portal-second",
-        here,
-        66,
-        "portal-first",
-    );
+    fails("intake --parameters demo/first.json", here, 78, "demo/first.json");
+    fails("reassemble portal-first portal-second", here, 66, "portal-first");
     fails(
         "reassemble s3://us-west-1/a s3://us-west-1/b",
         here,
@@ -223,25 +193,10 @@ fn each_class_of_failure_has_its_exit_code() {
         73,
         "first.json",
     );
-    fails(
-        "sample --into demo --batches 1 --packets 21",
-        here,
-        73,
-        "kittens-seen",
-    );
+    fails("sample --into demo --batches 1 --packets 21", here, 73, "kittens-seen");
     fs::write(here.join("nonsense.json"), "{").unwrap();
-    fails(
-        "intake --parameters nonsense.json",
-        here,
-        78,
-        "nonsense.json",
-    );
-    fails(
-        "reassemble a b --truth nonsense.json",
-        here,
-        65,
-        "nonsense.json",
-    );
+    fails("intake --parameters nonsense.json", here, 78, "nonsense.json");
+    fails("reassemble a b --truth nonsense.json", here, 65, "nonsense.json");
 }
 
 #[test]
@@ -252,9 +207,7 @@ fn sum_parts_that_are_wrong_or_do_not_belong_together_are_named() {
     for step in STEPS {
         done(step, here);
     }
-    let part = |party: &str, name: &str| {
-        here.join(format!("demo/portal-{party}/sample/kittens-seen/{name}"))
-    };
+    let part = |party: &str, name: &str| here.join(format!("demo/portal-{party}/sample/kittens-seen/{name}"));
     let stem = "202611200000-202611200300";
     // One sum part each, by their paths.
     let by_path = format!(
@@ -297,20 +250,12 @@ fn sum_parts_that_are_wrong_or_do_not_belong_together_are_named() {
 fn manifests_of_the_original_pass_and_broken_ones_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let portal = r#"{"format":1,"facilitator-sum-part-bucket":"gs://f-sums","pha-sum-part-bucket":"s3://us-west-1/p-sums"}"#;
+    let portal =
+        r#"{"format":1,"facilitator-sum-part-bucket":"gs://f-sums","pha-sum-part-bucket":"s3://us-west-1/p-sums"}"#;
     fs::write(here.join("portal.json"), portal).unwrap();
     done("lint-manifest --kind portal-global portal.json", here);
-    fs::write(
-        here.join("bad.json"),
-        portal.replace("\"format\":1", "\"format\":7"),
-    )
-    .unwrap();
-    fails(
-        "lint-manifest --kind portal-global bad.json",
-        here,
-        65,
-        "bad.json",
-    );
+    fs::write(here.join("bad.json"), portal.replace("\"format\":1", "\"format\":7")).unwrap();
+    fails("lint-manifest --kind portal-global bad.json", here, 65, "bad.json");
     fails(
         "lint-manifest --kind portal-global absent.json",
         here,
@@ -327,17 +272,10 @@ fn manifests_of_the_original_pass_and_broken_ones_are_explained() {
 
 #[test]
 fn sum_parts_of_the_original_add_up_to_the_truth() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../facilitator-core/tests/fixtures/prio-server");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../facilitator-core/tests/fixtures/prio-server");
     let table = done("reassemble sums sums --truth truth.json", &fixtures);
-    assert_eq!(
-        table.lines().filter(|line| *line == "match").count(),
-        6,
-        "{table}"
-    );
-    assert!(table.contains(
-        "kittens-seen 202611200600-202611200900: 100 clients in 1 batch, 0 packets left out"
-    ));
+    assert_eq!(table.lines().filter(|line| *line == "match").count(), 6, "{table}");
+    assert!(table.contains("kittens-seen 202611200600-202611200900: 100 clients in 1 batch, 0 packets left out"));
 }
 
 #[test]
@@ -353,10 +291,7 @@ fn help_tells_what_everything_is_for() {
         "lint-manifest",
         "work",
     ] {
-        assert!(
-            main.contains(&format!("\n  {command} ")),
-            "{command}: {main}"
-        );
+        assert!(main.contains(&format!("\n  {command} ")), "{command}: {main}");
         let help = done(&format!("{command} --help"), folder.path());
         assert!(
             help.contains("Usage: facilitator")

@@ -36,24 +36,12 @@ impl MailboxErrorKind {
     pub fn advice(self) -> &'static str {
         match self {
             Self::NotFound => "check the name, and that its writer has finished",
-            Self::NoSuchMailbox => {
-                "check the mailbox's URL, and create the folder or bucket if it is new"
-            }
-            Self::Denied => {
-                "let this process's identity list, read or create objects there, as its task needs"
-            }
-            Self::Unavailable => {
-                "try again later; if it stays, look at the store's free space and health"
-            }
-            Self::TooLarge => {
-                "ask the object's writer what it is: no object of that name should be so long"
-            }
-            Self::InvalidKey => {
-                "use relative names of 1 to 1024 bytes without empty, `.` or `..` segments"
-            }
-            Self::InvalidUrl => {
-                "write it as file:///absolute/folder, s3://region/bucket/prefix or gs://bucket/prefix"
-            }
+            Self::NoSuchMailbox => "check the mailbox's URL, and create the folder or bucket if it is new",
+            Self::Denied => "let this process's identity list, read or create objects there, as its task needs",
+            Self::Unavailable => "try again later; if it stays, look at the store's free space and health",
+            Self::TooLarge => "ask the object's writer what it is: no object of that name should be so long",
+            Self::InvalidKey => "use relative names of 1 to 1024 bytes without empty, `.` or `..` segments",
+            Self::InvalidUrl => "write it as file:///absolute/folder, s3://region/bucket/prefix or gs://bucket/prefix",
             Self::Unsupported => "use a store that can do it, or a build that has it",
             Self::Corrupt => "read it again; if it stays, restore the object from its writer",
             Self::Io => "look at the storage below the mailbox",
@@ -101,11 +89,7 @@ impl std::fmt::Display for Detail<'_> {
 impl MailboxError {
     /// An error of a whole mailbox. `detail` may be empty; it must hold no credentials.
     #[must_use]
-    pub fn of_mailbox(
-        kind: MailboxErrorKind,
-        url: &MailboxUrl,
-        detail: impl std::fmt::Display,
-    ) -> Self {
+    pub fn of_mailbox(kind: MailboxErrorKind, url: &MailboxUrl, detail: impl std::fmt::Display) -> Self {
         Self {
             kind,
             place: format!("mailbox {url}"),

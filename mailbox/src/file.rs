@@ -23,8 +23,8 @@ use tempfile::NamedTempFile;
 
 use self::upload::FileUpload;
 use crate::{
-    ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
-    ObjectKey, ObjectMeta, PutOutcome, Upload, walk,
+    ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey, ObjectMeta,
+    PutOutcome, Upload, walk,
 };
 
 /// The folder of unfinished uploads, in the mailbox's root; never listed, read or written as objects.
@@ -66,9 +66,7 @@ impl FileMailbox {
     /// [`MailboxErrorKind::InvalidUrl`] where the path can't be a URL.
     pub fn in_folder(folder: &Path) -> Result<Self, MailboxError> {
         let url = MailboxUrl::of_folder(folder)?;
-        let root = url
-            .folder()
-            .map_or_else(|| folder.to_path_buf(), Path::to_path_buf);
+        let root = url.folder().map_or_else(|| folder.to_path_buf(), Path::to_path_buf);
         Ok(Self::new(url, root))
     }
 
@@ -131,10 +129,7 @@ impl Inner {
         let mut path = self.root.clone();
         let mut found = None;
         for segment in key.as_str().split('/') {
-            if found
-                .as_ref()
-                .is_some_and(|meta: &fs::Metadata| !meta.is_dir())
-            {
+            if found.as_ref().is_some_and(|meta: &fs::Metadata| !meta.is_dir()) {
                 return Ok(None);
             }
             path.push(segment);
@@ -163,13 +158,9 @@ impl Inner {
     fn open(&self, key: &ObjectKey) -> Result<(ObjectMeta, fs::File), MailboxError> {
         let absent = || MailboxError::of_object(MailboxErrorKind::NotFound, &self.url, key, "");
         self.stat(key)?.ok_or_else(absent)?;
-        let file =
-            fs::File::open(self.path(key)?).map_err(|e| self.error(key, "opening it", &e))?;
+        let file = fs::File::open(self.path(key)?).map_err(|e| self.error(key, "opening it", &e))?;
         let meta = file.metadata().and_then(|meta| meta_of(key, &meta));
-        Ok((
-            meta.map_err(|e| self.error(key, "reading its size", &e))?,
-            file,
-        ))
+        Ok((meta.map_err(|e| self.error(key, "reading its size", &e))?, file))
     }
 
     /// An empty temporary file, removed when dropped.
@@ -181,28 +172,19 @@ impl Inner {
         if !self.swept.swap(true, Ordering::Relaxed) {
             sweep(&uploads, SystemTime::now());
         }
-        let created = tempfile::Builder::new()
-            .prefix("upload-")
-            .tempfile_in(&uploads);
+        let created = tempfile::Builder::new().prefix("upload-").tempfile_in(&uploads);
         let created = created.and_then(|temporary| {
-            temporary
-                .as_file()
-                .set_permissions(fs::Permissions::from_mode(0o644))?;
+            temporary.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
             Ok(temporary)
         });
         created.map_err(|e| self.error(key, "starting an upload", &e))
     }
 
     /// Makes the temporary file the object, if none is there.
-    fn commit(
-        &self,
-        key: &ObjectKey,
-        temporary: NamedTempFile,
-    ) -> Result<PutOutcome, MailboxError> {
+    fn commit(&self, key: &ObjectKey, temporary: NamedTempFile) -> Result<PutOutcome, MailboxError> {
         let path = self.path(key)?;
         let file = temporary.as_file();
-        file.sync_all()
-            .map_err(|e| self.error(key, "writing it to disk", &e))?;
+        file.sync_all().map_err(|e| self.error(key, "writing it to disk", &e))?;
         let folder = self.make_parents(key)?;
         let linked = file
             .set_modified(SystemTime::now())
@@ -215,14 +197,10 @@ impl Inner {
                     .map_err(|e| self.error(key, "writing its folder to disk", &e))?;
                 Ok(PutOutcome::Created)
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                match fs::symlink_metadata(&path) {
-                    Ok(meta) if !meta.is_file() => {
-                        Err(self.invalid(key, "a folder or link has this name"))
-                    }
-                    _ => Ok(PutOutcome::Exists),
-                }
-            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(&path) {
+                Ok(meta) if !meta.is_file() => Err(self.invalid(key, "a folder or link has this name")),
+                _ => Ok(PutOutcome::Exists),
+            },
             Err(error) => Err(self.error(key, "making it visible", &error)),
         }
     }
@@ -234,9 +212,7 @@ impl Inner {
         for segment in segments.iter().take(segments.len().saturating_sub(1)) {
             folder.push(segment);
             make_folder(&folder).map_err(|error| match error.kind() {
-                io::ErrorKind::NotADirectory => {
-                    self.invalid(key, "an object or link has the name of a folder of it")
-                }
+                io::ErrorKind::NotADirectory => self.invalid(key, "an object or link has the name of a folder of it"),
                 _ => self.error(key, "making its folder", &error),
             })?;
         }
@@ -266,8 +242,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 fn sweep(uploads: &Path, now: SystemTime) {
     for entry in fs::read_dir(uploads).into_iter().flatten().flatten() {
         let modified = entry.metadata().and_then(|meta| meta.modified());
-        let abandoned =
-            modified.is_ok_and(|m| now.duration_since(m).is_ok_and(|age| age > ABANDONED));
+        let abandoned = modified.is_ok_and(|m| now.duration_since(m).is_ok_and(|age| age > ABANDONED));
         if abandoned && fs::remove_file(entry.path()).is_ok() {
             tracing::info!(file = %entry.path().display(), "removed an abandoned upload");
         }
@@ -342,11 +317,7 @@ impl Mailbox for FileMailbox {
         }))
     }
 
-    async fn put_if_absent(
-        &self,
-        key: &ObjectKey,
-        content: Bytes,
-    ) -> Result<PutOutcome, MailboxError> {
+    async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
         let key = key.clone();
         self.blocking(move |inner| {
             // Most losers of a race come late: spare them the write.
@@ -368,11 +339,7 @@ impl Mailbox for FileMailbox {
             inner.check_root()?;
             walk::list(&inner.root, &request).map_err(|(name, error)| {
                 let kind = MailboxError::kind_of_io(&error);
-                MailboxError::of_mailbox(
-                    kind,
-                    &inner.url,
-                    format_args!("listing {name:?}: {error}"),
-                )
+                MailboxError::of_mailbox(kind, &inner.url, format_args!("listing {name:?}: {error}"))
             })
         })
         .await

@@ -21,11 +21,7 @@ impl ObjectKey {
     pub fn parse(name: impl Into<String>) -> Result<Self, MailboxError> {
         let name = name.into();
         match Self::fault(&name) {
-            Some(fault) => Err(MailboxError::of_text(
-                MailboxErrorKind::InvalidKey,
-                &name,
-                fault,
-            )),
+            Some(fault) => Err(MailboxError::of_text(MailboxErrorKind::InvalidKey, &name, fault)),
             None => Ok(Self(name)),
         }
     }
@@ -44,10 +40,7 @@ impl ObjectKey {
         if name.starts_with('/') {
             return Some("it begins with a slash");
         }
-        if name
-            .split('/')
-            .any(|segment| matches!(segment, "" | "." | ".."))
-        {
+        if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return Some("it has an empty, `.` or `..` segment");
         }
         None

@@ -75,10 +75,7 @@ pub struct ListRequest {
 impl ListRequest {
     /// The entry of [`ListPage::folders`] that `name` (which begins with the prefix) is folded into, if it is.
     fn folder_of<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let slash = name
-            .get(self.prefix.len()..)?
-            .find('/')
-            .filter(|_| self.folders)?;
+        let slash = name.get(self.prefix.len()..)?.find('/').filter(|_| self.folders)?;
         name.get(..=self.prefix.len() + slash)
     }
 
@@ -126,11 +123,7 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError>;
 
     /// Puts a small object by a single call, if none of that name is there.
-    async fn put_if_absent(
-        &self,
-        key: &ObjectKey,
-        content: Bytes,
-    ) -> Result<PutOutcome, MailboxError>;
+    async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError>;
 
     /// One page of names.
     async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError>;

@@ -11,8 +11,8 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use crate::{
-    ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
-    ObjectKey, ObjectMeta, PutOutcome, Upload,
+    ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey, ObjectMeta,
+    PutOutcome, Upload,
 };
 
 /// Entries of a page where the request names no limit; as S3's.
@@ -112,30 +112,19 @@ impl MemoryMailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(
-        &self,
-        key: Option<&ObjectKey>,
-        call: Call,
-    ) -> Result<MutexGuard<'_, State>, MailboxError> {
+    fn enter(&self, key: Option<&ObjectKey>, call: Call) -> Result<MutexGuard<'_, State>, MailboxError> {
         let mut state = self.state();
         let fault = if state.failures > 0 {
             state.failures -= 1;
-            Some((
-                MailboxErrorKind::Unavailable,
-                "the test made this call fail",
-            ))
-        } else if (call == Call::Read && state.refuse_reads)
-            || (call == Call::Write && state.refuse_writes)
-        {
+            Some((MailboxErrorKind::Unavailable, "the test made this call fail"))
+        } else if (call == Call::Read && state.refuse_reads) || (call == Call::Write && state.refuse_writes) {
             Some((MailboxErrorKind::Denied, "the test refuses this call"))
         } else {
             None
         };
         match (fault, key) {
             (None, _) => Ok(state),
-            (Some((kind, detail)), Some(key)) => {
-                Err(MailboxError::of_object(kind, &self.url, key, detail))
-            }
+            (Some((kind, detail)), Some(key)) => Err(MailboxError::of_object(kind, &self.url, key, detail)),
             (Some((kind, detail)), None) => Err(MailboxError::of_mailbox(kind, &self.url, detail)),
         }
     }
@@ -146,9 +135,7 @@ impl MemoryMailbox {
         if state.objects.contains_key(key.as_str()) {
             return Ok(PutOutcome::Exists);
         }
-        state
-            .objects
-            .insert(key.as_str().to_owned(), (content, now));
+        state.objects.insert(key.as_str().to_owned(), (content, now));
         Ok(PutOutcome::Created)
     }
 }
@@ -186,17 +173,11 @@ impl Mailbox for MemoryMailbox {
     async fn open(&self, key: &ObjectKey) -> Result<ObjectBody, MailboxError> {
         let state = self.enter(Some(key), Call::Read)?;
         let Some((content, modified)) = state.objects.get(key.as_str()) else {
-            return Err(MailboxError::of_object(
-                MailboxErrorKind::NotFound,
-                &self.url,
-                key,
-                "",
-            ));
+            return Err(MailboxError::of_object(MailboxErrorKind::NotFound, &self.url, key, ""));
         };
         let mut rest = content.clone();
-        let chunks = std::iter::from_fn(move || {
-            (!rest.is_empty()).then(|| Ok(rest.split_to(rest.len().min(64 * 1024))))
-        });
+        let chunks =
+            std::iter::from_fn(move || (!rest.is_empty()).then(|| Ok(rest.split_to(rest.len().min(64 * 1024)))));
         Ok(ObjectBody {
             meta: meta(key, content, *modified),
             stream: futures::stream::iter(chunks).boxed(),
@@ -220,11 +201,7 @@ impl Mailbox for MemoryMailbox {
         }))
     }
 
-    async fn put_if_absent(
-        &self,
-        key: &ObjectKey,
-        content: Bytes,
-    ) -> Result<PutOutcome, MailboxError> {
+    async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
         self.put(key, content)
     }
 
@@ -234,16 +211,10 @@ impl Mailbox for MemoryMailbox {
         let mut page = ListPage::default();
         let mut last = String::new();
         for (name, (content, modified)) in state.objects.range(request.prefix.clone()..) {
-            if !name.starts_with(&request.prefix)
-                || request.end_before.as_ref().is_some_and(|end| name >= end)
-            {
+            if !name.starts_with(&request.prefix) || request.end_before.as_ref().is_some_and(|end| name >= end) {
                 break;
             }
-            if request
-                .start_after
-                .as_ref()
-                .is_some_and(|start| name <= start)
-            {
+            if request.start_after.as_ref().is_some_and(|start| name <= start) {
                 continue;
             }
             let folder = request.folder_of(name);

@@ -37,51 +37,35 @@ impl MailboxUrl {
     /// # Errors
     /// [`MailboxErrorKind::InvalidUrl`].
     pub fn parse(text: &str) -> Result<Self, MailboxError> {
-        let fail = |detail: &str| {
-            MailboxError::of_text(MailboxErrorKind::InvalidUrl, &redacted(text), detail)
-        };
+        let fail = |detail: &str| MailboxError::of_text(MailboxErrorKind::InvalidUrl, &redacted(text), detail);
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(fail("it has no scheme"));
         };
         if rest.contains(['?', '#', '%', '\\']) || rest.chars().any(char::is_control) {
-            return Err(fail(
-                "it holds a query, a fragment, an escape or a control character",
-            ));
+            return Err(fail("it holds a query, a fragment, an escape or a control character"));
         }
         let authority = rest.split('/').next().unwrap_or_default();
         if authority.contains('@') {
-            return Err(fail(
-                "it holds a user name: credentials don't belong in a URL",
-            ));
+            return Err(fail("it holds a user name: credentials don't belong in a URL"));
         }
         match scheme {
             "file" => {
-                let Some(path) = rest
-                    .strip_prefix("localhost")
-                    .unwrap_or(rest)
-                    .strip_prefix('/')
-                else {
-                    return Err(fail(
-                        "the folder must be absolute, with three slashes after `file:`",
-                    ));
+                let Some(path) = rest.strip_prefix("localhost").unwrap_or(rest).strip_prefix('/') else {
+                    return Err(fail("the folder must be absolute, with three slashes after `file:`"));
                 };
-                let path =
-                    segments(path).ok_or_else(|| fail("it has an empty, `.` or `..` segment"))?;
+                let path = segments(path).ok_or_else(|| fail("it has an empty, `.` or `..` segment"))?;
                 Ok(Self(Place::File {
                     folder: Path::new("/").join(path),
                 }))
             }
             "s3" => {
                 let mut parts = rest.splitn(3, '/');
-                let (region, bucket) = (
-                    parts.next().unwrap_or_default(),
-                    parts.next().unwrap_or_default(),
-                );
+                let (region, bucket) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                 if !is_name(region) || !is_name(bucket) {
                     return Err(fail("region and bucket are missing or malformed"));
                 }
-                let prefix = segments(parts.next().unwrap_or_default())
-                    .ok_or_else(|| fail("the prefix is malformed"))?;
+                let prefix =
+                    segments(parts.next().unwrap_or_default()).ok_or_else(|| fail("the prefix is malformed"))?;
                 Ok(Self(Place::S3 {
                     region: region.to_owned(),
                     bucket: bucket.to_owned(),
@@ -108,23 +92,15 @@ impl MailboxUrl {
     /// # Errors
     /// [`MailboxErrorKind::InvalidUrl`] where the path isn't UTF-8, holds `..`, or the current folder is gone.
     pub fn of_folder(folder: &Path) -> Result<Self, MailboxError> {
-        let fail = |detail: &str| {
-            MailboxError::of_text(
-                MailboxErrorKind::InvalidUrl,
-                &folder.to_string_lossy(),
-                detail,
-            )
-        };
-        let absolute =
-            std::path::absolute(folder).map_err(|_| fail("it can't be made absolute"))?;
+        let fail =
+            |detail: &str| MailboxError::of_text(MailboxErrorKind::InvalidUrl, &folder.to_string_lossy(), detail);
+        let absolute = std::path::absolute(folder).map_err(|_| fail("it can't be made absolute"))?;
         let text = absolute.to_str().ok_or_else(|| fail("it isn't UTF-8"))?;
         Self::parse(&format!("file://{text}"))
     }
 
     pub(crate) fn memory(name: &str) -> Self {
-        Self(Place::Memory {
-            name: name.to_owned(),
-        })
+        Self(Place::Memory { name: name.to_owned() })
     }
 
     /// `file`, `s3`, `gs`, or `memory` (tests).
@@ -150,16 +126,11 @@ impl MailboxUrl {
     pub(crate) fn open(&self) -> Result<Arc<dyn Mailbox>, MailboxError> {
         match &self.0 {
             Place::File { folder } => Ok(Arc::new(FileMailbox::new(self.clone(), folder.clone()))),
-            Place::S3 { .. } | Place::Gcs { .. } | Place::Memory { .. } => {
-                Err(MailboxError::of_mailbox(
-                    MailboxErrorKind::Unsupported,
-                    self,
-                    format_args!(
-                        "this build opens only file:// mailboxes, not {}://",
-                        self.scheme()
-                    ),
-                ))
-            }
+            Place::S3 { .. } | Place::Gcs { .. } | Place::Memory { .. } => Err(MailboxError::of_mailbox(
+                MailboxErrorKind::Unsupported,
+                self,
+                format_args!("this build opens only file:// mailboxes, not {}://", self.scheme()),
+            )),
         }
     }
 }
@@ -167,10 +138,7 @@ impl MailboxUrl {
 /// The path without slashes around it, if its segments are plain.
 fn segments(path: &str) -> Option<&str> {
     let path = path.trim_end_matches('/');
-    let plain = path.is_empty()
-        || path
-            .split('/')
-            .all(|segment| !matches!(segment, "" | "." | ".."));
+    let plain = path.is_empty() || path.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
     plain.then_some(path)
 }
 
@@ -199,11 +167,7 @@ impl fmt::Display for MailboxUrl {
         let (head, prefix) = match &self.0 {
             Place::File { folder } => return write!(f, "file://{}", folder.display()),
             Place::Memory { name } => return write!(f, "memory://{name}"),
-            Place::S3 {
-                region,
-                bucket,
-                prefix,
-            } => (format!("s3://{region}/{bucket}"), prefix),
+            Place::S3 { region, bucket, prefix } => (format!("s3://{region}/{bucket}"), prefix),
             Place::Gcs { bucket, prefix } => (format!("gs://{bucket}"), prefix),
         };
         f.write_str(&head)?;

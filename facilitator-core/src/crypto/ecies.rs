@@ -10,6 +10,7 @@ use aes_gcm::{AeadInOut, AesGcm, KeyInit};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
 use rand::CryptoRng;
 use snafu::{OptionExt, Snafu, ensure};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::encoding::decode_base64;
@@ -72,7 +73,8 @@ impl PacketDecryptionKey {
         let mut scalar = Zeroizing::new([0; SCALAR]);
         scalar.copy_from_slice(&bytes[POINT..]);
         let key = Self::from_scalar(scalar)?;
-        ensure!(key.point == bytes[..POINT], super::PointOfOtherScalarSnafu);
+        let same = key.point.as_slice().ct_eq(&bytes[..POINT]);
+        ensure!(bool::from(same), super::PointOfOtherScalarSnafu);
         Ok(key)
     }
 

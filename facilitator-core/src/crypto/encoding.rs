@@ -15,10 +15,15 @@ pub(super) fn decode_base64(text: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> 
         text.len() <= MAX_TEXT_BYTES,
         super::TooLongSnafu { limit: MAX_TEXT_BYTES }
     );
-    STANDARD
-        .decode(text.trim())
-        .map(Zeroizing::new)
-        .map_err(|_| KeyError::Base64)
+    decode(text.trim().as_bytes()).ok_or(KeyError::Base64)
+}
+
+/// Into memory that is wiped even where the text turns out not to be base64 after all.
+fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+    let length = STANDARD.decode_slice(text, &mut bytes).ok()?;
+    bytes.truncate(length);
+    Some(bytes)
 }
 
 /// The content of the only PEM block of a text.
@@ -35,9 +40,7 @@ pub(super) fn decode_pem(text: &str, label: &'static str) -> Result<Zeroizing<Ve
         .strip_prefix(&begin)
         .and_then(|rest| rest.strip_suffix(&end))
         .ok_or(wrong.clone())?;
-    let joined = Zeroizing::new(body.split_ascii_whitespace().collect::<String>());
-    STANDARD
-        .decode(joined.as_bytes())
-        .map(Zeroizing::new)
-        .map_err(|_| wrong)
+    let mut joined = Zeroizing::new(String::with_capacity(body.len()));
+    joined.extend(body.split_ascii_whitespace());
+    decode(joined.as_bytes()).ok_or(wrong)
 }

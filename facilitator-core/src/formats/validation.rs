@@ -32,7 +32,10 @@ impl Record for ValidationHeader {
     const DECODES: bool = true;
 
     fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
-        Some(Self { parameters: BatchParameters::decode(decoder)?, packet_file_digest: decoder.bytes()? })
+        Some(Self {
+            parameters: BatchParameters::decode(decoder)?,
+            packet_file_digest: decoder.bytes()?,
+        })
     }
 
     fn encode(&self, encoder: &mut Encoder<'_>) {
@@ -129,7 +132,12 @@ impl Record for ValidationPacket {
     const DECODES: bool = true;
 
     fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
-        Some(Self { uuid: decoder.uuid()?, f_r: decoder.long()?, g_r: decoder.long()?, h_r: decoder.long()? })
+        Some(Self {
+            uuid: decoder.uuid()?,
+            f_r: decoder.long()?,
+            g_r: decoder.long()?,
+            h_r: decoder.long()?,
+        })
     }
 
     fn encode(&self, encoder: &mut Encoder<'_>) {

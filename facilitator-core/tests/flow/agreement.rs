@@ -52,10 +52,20 @@ impl Mailbox for Troubled {
     }
 
     async fn open(&self, key: &ObjectKey) -> Result<ObjectBody, MailboxError> {
-        let missing = self.missing_once.lock().unwrap().take_if(|missing| missing == key).is_some();
+        let missing = self
+            .missing_once
+            .lock()
+            .unwrap()
+            .take_if(|missing| missing == key)
+            .is_some();
         if missing {
             self.looked.store(true, Ordering::SeqCst);
-            return Err(MailboxError::of_object(MailboxErrorKind::NotFound, self.url(), key, "not yet"));
+            return Err(MailboxError::of_object(
+                MailboxErrorKind::NotFound,
+                self.url(),
+                key,
+                "not yet",
+            ));
         }
         self.inner.open(key).await
     }
@@ -65,7 +75,12 @@ impl Mailbox for Troubled {
     }
 
     async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError> {
-        Err(MailboxError::of_object(MailboxErrorKind::Unsupported, self.url(), key, "the test knows no uploads"))
+        Err(MailboxError::of_object(
+            MailboxErrorKind::Unsupported,
+            self.url(),
+            key,
+            "the test knows no uploads",
+        ))
     }
 
     async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
@@ -76,7 +91,12 @@ impl Mailbox for Troubled {
         match self.lists {
             Some(kind) => {
                 let key = ObjectKey::parse("listing").unwrap();
-                Err(MailboxError::of_object(kind, self.url(), &key, "the test refuses listings"))
+                Err(MailboxError::of_object(
+                    kind,
+                    self.url(),
+                    &key,
+                    "the test refuses listings",
+                ))
             }
             None => self.inner.list(request).await,
         }
@@ -102,7 +122,10 @@ async fn batches_in(change: impl FnOnce(&World, &BatchId)) -> ([u64; 2], World) 
     }
     let mut expected = kept.totals.clone();
     if batches[0] == 2 {
-        expected.iter_mut().zip(&changed.totals).for_each(|(total, more)| *total += more);
+        expected
+            .iter_mut()
+            .zip(&changed.totals)
+            .for_each(|(total, more)| *total += more);
     }
     assert_eq!(world.totals(&window()), expected);
     (batches, world)
@@ -116,7 +139,8 @@ async fn a_worker_that_stopped_before_delivered_costs_no_batch() {
 
 #[tokio::test]
 async fn a_refusal_by_a_worker_that_saw_other_bytes_does_not_take_out_what_the_peer_has() {
-    let rejected = &br#"{"revision":1,"reason":"DigestMismatch","message":"","headerDigest":null,"packetDigest":null}"#[..];
+    let rejected =
+        &br#"{"revision":1,"reason":"DigestMismatch","message":"","headerDigest":null,"packetDigest":null}"#[..];
     for delivered in [true, false] {
         let (batches, _) = batches_in(|world, batch| {
             world.ledger[0].replace(&batch.ledger_key("rejected"), rejected);
@@ -147,7 +171,10 @@ async fn other_messages_under_our_name_are_not_taken_for_ours() {
     }
     assert_eq!(verdict(&world.processor(Share::First), &window()).await.batches, 1);
     let exclusions = plan(&world, Share::First).exclusions;
-    assert_eq!(exclusions.iter().map(|exclusion| exclusion.reason).collect::<Vec<_>>(), [ExclusionReason::NotDelivered]);
+    assert_eq!(
+        exclusions.iter().map(|exclusion| exclusion.reason).collect::<Vec<_>>(),
+        [ExclusionReason::NotDelivered]
+    );
 }
 
 #[tokio::test]
@@ -157,7 +184,10 @@ async fn what_the_peers_listing_lacks_is_not_delivered() {
     })
     .await;
     assert_eq!(batches, [1, 1]);
-    assert_eq!(plan(&world, Share::First).exclusions[0].reason, ExclusionReason::NotDelivered);
+    assert_eq!(
+        plan(&world, Share::First).exclusions[0].reason,
+        ExclusionReason::NotDelivered
+    );
 }
 
 #[tokio::test]
@@ -167,7 +197,10 @@ async fn only_a_refused_listing_lets_delivered_stand_in() {
     intake_both(&world, &sample.id).await;
     let before = world.everything();
     let mut processor = world.processor(Share::First);
-    let through = |processor: &Processor, kind| Troubled { lists: Some(kind), ..Troubled::new(&processor.mailboxes.peer) };
+    let through = |processor: &Processor, kind| Troubled {
+        lists: Some(kind),
+        ..Troubled::new(&processor.mailboxes.peer)
+    };
     processor.mailboxes.peer = Arc::new(through(&processor, MailboxErrorKind::Unavailable));
     let error = aggregate(&processor, &window(), &[second(NOW)]).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
@@ -176,14 +209,21 @@ async fn only_a_refused_listing_lets_delivered_stand_in() {
     let mut processor = world.processor(Share::First);
     processor.mailboxes.peer = Arc::new(through(&processor, MailboxErrorKind::Denied));
     let result = verdict(&processor, &window()).await;
-    assert_eq!((result.batches, result.unread_times), (1, 0), "intake had read the time");
+    assert_eq!(
+        (result.batches, result.unread_times),
+        (1, 0),
+        "intake had read the time"
+    );
 
     let world = World::new();
     intake_both(&world, &world.sample(1, 10, &[]).id).await;
     // Intake couldn't read it back either.
     let key = sample.id.ledger_key("delivered");
     let delivered = String::from_utf8(world.ledger[0].snapshot()[key.as_str()].to_vec()).unwrap();
-    let unread = delivered.replace(&format!("\"storeTimeMillis\":{}", NOW * 1000), "\"storeTimeMillis\":null");
+    let unread = delivered.replace(
+        &format!("\"storeTimeMillis\":{}", NOW * 1000),
+        "\"storeTimeMillis\":null",
+    );
     assert_ne!(unread, delivered);
     world.ledger[0].replace(&key, unread);
     let mut processor = world.processor(Share::First);
@@ -226,7 +266,11 @@ async fn a_peers_new_key_blocks_the_window_until_it_is_known() {
 #[tokio::test]
 async fn a_peers_objects_caught_while_they_are_rewritten_are_read_again() {
     for plan_first in [false, true] {
-        for part in [ValidationPart::Signature, ValidationPart::Header, ValidationPart::Packets] {
+        for part in [
+            ValidationPart::Signature,
+            ValidationPart::Header,
+            ValidationPart::Packets,
+        ] {
             let world = World::new();
             let sample = world.sample(1, 10, &[]);
             intake_both(&world, &sample.id).await;
@@ -240,7 +284,11 @@ async fn a_peers_objects_caught_while_they_are_rewritten_are_read_again() {
             });
             processor.mailboxes.peer_validation = Arc::clone(&troubled) as Arc<dyn Mailbox>;
             let result = verdict(&processor, &window()).await;
-            assert_eq!((result.verdict, result.clients), (Verdict::Summed, 10), "{part:?}: {result:?}");
+            assert_eq!(
+                (result.verdict, result.clients),
+                (Verdict::Summed, 10),
+                "{part:?}: {result:?}"
+            );
             assert!(troubled.looked.load(Ordering::SeqCst));
         }
     }
@@ -260,11 +308,22 @@ async fn what_is_recorded_is_answered_even_where_the_batch_looks_bad_by_now() {
 
     let mut processor = world.processor(Share::First);
     world.ledger[0].replace(&key, record);
-    let late = Troubled { missing_once: Mutex::new(Some(key)), ..Troubled::new(&processor.mailboxes.ledger) };
+    let late = Troubled {
+        missing_once: Mutex::new(Some(key)),
+        ..Troubled::new(&processor.mailboxes.ledger)
+    };
     processor.mailboxes.ledger = Arc::new(late);
     let outcome = intake(&processor, &sample.id).await;
-    assert!(matches!(outcome, IntakeOutcome::Validated { packets: 10, .. }), "{outcome:?}");
-    assert!(!world.ledger[0].snapshot().keys().any(|key| key.starts_with("rejected/")));
+    assert!(
+        matches!(outcome, IntakeOutcome::Validated { packets: 10, .. }),
+        "{outcome:?}"
+    );
+    assert!(
+        !world.ledger[0]
+            .snapshot()
+            .keys()
+            .any(|key| key.starts_with("rejected/"))
+    );
 }
 
 #[tokio::test]
@@ -274,7 +333,12 @@ async fn a_signature_is_put_at_once_however_long() {
     let processor = world.processor(Share::First);
     let mailbox = Troubled::new(&processor.mailboxes.peer);
     let key = signature(&world.sample(1, 1, &[]).id, Share::First);
-    let long = OwnObject { key, bytes: vec![1; 9 << 20].into() };
-    let put = put_batch(&mailbox, &[], &long, async || Ok(Meaning::Other)).await.unwrap();
+    let long = OwnObject {
+        key,
+        bytes: vec![1; 9 << 20].into(),
+    };
+    let put = put_batch(&mailbox, &[], &long, async || Ok(Meaning::Other))
+        .await
+        .unwrap();
     assert_eq!(put, BatchPut::There(DeliveredPut::Created));
 }

@@ -109,6 +109,52 @@ async fn sums_are_the_originals_whoever_wrote_the_messages() {
     }
 }
 
+/// A portal adds one party's part of ours to the other's of the original, either way.
+#[tokio::test]
+async fn our_sum_parts_and_the_originals_mixed_give_the_truth() {
+    for truth in Truth::read() {
+        let window = window_of(&truth);
+        for ours in SHARES {
+            let world = with_ingestion(&truth);
+            for id in truth.batch_ids() {
+                intake(&world.processor(ours), &id).await;
+                // The peer is the original: its messages are what we count by.
+                let mailbox = &world.peer_validation[usize::from(ours.index())];
+                for part in [
+                    ValidationPart::Packets,
+                    ValidationPart::Header,
+                    ValidationPart::Signature,
+                ] {
+                    mailbox.replace(
+                        &id.validation_key(ours.peer(), part),
+                        validation(ours.peer(), &id, part),
+                    );
+                }
+            }
+            let mut processor = world.processor(ours);
+            processor.legacy_peer = true;
+            let result = verdict(&processor, &window).await;
+            assert_eq!(
+                (result.verdict, result.clients),
+                (Verdict::Summed, truth.clients),
+                "{ours:?}: {result:?}"
+            );
+            let part = world.sum_part(ours, &window).unwrap();
+            let instance = facilitator_core::formats::names::InstanceName::parse("us-ct-g-enpa").unwrap();
+            let key = window.sum_part_key(&instance, ours.peer(), SumPartPart::Header);
+            let original = SumPart::read(&std::fs::read(root().join("sums").join(key.as_str())).unwrap()).unwrap();
+            let prime = i64::from(facilitator_core::proof::PRIME);
+            let totals: Vec<u64> = part
+                .sum
+                .iter()
+                .zip(&original.sum)
+                .map(|(a, b)| ((a + b) % prime).cast_unsigned())
+                .collect();
+            assert_eq!(totals, truth.totals, "ours is {ours:?}'s");
+        }
+    }
+}
+
 /// The peers' validation batches become the original's; our own stay delivered.
 fn replace_by_originals(world: &World, truth: &Truth, peer: Peer) {
     for writer in SHARES {

@@ -57,16 +57,38 @@ async fn a_damaged_seal_does_not_keep_a_finished_batch_from_being_said_finished(
     let whole = world.ledger[0].snapshot()[key.as_str()].clone();
     world.ledger[0].replace(&key, whole.slice(..whole.len() - 9));
     let processor = world.processor(Share::First);
-    assert!(matches!(intake(&processor, batch).await, IntakeOutcome::Validated { packets: 5, already: true, .. }));
+    assert!(matches!(
+        intake(&processor, batch).await,
+        IntakeOutcome::Validated {
+            packets: 5,
+            already: true,
+            ..
+        }
+    ));
     world.ledger[0].remove(&batch.ledger_key("delivered"));
-    assert!(matches!(intake(&processor, batch).await, IntakeOutcome::Validated { packets: 5, already: false, .. }));
+    assert!(matches!(
+        intake(&processor, batch).await,
+        IntakeOutcome::Validated {
+            packets: 5,
+            already: false,
+            ..
+        }
+    ));
     // Another batch's record under this name is nobody's to answer from.
     world.ledger[0].remove(&batch.ledger_key("delivered"));
     let other = World::new();
     intake_both(&other, &other.sample(9, 3, &[]).id).await;
-    let record = other.ledger[0].snapshot().into_iter().find(|(key, _)| key.starts_with("records/")).unwrap().1;
+    let record = other.ledger[0]
+        .snapshot()
+        .into_iter()
+        .find(|(key, _)| key.starts_with("records/"))
+        .unwrap()
+        .1;
     world.ledger[0].replace(&key, record);
-    assert!(matches!(take_in(&processor, batch, false).await, Err(WorkError::Foreign { .. })));
+    assert!(matches!(
+        take_in(&processor, batch, false).await,
+        Err(WorkError::Foreign { .. })
+    ));
 }
 
 /// `put` says whether this run or one before it stored the object: all that a crash may change.

@@ -140,13 +140,20 @@ async fn a_window_that_was_withdrawn_is_in_nobodys_way() {
         intake_both(&world, &world.sample(n, 10, &[]).id).await;
     }
     let processor = world.processor(Share::First);
-    let [early, both, late] = ["202611200000-202611200030", "202611200000-202611200100", "202611200030-202611200100"]
-        .map(|window| WindowId::parse(&format!("kittens-seen/{window}")).unwrap());
+    let [early, both, late] = [
+        "202611200000-202611200030",
+        "202611200000-202611200100",
+        "202611200030-202611200100",
+    ]
+    .map(|window| WindowId::parse(&format!("kittens-seen/{window}")).unwrap());
     assert_eq!(verdict(&processor, &early).await.verdict, Verdict::Summed);
     // It had announced itself before it found the other in its way.
     let announced = world.ledger[0].snapshot()[early.ledger_key("released").as_str()].clone();
     world.ledger[0].replace(&both.ledger_key("released"), announced);
-    assert_eq!(verdict(&processor, &both).await.reason, Some(FailedReason::WindowOverlaps));
+    assert_eq!(
+        verdict(&processor, &both).await.reason,
+        Some(FailedReason::WindowOverlaps)
+    );
     assert_eq!(verdict(&processor, &late).await.verdict, Verdict::Summed);
 }
 
@@ -160,7 +167,10 @@ async fn a_floor_that_is_raised_after_the_release_does_not_deny_it() {
     world.ledger[0].remove(&window().ledger_key("results"));
     processor.min_clients = 11;
     let after = verdict(&processor, &window()).await;
-    assert_eq!((after.verdict, after.sum_part_digest), (Verdict::Summed, before.sum_part_digest));
+    assert_eq!(
+        (after.verdict, after.sum_part_digest),
+        (Verdict::Summed, before.sum_part_digest)
+    );
     assert_eq!(world.portal[0].snapshot(), portal);
 }
 

@@ -62,8 +62,8 @@ pub struct Args {
 /// An unreadable file, or a manifest with errors.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let name = args.file.display();
-    let bytes = std::fs::read(&args.file)
-        .map_err(|error| Failure::of_file(format_args!("can't read {name}"), &error))?;
+    let bytes =
+        std::fs::read(&args.file).map_err(|error| Failure::of_file(format_args!("can't read {name}"), &error))?;
     let findings = lint(args.kind.into(), &bytes, Timestamp::now());
     for finding in &findings {
         let severity = match finding.severity {
@@ -84,10 +84,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     if errors > 0 {
         return Err(Failure::new(
             ExitClass::Data,
-            format_args!(
-                "{name} has {}",
-                output::count(errors as u64, "error", "errors")
-            ),
+            format_args!("{name} has {}", output::count(errors as u64, "error", "errors")),
             "mend them before publishing it",
         ));
     }

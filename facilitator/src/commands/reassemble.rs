@@ -73,16 +73,8 @@ pub struct Args {
 /// # Errors
 /// Parts that are missing, bad, or don't belong together; a truth that is another.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let keys = [
-        signer_keys(&args, Share::First)?,
-        signer_keys(&args, Share::Second)?,
-    ];
-    let known = args
-        .truth
-        .as_deref()
-        .map(truth::read)
-        .transpose()?
-        .unwrap_or_default();
+    let keys = [signer_keys(&args, Share::First)?, signer_keys(&args, Share::Second)?];
+    let known = args.truth.as_deref().map(truth::read).transpose()?.unwrap_or_default();
     let first = find(&args.first, Share::First, &args).await?;
     let mut second = find(&args.second, Share::Second, &args).await?;
     let mut results = Vec::new();
@@ -116,9 +108,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         ));
     }
     print(&results, args.json)?;
-    let wrong = results
-        .iter()
-        .filter(|result| result.matches == Some(false));
+    let wrong = results.iter().filter(|result| result.matches == Some(false));
     match wrong.map(title).reduce(|a, b| format!("{a}; {b}")) {
         Some(wrong) => Err(Failure::new(
             ExitClass::Data,
@@ -133,9 +123,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 async fn find(place: &str, share: Share, args: &Args) -> Result<BTreeMap<String, Found>, Failure> {
     let mut windows = BTreeMap::new();
     for found in parts::find(place, share).await? {
-        let wanted = |wish: &Option<String>, has: Option<&str>| {
-            wish.is_none() || has.is_none() || wish.as_deref() == has
-        };
+        let wanted =
+            |wish: &Option<String>, has: Option<&str>| wish.is_none() || has.is_none() || wish.as_deref() == has;
         if !wanted(&args.aggregation, found.aggregation())
             || !wanted(&args.start, Some(found.start()))
             || !wanted(&args.instance, found.instance())
@@ -158,9 +147,7 @@ fn missing(window: &str, party: &str, place: &str) -> Failure {
     Failure::new(
         ExitClass::NoInput,
         format_args!("{place} has no sum part of {party} for window {window}"),
-        format_args!(
-            "wait for {party} to sum that window, or leave it out with --aggregation and --start"
-        ),
+        format_args!("wait for {party} to sum that window, or leave it out with --aggregation and --start"),
     )
 }
 
@@ -222,16 +209,8 @@ fn table(result: &Reassembled) -> Table {
     let truth = result.truth.as_ref();
     table.set_header(["bin", "total"].into_iter().chain(truth.map(|_| "truth")));
     for (bin, total) in result.totals.iter().enumerate() {
-        let truth = truth.map(|truth| {
-            truth
-                .get(bin)
-                .map_or_else(|| "-".to_owned(), u64::to_string)
-        });
-        table.add_row(
-            [bin.to_string(), total.to_string()]
-                .into_iter()
-                .chain(truth),
-        );
+        let truth = truth.map(|truth| truth.get(bin).map_or_else(|| "-".to_owned(), u64::to_string));
+        table.add_row([bin.to_string(), total.to_string()].into_iter().chain(truth));
     }
     for column in table.column_iter_mut() {
         column.set_cell_alignment(CellAlignment::Right);

@@ -104,8 +104,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             "see `facilitator sample --help`",
         )
     };
-    let aggregation =
-        AggregationId::parse(&args.aggregation).map_err(|e| usage("aggregation", &e))?;
+    let aggregation = AggregationId::parse(&args.aggregation).map_err(|e| usage("aggregation", &e))?;
     let start = BatchTime::parse_compact(&args.start).map_err(|e| usage("start", &e))?;
     if !args.epsilon.is_finite() || args.epsilon < 0.0 {
         return Err(usage("epsilon", &"it must be 0 or more"));
@@ -115,11 +114,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         truth: file,
         ingestor,
     } = destination(&args)?;
-    let mut known = if file.exists() {
-        truth::read(&file)?
-    } else {
-        Vec::new()
-    };
+    let mut known = if file.exists() { truth::read(&file)? } else { Vec::new() };
     let (mut written, mut unchanged) = (0, 0);
     for number in 0..args.batches {
         let offset = SignedDuration::from_mins(i64::from(args.spacing_minutes) * i64::from(number));
@@ -128,10 +123,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             .checked_add(offset)
             .ok()
             .and_then(BatchTime::from_timestamp);
-        let time = time
-            .ok_or_else(|| usage("start", &"the last batch would be after the calendar's end"))?;
-        let window = Window::holding(time.timestamp(), args.period_minutes * 60)
-            .map_err(|e| usage("start", &e))?;
+        let time = time.ok_or_else(|| usage("start", &"the last batch would be after the calendar's end"))?;
+        let window = Window::holding(time.timestamp(), args.period_minutes * 60).map_err(|e| usage("start", &e))?;
         let batch = sample_batch::make(
             &ingestor,
             &Wish {
@@ -220,9 +213,7 @@ fn next_steps(root: &Path) {
     output::line("next:");
     for step in ["intake", "aggregate"] {
         for party in ["first", "second"] {
-            output::line(format_args!(
-                "  facilitator {step} --parameters {root}/{party}.json"
-            ));
+            output::line(format_args!("  facilitator {step} --parameters {root}/{party}.json"));
         }
     }
     output::line(format_args!(

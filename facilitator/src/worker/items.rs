@@ -58,9 +58,7 @@ pub fn failure_of(error: &WorkError) -> Failure {
         WorkError::Ledger { .. }
         | WorkError::Record { .. }
         | WorkError::Foreign { .. }
-        | WorkError::Internal { .. } => {
-            Failure::new(ExitClass::Internal, error, "")
-        }
+        | WorkError::Internal { .. } => Failure::new(ExitClass::Internal, error, ""),
     }
 }
 

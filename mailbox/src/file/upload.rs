@@ -54,9 +54,7 @@ impl Upload for FileUpload {
     async fn commit_if_absent(mut self: Box<Self>) -> Result<PutOutcome, MailboxError> {
         let temporary = self.flush().await?;
         let key = self.key.clone();
-        self.mailbox
-            .blocking(move |inner| inner.commit(&key, temporary))
-            .await
+        self.mailbox.blocking(move |inner| inner.commit(&key, temporary)).await
     }
 
     async fn abort(self: Box<Self>) -> Result<(), MailboxError> {

@@ -35,25 +35,14 @@ fn uploads(folder: &Path) -> Vec<String> {
 async fn others_may_read_what_is_put_and_no_temporary_file_stays() {
     let folder = tempfile::tempdir().unwrap();
     let mailbox = FileMailbox::in_folder(folder.path()).unwrap();
-    mailbox
-        .put_if_absent(&key("a/b/c"), Bytes::from("x"))
-        .await
-        .unwrap();
+    mailbox.put_if_absent(&key("a/b/c"), Bytes::from("x")).await.unwrap();
     let mut upload = mailbox.begin_upload(&key("a/d")).await.unwrap();
     upload.write(Bytes::from("y")).await.unwrap();
     assert_eq!(uploads(folder.path()).len(), 1);
-    assert_eq!(
-        upload.commit_if_absent().await.unwrap(),
-        PutOutcome::Created
-    );
+    assert_eq!(upload.commit_if_absent().await.unwrap(), PutOutcome::Created);
     drop(mailbox.begin_upload(&key("a/e")).await.unwrap());
     assert!(uploads(folder.path()).is_empty());
-    for (path, wanted) in [
-        ("a", 0o755),
-        ("a/b", 0o755),
-        ("a/b/c", 0o644),
-        ("a/d", 0o644),
-    ] {
+    for (path, wanted) in [("a", 0o755), ("a/b", 0o755), ("a/b/c", 0o644), ("a/d", 0o644)] {
         assert_eq!(mode(&folder.path().join(path)), wanted, "{path}");
     }
 }
@@ -80,10 +69,7 @@ async fn uploads_of_dead_writers_are_removed_after_a_day() {
             .unwrap();
     }
     let mailbox = FileMailbox::in_folder(folder.path()).unwrap();
-    mailbox
-        .put_if_absent(&key("a"), Bytes::new())
-        .await
-        .unwrap();
+    mailbox.put_if_absent(&key("a"), Bytes::new()).await.unwrap();
     assert_eq!(uploads(folder.path()), ["upload-live"]);
     assert_eq!(names(&mailbox).await, ["a"]);
 }
@@ -102,10 +88,7 @@ async fn the_folder_of_uploads_is_no_place_for_objects() {
         MailboxErrorKind::InvalidKey
     );
     // Deeper down the name is free.
-    mailbox
-        .put_if_absent(&key("a/.uploads"), Bytes::new())
-        .await
-        .unwrap();
+    mailbox.put_if_absent(&key("a/.uploads"), Bytes::new()).await.unwrap();
     assert_eq!(names(&mailbox).await, ["a/.uploads"]);
 }
 
@@ -125,10 +108,7 @@ async fn symbolic_links_are_not_followed() {
         );
     }
     for name in ["link/new", "file"] {
-        let error = mailbox
-            .put_if_absent(&key(name), Bytes::new())
-            .await
-            .unwrap_err();
+        let error = mailbox.put_if_absent(&key(name), Bytes::new()).await.unwrap_err();
         assert_eq!(error.kind(), MailboxErrorKind::InvalidKey, "{name}");
     }
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
@@ -142,10 +122,7 @@ async fn a_missing_root_is_not_an_empty_mailbox() {
         mailbox.list(&ListRequest::default()).await.err(),
         mailbox.head(&key("ledger.json")).await.err(),
         mailbox.open(&key("ledger.json")).await.err(),
-        mailbox
-            .put_if_absent(&key("ledger.json"), Bytes::new())
-            .await
-            .err(),
+        mailbox.put_if_absent(&key("ledger.json"), Bytes::new()).await.err(),
     ];
     for error in errors {
         assert_eq!(error.unwrap().kind(), MailboxErrorKind::NoSuchMailbox);
@@ -157,19 +134,10 @@ async fn a_missing_root_is_not_an_empty_mailbox() {
 async fn an_object_and_a_folder_cannot_share_a_name() {
     let folder = tempfile::tempdir().unwrap();
     let mailbox = FileMailbox::in_folder(folder.path()).unwrap();
-    mailbox
-        .put_if_absent(&key("a"), Bytes::new())
-        .await
-        .unwrap();
-    mailbox
-        .put_if_absent(&key("b/c"), Bytes::new())
-        .await
-        .unwrap();
+    mailbox.put_if_absent(&key("a"), Bytes::new()).await.unwrap();
+    mailbox.put_if_absent(&key("b/c"), Bytes::new()).await.unwrap();
     for name in ["a/b", "b", &"x".repeat(300)] {
-        let error = mailbox
-            .put_if_absent(&key(name), Bytes::new())
-            .await
-            .unwrap_err();
+        let error = mailbox.put_if_absent(&key(name), Bytes::new()).await.unwrap_err();
         assert_eq!(error.kind(), MailboxErrorKind::InvalidKey, "{name}");
     }
 }
@@ -207,10 +175,7 @@ async fn a_read_only_mailbox_is_read_and_refuses_puts() {
     assert_eq!(names(&mailbox).await, ["a/b"]);
     assert_eq!(mailbox.read(&key("a/b"), 1).await.unwrap(), "x");
     if fs::write(folder.path().join("probe"), "").is_err() {
-        let error = mailbox
-            .put_if_absent(&key("c"), Bytes::new())
-            .await
-            .unwrap_err();
+        let error = mailbox.put_if_absent(&key("c"), Bytes::new()).await.unwrap_err();
         assert_eq!(error.kind(), MailboxErrorKind::Denied);
         fs::set_permissions(folder.path().join("a/b"), fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use mailbox::{
-    FileMailbox, ListPage, ListRequest, Mailbox, MailboxErrorKind, MemoryMailbox, ObjectKey,
-    PutOutcome, open_mailbox,
+    FileMailbox, ListPage, ListRequest, Mailbox, MailboxErrorKind, MemoryMailbox, ObjectKey, PutOutcome, open_mailbox,
 };
 
 type Shared = Arc<dyn Mailbox>;
@@ -30,10 +29,7 @@ async fn put(mailbox: &Shared, name: &str) {
 }
 
 fn names(page: &ListPage) -> Vec<&str> {
-    page.objects
-        .iter()
-        .map(|object| object.key.as_str())
-        .collect()
+    page.objects.iter().map(|object| object.key.as_str()).collect()
 }
 
 /// Every page of a listing, checked: no page above the limit, names ascending.
@@ -53,24 +49,14 @@ async fn pages(mailbox: &Shared, request: ListRequest) -> (Vec<String>, Vec<Stri
             None => break,
         }
     }
-    assert!(
-        objects.is_sorted() && folders.is_sorted(),
-        "{objects:?} {folders:?}"
-    );
+    assert!(objects.is_sorted() && folders.is_sorted(), "{objects:?} {folders:?}");
     (objects, folders)
 }
 
 async fn what_is_put_is_read_back(mailbox: Shared) {
     let before = Timestamp::now();
-    for (name, content) in [
-        ("a/b/c.batch", "hello"),
-        ("empty", ""),
-        ("Zähler/日本 語", "ü"),
-    ] {
-        let outcome = mailbox
-            .put_if_absent(&key(name), Bytes::from(content))
-            .await
-            .unwrap();
+    for (name, content) in [("a/b/c.batch", "hello"), ("empty", ""), ("Zähler/日本 語", "ü")] {
+        let outcome = mailbox.put_if_absent(&key(name), Bytes::from(content)).await.unwrap();
         assert_eq!(outcome, PutOutcome::Created);
         assert_eq!(mailbox.read(&key(name), 100).await.unwrap(), content);
         let meta = mailbox.head(&key(name)).await.unwrap().unwrap();
@@ -84,18 +70,12 @@ async fn what_is_put_is_read_back(mailbox: Shared) {
 
 async fn an_object_never_changes(mailbox: Shared) {
     assert_eq!(
-        mailbox
-            .put_if_absent(&key("a/b"), Bytes::from("first"))
-            .await
-            .unwrap(),
+        mailbox.put_if_absent(&key("a/b"), Bytes::from("first")).await.unwrap(),
         PutOutcome::Created
     );
     let meta = mailbox.head(&key("a/b")).await.unwrap().unwrap();
     assert_eq!(
-        mailbox
-            .put_if_absent(&key("a/b"), Bytes::from("second"))
-            .await
-            .unwrap(),
+        mailbox.put_if_absent(&key("a/b"), Bytes::from("second")).await.unwrap(),
         PutOutcome::Exists
     );
     let mut upload = mailbox.begin_upload(&key("a/b")).await.unwrap();
@@ -131,10 +111,7 @@ async fn one_of_racing_writers_wins(mailbox: Shared) {
         assert_eq!(created.len(), 1, "{created:?}");
         let content = mailbox.read(&name, 1_000_000).await.unwrap();
         assert_eq!(content.len(), 300_000);
-        assert!(
-            content.iter().all(|byte| *byte == created[0]),
-            "mixed content"
-        );
+        assert!(content.iter().all(|byte| *byte == created[0]), "mixed content");
     }
 }
 
@@ -150,10 +127,7 @@ async fn an_unfinished_upload_leaves_nothing(mailbox: Shared) {
     let mut aborted = mailbox.begin_upload(&key("x/aborted")).await.unwrap();
     aborted.write(Bytes::from("a")).await.unwrap();
     aborted.abort().await.unwrap();
-    assert_eq!(
-        pages(&mailbox, ListRequest::default()).await,
-        (vec![], vec![])
-    );
+    assert_eq!(pages(&mailbox, ListRequest::default()).await, (vec![], vec![]));
     // The name is still free.
     put(&mailbox, "x/dropped").await;
 }
@@ -161,15 +135,9 @@ async fn an_unfinished_upload_leaves_nothing(mailbox: Shared) {
 async fn large_objects_stream(mailbox: Shared) {
     let mut upload = mailbox.begin_upload(&key("large")).await.unwrap();
     for part in 0..200_u8 {
-        upload
-            .write(Bytes::from(vec![part; 100_001]))
-            .await
-            .unwrap();
+        upload.write(Bytes::from(vec![part; 100_001])).await.unwrap();
     }
-    assert_eq!(
-        upload.commit_if_absent().await.unwrap(),
-        PutOutcome::Created
-    );
+    assert_eq!(upload.commit_if_absent().await.unwrap(), PutOutcome::Created);
     let mut body = mailbox.open(&key("large")).await.unwrap();
     assert_eq!(body.meta.size, 20_000_200);
     let (mut offset, mut chunks) = (0_usize, 0);
@@ -249,23 +217,10 @@ async fn listings_are_ranges_in_byte_order(mailbox: Shared) {
         "é/",
         "\u{ffff}",
     ];
-    for prefix in [
-        "",
-        "a",
-        "a/",
-        "a/2026/11/",
-        "a/2026/11/20/00/u",
-        "b/c",
-        "none",
-    ] {
+    for prefix in ["", "a", "a/", "a/2026/11/", "a/2026/11/20/00/u", "b/c", "none"] {
         for start in edges {
             for end in edges {
-                for (limit, folders) in [
-                    (None, false),
-                    (Some(2), false),
-                    (Some(1), true),
-                    (None, true),
-                ] {
+                for (limit, folders) in [(None, false), (Some(2), false), (Some(1), true), (None, true)] {
                     let request = ListRequest {
                         prefix: prefix.to_owned(),
                         start_after: (!start.is_empty()).then(|| start.to_owned()),
@@ -286,11 +241,7 @@ async fn listings_are_ranges_in_byte_order(mailbox: Shared) {
                         }
                     }
                     tops.dedup();
-                    assert_eq!(
-                        pages(&mailbox, request.clone()).await,
-                        (objects, tops),
-                        "{request:?}"
-                    );
+                    assert_eq!(pages(&mailbox, request.clone()).await, (objects, tops), "{request:?}");
                 }
             }
         }
@@ -309,10 +260,7 @@ async fn listings_tell_what_head_tells(mailbox: Shared) {
 async fn many_objects_come_in_pages(mailbox: Shared) {
     for number in 0..1500 {
         mailbox
-            .put_if_absent(
-                &key(&format!("n/{:02}/{number:05}", number / 100)),
-                Bytes::new(),
-            )
+            .put_if_absent(&key(&format!("n/{:02}/{number:05}", number / 100)), Bytes::new())
             .await
             .unwrap();
     }

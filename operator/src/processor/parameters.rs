@@ -154,7 +154,7 @@ pub fn agreement_digest(spec: &DataShareProcessorSpec) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    facilitator_core::formats::ledger::hex(&Sha256::digest(bytes).into())
+    facilitator_core::formats::ledger::hex(&Sha256::digest(bytes))
 }
 
 /// The first window that is ours, before a ledger says so: `startAt` of the spec, else the creation, rounded up to a window

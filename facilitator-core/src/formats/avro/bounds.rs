@@ -50,7 +50,11 @@ fn check(schema: &Schema, fields: &mut usize) -> Result<(), &'static str> {
 /// Decompresses a block in place, to no more than the block can honestly have been.
 pub(super) fn decompress<T: Record>(codec: Codec, block: &mut Vec<u8>) -> Result<(), FormatError> {
     let limit = MAX_BLOCK_BYTES.min(SMALL_BLOCK_BYTES + MAX_RATIO * block.len() as u64);
-    let too_large = || FormatError::TooLarge { record: T::NAME, what: "a decompressed block", limit };
+    let too_large = || FormatError::TooLarge {
+        record: T::NAME,
+        what: "a decompressed block",
+        limit,
+    };
     let wrong = |detail: String| FormatError::Container {
         record: T::NAME,
         detail: format!("a block can't be decompressed: {detail}"),
@@ -61,7 +65,11 @@ pub(super) fn decompress<T: Record>(codec: Codec, block: &mut Vec<u8>) -> Result
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             *block = miniz_oxide::inflate::decompress_to_vec_with_limit(block, limit).map_err(|error| {
                 let is_limit = error.status == miniz_oxide::inflate::TINFLStatus::HasMoreOutput;
-                if is_limit { too_large() } else { wrong(error.to_string()) }
+                if is_limit {
+                    too_large()
+                } else {
+                    wrong(error.to_string())
+                }
             })?;
             Ok(())
         }
@@ -103,10 +111,19 @@ pub(super) fn walk(schema: &Schema, rest: &mut &[u8], items: &mut usize) -> Resu
             let length = u64::try_from(long(rest)?).map_err(|_| "a length is negative")?;
             skip(rest, length)
         }
-        Schema::Record(record) => record.fields.iter().try_for_each(|field| walk(&field.schema, rest, items)),
+        Schema::Record(record) => record
+            .fields
+            .iter()
+            .try_for_each(|field| walk(&field.schema, rest, items)),
         Schema::Union(union) => {
-            let variant = usize::try_from(long(rest)?).ok().and_then(|index| union.variants().get(index));
-            walk(variant.ok_or("a union's branch isn't one of its schema's")?, rest, items)
+            let variant = usize::try_from(long(rest)?)
+                .ok()
+                .and_then(|index| union.variants().get(index));
+            walk(
+                variant.ok_or("a union's branch isn't one of its schema's")?,
+                rest,
+                items,
+            )
         }
         Schema::Enum(_) => long(rest).map(drop),
         Schema::Array(list) => loop {
@@ -119,7 +136,9 @@ pub(super) fn walk(schema: &Schema, rest: &mut &[u8], items: &mut usize) -> Resu
                 long(rest)?;
             }
             // Every item that is allowed takes a byte or more.
-            let count = usize::try_from(count.unsigned_abs()).ok().filter(|count| *count <= rest.len());
+            let count = usize::try_from(count.unsigned_abs())
+                .ok()
+                .filter(|count| *count <= rest.len());
             let count = count.ok_or("a list promises more items than there are bytes")?;
             *items = items.checked_sub(count).ok_or("its lists have too many items")?;
             (0..count).try_for_each(|_| walk(&list.items, rest, items))?;

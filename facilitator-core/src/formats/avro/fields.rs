@@ -139,7 +139,11 @@ impl Fields {
         if length <= MAX_SHORT_BYTES {
             return Ok(());
         }
-        Err(FormatError::TooLarge { record: self.record, what, limit: MAX_SHORT_BYTES as u64 })
+        Err(FormatError::TooLarge {
+            record: self.record,
+            what,
+            limit: MAX_SHORT_BYTES as u64,
+        })
     }
 
     /// Bytes, at most 16 MiB.

@@ -77,7 +77,11 @@ impl RecordPlain {
         let named = |field| move |_| RecordError::OutOfBounds { field };
         let aggregation = AggregationId::parse(&from.string("aggregation")?).map_err(named("aggregation"))?;
         let time = BatchTime::parse_path(&from.string("time")?).map_err(named("time"))?;
-        let batch = BatchId { aggregation, time, uuid: Uuid::from_bytes(from.array("batch uuid")?) };
+        let batch = BatchId {
+            aggregation,
+            time,
+            uuid: Uuid::from_bytes(from.array("batch uuid")?),
+        };
         let name = from.string("name")?;
         let bins = from.u32("bins")?;
         ensure!((1..=MAX_BINS).contains(&bins), OutOfBoundsSnafu { field: "bins" });
@@ -87,7 +91,12 @@ impl RecordPlain {
         let hamming_weight = match (from.u8("Hamming weight")?, from.i32("Hamming weight")?) {
             (0, 0) => None,
             (1, weight) => Some(weight),
-            _ => return OutOfBoundsSnafu { field: "Hamming weight" }.fail(),
+            _ => {
+                return OutOfBoundsSnafu {
+                    field: "Hamming weight",
+                }
+                .fail();
+            }
         };
         let batch_start_time = from.i64("start time")?;
         let batch_end_time = from.i64("end time")?;
@@ -96,16 +105,30 @@ impl RecordPlain {
         let validation_format = match from.u8("validation format")? {
             0 => ValidationFormat::ThreeObjects,
             1 => ValidationFormat::SingleObject,
-            _ => return OutOfBoundsSnafu { field: "validation format" }.fail(),
+            _ => {
+                return OutOfBoundsSnafu {
+                    field: "validation format",
+                }
+                .fail();
+            }
         };
         let signer = from.string("signer")?;
         let keys = from.u32("packet keys")?;
         ensure!(keys <= u32::from(u8::MAX), OutOfBoundsSnafu { field: "packet keys" });
-        let packet_keys = (0..keys).map(|_| from.array("packet keys")).collect::<Result<Vec<_>, _>>()?;
+        let packet_keys = (0..keys)
+            .map(|_| from.array("packet keys"))
+            .collect::<Result<Vec<_>, _>>()?;
         let count = from.u64("packets")?;
         // 17 bytes is the shortest packet: a count that can't be true must not reserve memory.
-        ensure!(count <= from.left() as u64 / 17, OutOfBoundsSnafu { field: "number of packets" });
-        let packets = (0..count).map(|_| decode_packet(&mut from, keys)).collect::<Result<Vec<_>, _>>()?;
+        ensure!(
+            count <= from.left() as u64 / 17,
+            OutOfBoundsSnafu {
+                field: "number of packets"
+            }
+        );
+        let packets = (0..count)
+            .map(|_| decode_packet(&mut from, keys))
+            .collect::<Result<Vec<_>, _>>()?;
         from.end()?;
         Ok(Self {
             instance,
@@ -135,13 +158,21 @@ fn decode_packet(from: &mut Reader<'_>, keys: u32) -> Result<RecordPacket, Recor
         0 => {
             let key = from.u8("packets")?;
             ensure!(u32::from(key) < keys, OutOfBoundsSnafu { field: "packet's key" });
-            let message =
-                Message { f: from.u32("packets")?, g: from.u32("packets")?, h: from.u32("packets")? };
+            let message = Message {
+                f: from.u32("packets")?,
+                g: from.u32("packets")?,
+                h: from.u32("packets")?,
+            };
             PacketState::In { key, message }
         }
         code => match PacketExclusion::from_code(code) {
             Some(reason) => PacketState::Excluded(reason),
-            None => return OutOfBoundsSnafu { field: "packet's state" }.fail(),
+            None => {
+                return OutOfBoundsSnafu {
+                    field: "packet's state",
+                }
+                .fail();
+            }
         },
     };
     Ok(RecordPacket { uuid, state })
@@ -172,7 +203,12 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let (plain, mut from) = Self::decode_plain(bytes)?;
         let parts = from.u32("sealed parts")?;
-        ensure!(parts as usize == plain.packet_keys.len(), OutOfBoundsSnafu { field: "number of sealed parts" });
+        ensure!(
+            parts as usize == plain.packet_keys.len(),
+            OutOfBoundsSnafu {
+                field: "number of sealed parts"
+            }
+        );
         let mut sealed = Vec::with_capacity(parts as usize);
         for _ in 0..parts {
             sealed.push(read_sealed(&mut from, plain.bins)?);
@@ -193,7 +229,11 @@ impl Record {
             .packet_keys
             .iter()
             .map(|_| {
-                let part = if whole { read_sealed(&mut from, plain.bins).ok() } else { None };
+                let part = if whole {
+                    read_sealed(&mut from, plain.bins).ok()
+                } else {
+                    None
+                };
                 whole = part.is_some();
                 part.unwrap_or_default()
             })
@@ -207,7 +247,9 @@ impl Record {
         ensure!(&magic == MAGIC, NotARecordSnafu);
         let length = from.u64("plain part's length")?;
         let length = usize::try_from(length).ok().filter(|length| *length <= from.left());
-        let Some(length) = length else { return TruncatedSnafu { field: "plain part" }.fail() };
+        let Some(length) = length else {
+            return TruncatedSnafu { field: "plain part" }.fail();
+        };
         let plain = RecordPlain::decode(from.take(length, "plain part")?)?;
         Ok((plain, from))
     }
@@ -215,6 +257,11 @@ impl Record {
 
 fn read_sealed(from: &mut Reader<'_>, bins: u32) -> Result<Vec<u8>, RecordError> {
     let length = from.u32("sealed parts")? as usize;
-    ensure!(length == sealed_length(bins as usize), OutOfBoundsSnafu { field: "sealed part's length" });
+    ensure!(
+        length == sealed_length(bins as usize),
+        OutOfBoundsSnafu {
+            field: "sealed part's length"
+        }
+    );
     Ok(from.take(length, "sealed parts")?.to_vec())
 }
