@@ -397,8 +397,9 @@ fn hostile_containers_cost_nothing() {
         ("Container", container(own, "null", i64::MAX, 1, &[0])),
         ("Container", container(own, "null", -1, 1, &[0])),
         ("Container", container(own, "null", 1, -1, &[0])),
+        // Refused by the length that it claims, before anything is decompressed.
         (
-            "Container",
+            "TooLarge",
             container(own, "snappy", 1, 5, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
         ),
         ("Container", container(own, "deflate", 1, 2, &[0xff, 0xff])),
