@@ -10,7 +10,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -33,8 +33,12 @@ struct Scanning;
 
 static WANTED: AtomicPtr<[u8; PATTERN]> = AtomicPtr::new(std::ptr::null_mut());
 static FOUND: AtomicUsize = AtomicUsize::new(0);
-/// Tests run one at a time here: the allocator is everybody's.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Tests run one at a time here: the allocator is everybody's, and what one test frees another would find.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 // SAFETY: calls go to the system's allocator; blocks are only read before they are given back.
 unsafe impl GlobalAlloc for Scanning {
@@ -63,7 +67,6 @@ static ALLOCATOR: Scanning = Scanning;
 
 /// How many blocks were given back with the beginning of `secret` in them while `work` ran.
 fn left_behind(secret: &[u8], work: impl FnOnce()) -> usize {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let pattern: &'static mut [u8; PATTERN] = Box::leak(Box::new(secret[..PATTERN].try_into().unwrap()));
     FOUND.store(0, Ordering::Relaxed);
     WANTED.store(pattern, Ordering::Release);
@@ -89,6 +92,7 @@ fn bytes_of(elements: &[u32]) -> Vec<u8> {
 
 #[test]
 fn what_is_not_wiped_is_found() {
+    let _turn = turn();
     let secret = [0xa5; 32];
     assert_eq!(left_behind(&secret, || drop(secret.to_vec())), 1);
     let mut wiped = secret.to_vec();
@@ -103,6 +107,7 @@ fn what_is_not_wiped_is_found() {
 
 #[test]
 fn keys_leave_nothing_behind() {
+    let _turn = turn();
     let keys = Keys::read();
     let text = keys.first_packets.to_base64();
     let bytes = STANDARD.decode(&*text).unwrap();
@@ -150,6 +155,7 @@ fn keys_leave_nothing_behind() {
 
 #[test]
 fn shares_and_sums_leave_nothing_behind() {
+    let _turn = turn();
     let mut rng = StdRng::seed_from_u64(9);
     let shares = ShareSplitter::new(BINS).split(&[1; BINS as usize], &mut rng);
     let keys = Keys::read();
@@ -272,6 +278,7 @@ fn shows(value: &dyn Debug, secret: &[u8]) -> bool {
 
 #[test]
 fn debug_shows_no_secret() {
+    let _turn = turn();
     let mut rng = StdRng::seed_from_u64(10);
     assert!(
         shows(&[1_u8, 2, 3, 4, 5, 6, 7, 8], &[1, 2, 3, 4, 5, 6, 7, 8]),
@@ -299,6 +306,7 @@ fn debug_shows_no_secret() {
 
 #[test]
 fn errors_of_keys_quote_nothing_of_them() {
+    let _turn = turn();
     let secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA==";
     for text in [
         secret.to_owned(),
