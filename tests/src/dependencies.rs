@@ -53,6 +53,7 @@ fn the_list_of_dependencies_is_complete() {
 #[test]
 fn every_dependency_is_used_by_a_crate() {
     let members = [
+        "bench",
         "crds",
         "facilitator",
         "facilitator-core",
