@@ -8,7 +8,7 @@
 mod upload;
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -299,6 +299,22 @@ impl Mailbox for FileMailbox {
             meta,
             stream: stream.boxed(),
         })
+    }
+
+    async fn read_range(&self, key: &ObjectKey, offset: u64, length: u64) -> Result<Bytes, MailboxError> {
+        let key = key.clone();
+        self.blocking(move |inner| {
+            let (meta, mut file) = inner.open(&key)?;
+            let mut content = Vec::new();
+            if offset >= meta.size {
+                return Ok(Bytes::new());
+            }
+            file.seek(SeekFrom::Start(offset))
+                .and_then(|_| file.take(length).read_to_end(&mut content))
+                .map_err(|e| inner.error(&key, "reading a part of it", &e))?;
+            Ok(Bytes::from(content))
+        })
+        .await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, MailboxError> {

@@ -19,7 +19,7 @@ pub use url::MailboxUrl;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -131,6 +131,25 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     /// Reads an object of at most `limit` bytes; [`MailboxErrorKind::TooLarge`] beyond.
     async fn read(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, MailboxError> {
         collect(self.url(), self.open(key).await?, limit).await
+    }
+
+    /// Reads the bytes from `offset` on, at most `length` of them: fewer where the object ends before, none where `offset` is
+    /// at or beyond its end. This one reads all that comes before as well; backends do better.
+    async fn read_range(&self, key: &ObjectKey, offset: u64, length: u64) -> Result<Bytes, MailboxError> {
+        let mut stream = self.open(key).await?.stream;
+        let (mut skip, mut content) = (offset, BytesMut::new());
+        while let Some(mut chunk) = stream.try_next().await? {
+            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+            chunk.advance(skipped);
+            skip -= skipped as u64;
+            let left = length - content.len() as u64;
+            chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            content.extend_from_slice(&chunk);
+            if content.len() as u64 == length {
+                break;
+            }
+        }
+        Ok(content.freeze())
     }
 
     /// All pages of a listing.

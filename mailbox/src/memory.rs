@@ -184,6 +184,15 @@ impl Mailbox for MemoryMailbox {
         })
     }
 
+    async fn read_range(&self, key: &ObjectKey, offset: u64, length: u64) -> Result<Bytes, MailboxError> {
+        let state = self.enter(Some(key), Call::Read)?;
+        let Some((content, _)) = state.objects.get(key.as_str()) else {
+            return Err(MailboxError::of_object(MailboxErrorKind::NotFound, &self.url, key, ""));
+        };
+        let within = |position: u64| usize::try_from(position).map_or(content.len(), |p| p.min(content.len()));
+        Ok(content.slice(within(offset)..within(offset.saturating_add(length))))
+    }
+
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, MailboxError> {
         let state = self.enter(Some(key), Call::Read)?;
         Ok(state

@@ -177,6 +177,31 @@ async fn reads_are_bounded(mailbox: Shared) {
     assert_eq!(error.kind(), MailboxErrorKind::TooLarge);
 }
 
+async fn ranges_are_parts_of_an_object(mailbox: Shared) {
+    let content: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+    mailbox
+        .put_if_absent(&key("a/b"), Bytes::from(content.clone()))
+        .await
+        .unwrap();
+    for (offset, length) in [
+        (0, 0),
+        (0, 1),
+        (0, 300_000),
+        (0, u64::MAX),
+        (299_999, 5),
+        (65_530, 131_072),
+        (300_000, 1),
+        (u64::MAX, 1),
+    ] {
+        let within = |position: u64| usize::try_from(position.min(300_000)).unwrap();
+        let expected = &content[within(offset)..within(offset.saturating_add(length))];
+        let read = mailbox.read_range(&key("a/b"), offset, length).await.unwrap();
+        assert!(read == expected, "{length} from {offset}");
+    }
+    let error = mailbox.read_range(&key("a/c"), 0, 1).await.unwrap_err();
+    assert_eq!(error.kind(), MailboxErrorKind::NotFound);
+}
+
 const TREE: [&str; 12] = [
     "A/x",
     "a.b/x",
@@ -316,6 +341,7 @@ backends!([
     large_objects_stream,
     what_is_absent_is_named,
     reads_are_bounded,
+    ranges_are_parts_of_an_object,
     listings_are_ranges_in_byte_order,
     listings_tell_what_head_tells,
     many_objects_come_in_pages,
