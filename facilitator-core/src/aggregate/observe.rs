@@ -195,10 +195,10 @@ async fn look_into(processor: &Processor, batch: &BatchId) -> Result<Result<Cont
         Err(error) if matches!(error.kind(), MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge) => None,
         Err(error) => return Err(error.into()),
     };
-    if header.is_none_or(|header| sha256(&header) != plain.header_digest) {
+    if header.is_none_or(|header| sha256(&header) != plain.head.header_digest) {
         return bad(ExclusionReason::Overwritten);
     }
-    let parameters = parameters_of(&plain);
+    let parameters = parameters_of(&plain.head);
     let wanted = |read: &PeerBatch| matches!(read, PeerBatch::Read { parameters: theirs, .. } if theirs.difference(&parameters).is_none());
     let (theirs, _) = read_peers(processor, batch, plain.packets.len(), wanted).await?;
     let messages = match theirs {
@@ -225,6 +225,6 @@ async fn look_into(processor: &Processor, batch: &BatchId) -> Result<Result<Cont
     Ok(Ok(Content::Good(Box::new(Pinned {
         record_digest: plain.digest(),
         messages_digest: messages_digest(messages),
-        shape: Shape::of(&plain),
+        shape: Shape::of(&plain.head),
     }))))
 }
