@@ -3,8 +3,10 @@
 //! Prints a table and writes `target/bench/summary.json`. `docs/performance.md` explains the rows.
 #![allow(clippy::print_stdout, reason = "this is the table")]
 
+mod bulk;
 mod floor;
 mod measure;
+mod memory;
 mod pieces;
 mod process;
 mod work;
@@ -20,7 +22,8 @@ use crate::measure::Row;
 /// Measures the core; every figure stands beside its floor.
 #[derive(Parser)]
 struct Args {
-    /// Only parts whose name holds this: pieces, intake, small, sums, process.
+    /// Only parts whose name holds this: pieces, intake, small, sums, process; and memory, which takes minutes and a
+    /// gigabyte of disk, and runs only where it is named.
     #[arg(default_value = "")]
     only: String,
     /// Packets of an intake batch.
@@ -29,6 +32,9 @@ struct Args {
     /// Bins of the intake batches.
     #[arg(long, value_delimiter = ',', default_value = "16,256,1024")]
     bins: Vec<u32>,
+    /// Bytes of the batch whose intake's memory is measured.
+    #[arg(long, default_value_t = 400_000_000)]
+    bytes: u64,
     /// Rounds of intake and sums.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -59,6 +65,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("process") {
         rows.extend(process::rows(&args.facilitator, 20_000)?);
+    }
+    if args.only == "memory" {
+        rows.extend(memory::rows(&args.facilitator, args.bytes)?);
     }
     println!("{}", table(&rows));
     if let Some(folder) = args.summary.parent() {

@@ -1,7 +1,6 @@
 //! Reading a record of our own ledger: the seals may be damaged, the owner must be us.
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use mailbox::{MailboxError, MailboxErrorKind, ObjectKey};
 use snafu::{ResultExt, ensure};
 
@@ -88,14 +87,11 @@ impl StoredRecord {
     /// Those of the mailbox.
     pub async fn open_existing(processor: &Processor, batch: &BatchId) -> Result<Self, MailboxError> {
         let mut record = Self::of(batch, None);
-        let body = processor.mailboxes.ledger.open(&record.key).await?;
-        if body.meta.size <= processor.in_memory.object_bytes as u64 {
-            let mut bytes = Vec::new();
-            let mut stream = body.stream;
-            while let Some(chunk) = stream.try_next().await? {
-                bytes.extend_from_slice(&chunk);
-            }
-            record.bytes = Some(bytes.into());
+        let held = processor.in_memory.object_bytes as u64;
+        match processor.mailboxes.ledger.read(&record.key, held).await {
+            Ok(bytes) => record.bytes = Some(bytes),
+            Err(error) if error.kind() == MailboxErrorKind::TooLarge => {}
+            Err(error) => return Err(error),
         }
         Ok(record)
     }

@@ -61,8 +61,9 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
     const PARTS: usize = 4;
     const SEEDS: u64 = 800;
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    let exhaustive: [(&str, MakeCase); 6] = [
+    let exhaustive: [(&str, MakeCase); 7] = [
         ("two intakes", || Box::pin(interleave::same_intake(Build::Right))),
+        ("two large intakes", || Box::pin(interleave::same_large_intake())),
         ("two intakes, other keys", || {
             Box::pin(interleave::intakes_with_other_keys(Build::Right))
         }),
@@ -88,6 +89,18 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
                 })
             };
             jobs.push((format!("pairs of stops: {share:?}, part {part}"), Box::new(job)));
+            let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
+                Box::pin(async move {
+                    Scene::streamed(share, ValidationFormat::ThreeObjects, Build::Right)
+                        .await
+                        .pairs(part, PARTS, counts)
+                        .await;
+                })
+            };
+            jobs.push((
+                format!("pairs of stops, streamed: {share:?}, part {part}"),
+                Box::new(job),
+            ));
         }
     }
     let random: [(&str, MakeCase); 3] = [
@@ -144,16 +157,20 @@ fn every_wrong_build_is_caught() {
         .build()
         .unwrap();
     for build in [Build::SignatureFirst, Build::RecordAfterValidation] {
-        let counts = Counts::default();
-        runtime.block_on(async {
-            Scene::of(Share::First, ValidationFormat::ThreeObjects, build)
-                .await
-                .singles(&counts)
-                .await;
-        });
-        let violations = counts.violations.into_inner().unwrap();
-        assert!(!violations.is_empty(), "{build:?} passes");
-        eprintln!("{build:?}: {} violations, such as: {}", violations.len(), violations[0]);
+        for streamed in [false, true] {
+            let counts = Counts::default();
+            runtime.block_on(async {
+                let (share, format) = (Share::First, ValidationFormat::ThreeObjects);
+                let mut scene = match streamed {
+                    false => Scene::of(share, format, build).await,
+                    true => Scene::streamed(share, format, build).await,
+                };
+                scene.singles(&counts).await;
+            });
+            let violations = counts.violations.into_inner().unwrap();
+            assert!(!violations.is_empty(), "{build:?} passes, streamed: {streamed}");
+            eprintln!("{build:?}: {} violations, such as: {}", violations.len(), violations[0]);
+        }
     }
     let counts = Counts::default();
     runtime.block_on(async {

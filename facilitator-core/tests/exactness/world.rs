@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -85,6 +85,7 @@ pub struct Setup {
     pub build: Build,
     pub format: ValidationFormat,
     pub min_clients: u64,
+    pub in_memory: InMemory,
 }
 
 impl Setup {
@@ -96,9 +97,16 @@ impl Setup {
             build: Build::Right,
             format,
             min_clients: 1,
+            in_memory: InMemory::default(),
         }
     }
 }
+
+/// So little that every batch is worked on as large ones are: in uploads, and looked at twice where a packet comes twice.
+pub const TINY: InMemory = InMemory {
+    packets: 1,
+    object_bytes: 64,
+};
 
 fn second_key(share: Share) -> PacketDecryptionKey {
     PacketDecryptionKey::generate(&mut StdRng::seed_from_u64(77 + u64::from(share.index())))
@@ -155,6 +163,7 @@ impl World {
             build,
             format,
             min_clients,
+            in_memory,
         } = *setup;
         let see = |owner: Share, which: Place| -> Arc<dyn Mailbox> {
             let place = place(owner, which);
@@ -173,7 +182,7 @@ impl World {
                     is_held,
                     releases,
                     first,
-                    held: Mutex::default(),
+                    held: Arc::default(),
                 })
             };
             match (build, which) {
@@ -212,7 +221,7 @@ impl World {
             signing_key: facilitator_core::crypto::BatchSigningKey::parse(own.id(), &text).unwrap(),
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
             reread_pause: std::time::Duration::ZERO,
-            in_memory: InMemory::default(),
+            in_memory,
         }
     }
 
