@@ -95,22 +95,22 @@ pub async fn read_validation(
     Ok(believed(Ok(header), &packets))
 }
 
-/// Reads the peer's validation batch; once more after the processor's pause where what was read isn't what is `wanted`: a
-/// legacy peer may be rewriting its objects (ledger rule 12). With it, whether it is what was wanted.
+/// Reads the peer's validation batch and takes from it what is `wanted`; once more after the processor's pause where that
+/// isn't there: a legacy peer may be rewriting its objects (ledger rule 12).
 ///
 /// # Errors
 /// As [`read_validation`].
-pub(crate) async fn read_peers(
+pub(crate) async fn read_peers<T>(
     processor: &Processor,
     batch: &BatchId,
     packets: usize,
-    wanted: impl Fn(&PeerBatch) -> bool,
-) -> Result<(PeerBatch, bool), MailboxError> {
+    wanted: impl Fn(&PeerBatch) -> Option<T>,
+) -> Result<Result<T, PeerBatch>, MailboxError> {
     let mailbox = &*processor.mailboxes.peer_validation;
     let read = async || read_validation(mailbox, batch, processor.share.peer(), packets, &processor.peer_keys).await;
     let first = read().await?;
-    if wanted(&first) {
-        return Ok((first, true));
+    if let Some(wanted) = wanted(&first) {
+        return Ok(Ok(wanted));
     }
     tracing::info!(batch = %batch.path(), "reading the peer's validation batch again before deciding");
     drop(first);
@@ -118,8 +118,7 @@ pub(crate) async fn read_peers(
         tokio::time::sleep(processor.reread_pause).await;
     }
     let second = read().await?;
-    let wanted = wanted(&second);
-    Ok((second, wanted))
+    Ok(wanted(&second).ok_or(second))
 }
 
 fn believed(header: Result<ValidationHeader, BatchError>, packets: &[u8]) -> PeerBatch {

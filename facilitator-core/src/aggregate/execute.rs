@@ -1,5 +1,5 @@
-//! The sum of a plan: from the records' sealed accumulators, less what doesn't count. A batch is opened only to subtract,
-//! or where a sealed accumulator is damaged.
+//! Some members of a plan, counted and then summed: from the records' sealed accumulators, less what doesn't count. A batch
+//! is opened only to subtract, or where a sealed accumulator is damaged.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,12 +9,12 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::Stop;
-use super::judge::{Judged, judge};
-use crate::crypto;
+use super::judge::{Judged, Subtracted, judge};
+use crate::crypto::{self, PublicPoint};
 use crate::formats::ingestion::DataSharePacket;
 use crate::formats::ledger::{BlockedReason, FailedReason, RECORDS, hex};
 use crate::formats::names::{BatchId, BatchTime, WindowId};
-use crate::formats::plan::{Member, Plan, messages_digest};
+use crate::formats::plan::{Member, Plan};
 use crate::formats::record::{RECORD_MAX_BYTES, Record, RecordPlain};
 use crate::intake::{Opener, read_packets};
 use crate::peer_messages::{PeerBatch, read_peers};
@@ -32,19 +32,63 @@ pub(super) struct Execution<'a> {
     pub plan: &'a Plan,
 }
 
-/// What counts, before any accumulator is opened.
+/// What counts of some members, before any accumulator is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub packets: u64,
     pub clients: u64,
     pub invalid_proofs: u64,
     pub missing_peer_messages: u64,
     pub excluded_packets: u64,
-    /// SHA-256 over the UUIDs of the counted packets, in order of (object name, packet index).
-    pub packet_set_digest: [u8; 32],
-    /// Every UUID of the plan's batches that isn't counted, once, in order of (object name, packet index).
-    pub invalid: Vec<Uuid>,
     /// The members, in the plan's order.
-    pub members: Vec<JudgedMember>,
+    pub members: Vec<CountedMember>,
+    /// Every UUID of the members that isn't counted, in order of (object name, packet index).
+    pub invalid: Vec<Uuid>,
+}
+
+/// What counts of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CountedMember {
+    pub clients: u64,
+    /// SHA-256 over the UUIDs of the packets that count, in file order.
+    pub digest: [u8; 32],
+}
+
+impl Counted {
+    /// With the members that follow.
+    pub(super) fn append(&mut self, next: Self) {
+        self.packets += next.packets;
+        self.clients += next.clients;
+        self.invalid_proofs += next.invalid_proofs;
+        self.missing_peer_messages += next.missing_peer_messages;
+        self.excluded_packets += next.excluded_packets;
+        self.members.extend(next.members);
+        self.invalid.extend(next.invalid);
+    }
+
+    /// Names every UUID of the invalid list once, where it comes first. Takes 4 bytes a packet, and no set of them.
+    pub(super) fn name_each_once(&mut self) {
+        let uuids = &self.invalid;
+        let mut order: Vec<u32> = (0..).take(uuids.len()).collect();
+        order.sort_unstable_by_key(|index| (uuids[*index as usize], *index));
+        let again = order
+            .windows(2)
+            .filter(|pair| uuids[pair[0] as usize] == uuids[pair[1] as usize]);
+        let mut again: Vec<u32> = again.map(|pair| pair[1]).collect();
+        again.sort_unstable();
+        let (mut index, mut again) = (0, again.into_iter().peekable());
+        self.invalid.retain(|_| {
+            index += 1;
+            again.next_if_eq(&(index - 1)).is_none()
+        });
+    }
+
+    /// SHA-256 over the members' digests: which packets count.
+    pub(super) fn packet_set_digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        self.members.iter().for_each(|member| digest.update(member.digest));
+        digest.finalize().into()
+    }
 }
 
 /// A member after its proofs were checked.
@@ -52,57 +96,50 @@ pub(super) struct JudgedMember {
     batch: BatchId,
     /// Of the record's plain part. The record itself is read again for the sum: memory is flat in members and packets.
     plain_digest: [u8; 32],
-    subtracted: Vec<(usize, u8)>,
-    packets: u64,
-    excluded: u64,
+    subtracted: Vec<Subtracted>,
+}
+
+/// A sum, and the first packet key whose packets it sums.
+pub(super) struct Sum {
+    pub total: Zeroizing<Vec<u32>>,
+    /// `None`: nothing was added.
+    pub key: Option<PublicPoint>,
 }
 
 type Failure = (FailedReason, String);
 
 impl Execution<'_> {
-    /// Checks every member's record and peer messages against the plan, and every proof.
-    pub(super) async fn count(&self) -> Result<Result<Counted, Stop>, WorkError> {
-        let mut judging = futures::stream::iter(&self.plan.members)
+    /// Checks the members' records and peer messages against the plan, and every proof.
+    pub(super) async fn count(
+        &self,
+        members: &[Member],
+    ) -> Result<Result<(Counted, Vec<JudgedMember>), Stop>, WorkError> {
+        let mut judging = futures::stream::iter(members)
             .map(|member| self.judge(member))
             .buffered(MEMBERS);
-        let mut digest = Sha256::new();
-        let mut named = HashSet::new();
-        let mut counted = Counted {
-            packets: 0,
-            clients: 0,
-            invalid_proofs: 0,
-            missing_peer_messages: 0,
-            excluded_packets: 0,
-            packet_set_digest: [0; 32],
-            invalid: Vec::new(),
-            members: Vec::with_capacity(self.plan.members.len()),
-        };
+        let mut counted = Counted::default();
+        let mut judged_members = Vec::with_capacity(members.len());
         while let Some(member) = judging.try_next().await? {
-            let (mut member, judged) = match member {
+            let (member, judged) = match member {
                 Ok(member) => member,
                 Err(stop) => return Ok(Err(stop)),
             };
-            let Judged {
-                counted: uuids,
-                subtracted,
-                not_counted,
-                invalid_proofs,
-                missing_peer_messages,
-            } = judged;
-            counted.packets += member.packets;
-            counted.excluded_packets += member.excluded;
-            counted.clients += uuids.len() as u64;
-            counted.invalid_proofs += invalid_proofs;
-            counted.missing_peer_messages += missing_peer_messages;
-            uuids.iter().for_each(|uuid| digest.update(uuid.as_bytes()));
-            counted
-                .invalid
-                .extend(not_counted.into_iter().filter(|uuid| named.insert(*uuid)));
-            member.subtracted = subtracted;
-            counted.members.push(member);
+            counted.packets += judged.packets;
+            counted.clients += judged.clients;
+            counted.invalid_proofs += judged.invalid_proofs;
+            counted.missing_peer_messages += judged.missing_peer_messages;
+            counted.excluded_packets += judged.excluded;
+            counted.members.push(CountedMember {
+                clients: judged.clients,
+                digest: judged.counted_digest,
+            });
+            counted.invalid.extend(judged.not_counted);
+            judged_members.push(JudgedMember {
+                subtracted: judged.subtracted,
+                ..member
+            });
         }
-        counted.packet_set_digest = digest.finalize().into();
-        Ok(Ok(counted))
+        Ok(Ok((counted, judged_members)))
     }
 
     async fn judge(&self, member: &Member) -> Result<Result<(JudgedMember, Judged), Stop>, WorkError> {
@@ -122,36 +159,29 @@ impl Execution<'_> {
             Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
         };
         let wanted = |read: &PeerBatch| match read {
-            PeerBatch::Read { messages, .. } => {
-                hex(&messages_digest(messages.iter().copied())) == member.messages_digest
-            }
-            _ => false,
+            PeerBatch::Read { messages, .. } => Some(judge(&record.plain, messages))
+                .filter(|judged| hex(&judged.messages_digest) == member.messages_digest),
+            _ => None,
         };
-        let (theirs, pinned) = read_peers(self.processor, &batch, record.plain.packets.len(), wanted).await?;
+        let read = read_peers(self.processor, &batch, record.plain.packets.len(), wanted).await?;
         let of_batch = |detail: &str| format!("the peer's messages of {}: {detail}", batch.path());
         let lost = |detail: &str| Ok(Err(Stop::Failed(FailedReason::PeerMessagesLost, of_batch(detail))));
-        let messages = match theirs {
-            PeerBatch::Read { messages, .. } if pinned => messages,
-            PeerBatch::Read { .. } => return lost("they aren't those that the plan pinned"),
-            PeerBatch::Absent => return lost("they are gone"),
-            PeerBatch::Bad { detail } => return lost(&detail),
-            PeerBatch::SignerUnknown { detail } => {
+        let judged = match read {
+            Ok(judged) => judged,
+            Err(PeerBatch::Read { .. }) => return lost("they aren't those that the plan pinned"),
+            Err(PeerBatch::Absent) => return lost("they are gone"),
+            Err(PeerBatch::Bad { detail }) => return lost(&detail),
+            Err(PeerBatch::SignerUnknown { detail }) => {
                 return Ok(Err(Stop::Blocked(BlockedReason::SignerUnknown, of_batch(&detail))));
             }
         };
-        let judged = judge(&record.plain, messages);
-        let (packets, excluded) = (record.plain.packets.len() as u64, record.plain.excluded());
         let plain_digest = record.plain.digest();
-        Ok(Ok((
-            JudgedMember {
-                batch,
-                plain_digest,
-                subtracted: Vec::new(),
-                packets,
-                excluded,
-            },
-            judged,
-        )))
+        let member = JudgedMember {
+            batch,
+            plain_digest,
+            subtracted: Vec::new(),
+        };
+        Ok(Ok((member, judged)))
     }
 
     async fn record(&self, batch: &BatchId, digest: &str) -> Result<Result<Record, Failure>, WorkError> {
@@ -171,10 +201,13 @@ impl Execution<'_> {
     }
 
     /// Adds the accumulators up and takes out what doesn't count.
-    pub(super) async fn sum(&self, counted: &Counted) -> Result<Result<Zeroizing<Vec<u32>>, Stop>, WorkError> {
+    pub(super) async fn sum(&self, members: &[JudgedMember]) -> Result<Result<Sum, Stop>, WorkError> {
         let bins = self.plan.shape.bins;
-        let mut total = Zeroizing::new(vec![0; bins as usize]);
-        let mut reading = futures::stream::iter(&counted.members)
+        let mut sum = Sum {
+            total: Zeroizing::new(vec![0; bins as usize]),
+            key: None,
+        };
+        let mut reading = futures::stream::iter(members)
             .map(|member| async move {
                 let record = self.record(&member.batch, &hex(&member.plain_digest)).await?;
                 Ok::<_, WorkError>((member, record))
@@ -185,11 +218,12 @@ impl Execution<'_> {
                 Ok(record) => record,
                 Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
             };
-            if let Err(stop) = self.add_member(member, &record, &mut total).await? {
+            if let Err(stop) = self.add_member(member, &record, &mut sum.total).await? {
                 return Ok(Err(stop));
             }
+            sum.key = sum.key.or(record.plain.packet_keys.first().copied());
         }
-        Ok(Ok(total))
+        Ok(Ok(sum))
     }
 
     async fn add_member(
@@ -208,12 +242,10 @@ impl Execution<'_> {
                 .iter()
                 .position(|key| key.key.public_point() == point)
             else {
-                let message = format!(
-                    "the batch {} was opened with a packet key that isn't mounted (public point {}…): mount it again",
-                    member.batch.path(),
-                    &hex(&point[..8])
-                );
-                return Ok(Err(Stop::Blocked(BlockedReason::PacketKeyNotMounted, message)));
+                return Ok(Err(not_mounted(
+                    &format!("the batch {} was opened with", member.batch.path()),
+                    point,
+                )));
             };
             let opened = crypto::open(
                 &self.processor.packet_keys[key].key,
@@ -238,7 +270,15 @@ impl Execution<'_> {
             member
                 .subtracted
                 .iter()
-                .map(|(index, key)| (*index, Wanted { key: *key, add: false }))
+                .map(|packet| {
+                    (
+                        packet.index as usize,
+                        Wanted {
+                            key: packet.key,
+                            add: false,
+                        },
+                    )
+                })
                 .collect()
         } else {
             wanted_of_damaged(member, plain, &damaged)
@@ -304,9 +344,16 @@ impl Execution<'_> {
     }
 }
 
+/// A packet key isn't mounted that `what` needs.
+pub(super) fn not_mounted(what: &str, point: &[u8]) -> Stop {
+    let begin = hex(&point[..point.len().min(8)]);
+    let message = format!("{what} a packet key that isn't mounted (public point {begin}…): mount it again");
+    Stop::Blocked(BlockedReason::PacketKeyNotMounted, message)
+}
+
 /// Which packets to add, of damaged accumulators, and which to subtract, of sound ones. The set is the record's.
 fn wanted_of_damaged(member: &JudgedMember, plain: &RecordPlain, damaged: &[u8]) -> HashMap<usize, Wanted> {
-    let subtracted: HashSet<usize> = member.subtracted.iter().map(|(index, _)| *index).collect();
+    let subtracted: HashSet<usize> = member.subtracted.iter().map(|packet| packet.index as usize).collect();
     plain
         .included()
         .filter_map(|(index, _, key, _)| {

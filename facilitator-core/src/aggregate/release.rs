@@ -4,9 +4,9 @@ use bytes::Bytes;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
 use uuid::Uuid;
 
-use super::Frozen;
 use super::decide::decide_release;
 use super::execute::Counted;
+use super::plan::Frozen;
 use crate::crypto::sha256;
 use crate::formats::batch::{MAX_HEADER_BYTES, read_header, read_packets, read_signature};
 use crate::formats::ledger::{DeliveredPut, FailedReason, LedgerObject, RELEASED, REVISION, Released, hex};
@@ -102,8 +102,8 @@ pub(super) async fn release(
 fn announcement(frozen: &Frozen, counted: &Counted) -> Released {
     Released {
         revision: REVISION,
-        plan_digest: frozen.digest.clone(),
-        packet_set_digest: hex(&counted.packet_set_digest),
+        plan_digest: hex(&frozen.digest),
+        packet_set_digest: hex(&counted.packet_set_digest()),
         clients: counted.clients,
     }
 }

@@ -2,21 +2,24 @@
 //! did: objects are read as a partner or an auditor reads them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use facilitator_core::crypto::{TrustedKeys, sha256};
+use facilitator_core::crypto::{TrustedKeys, open_partial, sha256};
 use facilitator_core::formats::batch::{hex, read_header, read_packets, read_signature};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::ledger::{Delivered, LedgerObject, Released, Verdict, WindowResult};
 use facilitator_core::formats::names::{
-    BatchId, IngestionPart, SumPartPart, ValidationPart, WindowId, parse_ingestion_name, parse_sum_part_name,
-    parse_validation_name,
+    BatchId, IngestionPart, SumPartPart, ValidationPart, WindowId, parse_ingestion_name, parse_partial_name,
+    parse_sum_part_name, parse_validation_name,
 };
+use facilitator_core::formats::partial::Partial;
 use facilitator_core::formats::plan::{Plan, messages_digest};
 use facilitator_core::formats::record::Record;
 use facilitator_core::formats::sum_part::{InvalidPacket, SumPart};
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::Share;
+use facilitator_core::processor::{MountedPacketKey, Processor};
 use facilitator_core::proof;
 use uuid::Uuid;
 
@@ -35,18 +38,14 @@ pub struct Truth {
     /// Validation batches and sum parts found good already, by the digest of all that was looked at.
     good: HashSet<[u8; 32]>,
     last: Content,
+    /// By share, every packet key.
+    keys: [Arc<[MountedPacketKey]>; 2],
 }
 
 impl Truth {
     pub fn of(world: &World) -> Self {
         let batches = SHARES.map(|share| {
-            let processor = world.processor(
-                &Setup {
-                    mounts: Mounts::Both,
-                    ..Setup::of(share)
-                },
-                &crate::gate::Gate::open(),
-            );
+            let processor = all_keys(world, share);
             let there = world.places[place(share, Place::Ingestion)].snapshot();
             let mut batches = HashMap::new();
             for (name, bytes) in &there {
@@ -79,6 +78,7 @@ impl Truth {
             batches,
             good: HashSet::new(),
             last: world.content(),
+            keys: SHARES.map(|share| all_keys(world, share).packet_keys),
         }
     }
 
@@ -147,6 +147,12 @@ impl Truth {
                     return Err(format!("{name}: {} has another record", id.path()));
                 }
             }
+        }
+        for (name, bytes) in ledger
+            .range("partials/".to_owned()..)
+            .take_while(|(name, _)| name.starts_with("partials/"))
+        {
+            self.check_partial(share, name, bytes, ledger)?;
         }
         let mut summed: HashMap<Uuid, String> = HashMap::new();
         for (name, bytes) in portal {
@@ -235,6 +241,56 @@ impl Truth {
         Ok(())
     }
 
+    /// A partial sum is the sum of exactly the packets of its plan's members that it doesn't call invalid.
+    fn check_partial(&mut self, share: Share, name: &str, bytes: &[u8], ledger: &Objects) -> Result<(), String> {
+        let wrong = |detail: &str| format!("{name}: {detail}");
+        let (window, range) = parse_partial_name(name).ok_or_else(|| wrong("a strange name"))?;
+        let plan_bytes = ledger
+            .get(window.ledger_key("plans").as_str())
+            .ok_or_else(|| wrong("before its plan"))?;
+        let seen = sha256(&[plan_bytes, name.as_bytes(), bytes].concat());
+        if self.good.contains(&seen) {
+            return Ok(());
+        }
+        let Partial { plain, sealed, .. } = parse(name, bytes)?;
+        let plan_digest = sha256(plan_bytes);
+        if plain.plan_digest != hex(&plan_digest) || plain.range != range.to_string() {
+            return Err(wrong("of another plan or range"));
+        }
+        let plan = parse::<Plan>("plans", plan_bytes)?;
+        let held = |id: &BatchId| range.contains(id.time, id.uuid);
+        let members: Vec<_> = members(name, &plan)?.into_iter().filter(|(id, _)| held(id)).collect();
+        let invalid: HashSet<Uuid> = plain.invalid_uuids().collect();
+        let mut sum = vec![0; plan.shape.bins as usize];
+        let mut clients = 0;
+        for (id, _) in &members {
+            for (uuid, values) in &self.batches[usize::from(share.index())][&id.path()] {
+                if !invalid.contains(uuid) {
+                    let values = values
+                        .as_ref()
+                        .ok_or_else(|| wrong("counts a packet that doesn't open"))?;
+                    proof::accumulate(&mut sum, values);
+                    clients += 1;
+                }
+            }
+        }
+        if plain.clients != clients || plain.members.iter().sum::<u64>() != clients || !plain.is_of(members.len()) {
+            return Err(wrong("isn't of as many as it says"));
+        }
+        let point = plain.packet_key.as_ref().map(|point| point.0.as_slice());
+        let keys = self.keys[usize::from(share.index())].iter().map(|key| &key.key);
+        let key = keys.into_iter().find(|key| Some(&key.public_point()[..]) == point);
+        let digest = plain.digest().map_err(|error| error.to_string())?;
+        let opened = key.and_then(|key| open_partial(key, &plan_digest, share, &plain.range, &digest, &sealed.0).ok());
+        match opened {
+            None if members.is_empty() => {}
+            Some(opened) if *opened == sum => {}
+            _ => return Err(wrong("isn't the sealed sum of the packets that it counts")),
+        }
+        self.good.insert(seen);
+        Ok(())
+    }
+
     /// A reader that sees the signature sees the whole sum part, and it is the sum of exactly what it says.
     fn check_sum_part(
         &mut self,
@@ -305,6 +361,14 @@ impl Truth {
         self.good.insert(seen);
         Ok(part.batch_uuids)
     }
+}
+
+fn all_keys(world: &World, share: Share) -> Processor {
+    let setup = Setup {
+        mounts: Mounts::Both,
+        ..Setup::of(share)
+    };
+    world.processor(&setup, &crate::gate::Gate::open())
 }
 
 fn parse<T: LedgerObject>(name: &str, bytes: &[u8]) -> Result<T, String> {

@@ -9,6 +9,7 @@ mod check;
 mod gate;
 mod interleave;
 mod outcomes;
+mod splits;
 mod stops;
 mod world;
 
@@ -61,7 +62,7 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
     const PARTS: usize = 4;
     const SEEDS: u64 = 800;
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    let exhaustive: [(&str, MakeCase); 6] = [
+    let exhaustive: [(&str, MakeCase); 8] = [
         ("two intakes", || Box::pin(interleave::same_intake(Build::Right))),
         ("two intakes, other keys", || {
             Box::pin(interleave::intakes_with_other_keys(Build::Right))
@@ -70,6 +71,10 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
         ("overlapping windows", || Box::pin(interleave::overlapping_windows())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
         ("late peer", || Box::pin(interleave::late_peer())),
+        ("two plan shards", || Box::pin(interleave::two_shards())),
+        ("partial sums and window", || {
+            Box::pin(interleave::partial_sums_and_window())
+        }),
     ];
     for (name, make) in exhaustive {
         let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
@@ -90,10 +95,11 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
             jobs.push((format!("pairs of stops: {share:?}, part {part}"), Box::new(job)));
         }
     }
-    let random: [(&str, MakeCase); 3] = [
+    let random: [(&str, MakeCase); 4] = [
         ("everything", || Box::pin(interleave::everything())),
         ("overlapping windows", || Box::pin(interleave::windows_and_crashes())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
+        ("parted in two ways", || Box::pin(interleave::parted_in_two_ways())),
     ];
     for (name, make) in random {
         let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use bytes::Bytes;
-use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, partial_sum, plan_shard};
 use facilitator_core::crypto::{PacketDecryptionKey, sha256};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
-use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, InstanceName, WindowId};
+use facilitator_core::formats::names::{
+    AggregationId, BatchId, BatchRange, BatchTime, IngestionPart, InstanceName, WindowId,
+};
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::work::{Share, ValidationFormat};
 use facilitator_core::intake::{IntakeOutcome, take_in};
@@ -337,6 +339,29 @@ pub enum Task {
     /// The last planning before the cutoff.
     IntakeAnyway(BatchId),
     Aggregate(WindowId),
+    PlanShard(WindowId, BatchRange),
+    PartialSum(WindowId, BatchRange),
+}
+
+/// The ranges that a window's work is parted into by cuts before these minutes.
+pub fn ranges(cuts: &[u8]) -> Vec<BatchRange> {
+    let window = window();
+    let minute = |minute: &u8| format!("2026112000{minute:02}");
+    let bounds: Vec<String> = [window.start.to_compact()]
+        .into_iter()
+        .chain(cuts.iter().map(minute))
+        .chain([window.end.to_compact()])
+        .collect();
+    let range = |pair: &[String]| BatchRange::parse(&format!("{}-{}", pair[0], pair[1])).unwrap();
+    bounds.windows(2).map(range).collect()
+}
+
+/// The window summed in parts: every shard, every partial sum, then all together.
+pub fn in_parts(cuts: &[u8]) -> Vec<Task> {
+    let ranges = ranges(cuts);
+    let shards = ranges.iter().map(|range| Task::PlanShard(window(), *range));
+    let sums = ranges.iter().map(|range| Task::PartialSum(window(), *range));
+    shards.chain(sums).chain([Task::Aggregate(window())]).collect()
 }
 
 #[derive(Clone, Debug)]
@@ -350,7 +375,7 @@ impl Outcome {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Intake(outcome) => !matches!(outcome, IntakeOutcome::Blocked { .. }),
-            Self::Aggregate(outcome) => matches!(outcome, AggregateOutcome::Done { .. }),
+            Self::Aggregate(outcome) => matches!(outcome, AggregateOutcome::Done { .. } | AggregateOutcome::Part),
         }
     }
 }
@@ -362,6 +387,8 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
             Task::Intake(batch) => Outcome::Intake(take_in(processor, batch, false).await?),
             Task::IntakeAnyway(batch) => Outcome::Intake(take_in(processor, batch, true).await?),
             Task::Aggregate(window) => Outcome::Aggregate(aggregate(processor, window, &[now()]).await?),
+            Task::PlanShard(window, range) => Outcome::Aggregate(plan_shard(processor, window, &[now()], range).await?),
+            Task::PartialSum(window, range) => Outcome::Aggregate(partial_sum(processor, window, range).await?),
         });
     }
     Ok(outcomes)
