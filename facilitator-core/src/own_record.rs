@@ -4,7 +4,7 @@ use snafu::ensure;
 
 use crate::formats::ledger::RECORDS;
 use crate::formats::names::BatchId;
-use crate::formats::record::{RECORD_MAX_BYTES, Record, RecordPlain};
+use crate::formats::record::{RECORD_MAX_BYTES, Record, RecordHead};
 use crate::processor::{ForeignSnafu, Processor, RecordSnafu, WorkError};
 use crate::put::read_if_there;
 use snafu::ResultExt;
@@ -24,12 +24,12 @@ pub(crate) fn decode_record(processor: &Processor, batch: &BatchId, bytes: &[u8]
     let key = batch.ledger_key(RECORDS);
     let record = Record::decode_despite_seals(bytes).context(RecordSnafu { object: key.as_str() })?;
     ensure!(
-        is_own(&record.plain, processor, batch),
+        is_own(&record.plain.head, processor, batch),
         ForeignSnafu { object: key.as_str() }
     );
     Ok(record)
 }
 
-fn is_own(plain: &RecordPlain, processor: &Processor, batch: &BatchId) -> bool {
-    plain.batch == *batch && plain.share == processor.share && plain.instance == processor.instance.as_str()
+fn is_own(head: &RecordHead, processor: &Processor, batch: &BatchId) -> bool {
+    head.batch == *batch && head.share == processor.share && head.instance == processor.instance.as_str()
 }

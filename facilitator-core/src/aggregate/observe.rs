@@ -197,10 +197,10 @@ async fn look_into(processor: &Processor, batch: &BatchId) -> Result<Result<Cont
         Err(error) if matches!(error.kind(), MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge) => None,
         Err(error) => return Err(error.into()),
     };
-    if header.is_none_or(|header| sha256(&header) != plain.header_digest) {
+    if header.is_none_or(|header| sha256(&header) != plain.head.header_digest) {
         return bad(ExclusionReason::Overwritten);
     }
-    let parameters = parameters_of(&plain);
+    let parameters = parameters_of(&plain.head);
     let wanted = |read: &PeerBatch| match read {
         PeerBatch::Read {
             parameters: theirs,
@@ -228,6 +228,6 @@ async fn look_into(processor: &Processor, batch: &BatchId) -> Result<Result<Cont
     Ok(Ok(Content::Good(Box::new(Pinned {
         record_digest: hex(&plain.digest()),
         messages_digest: hex(&judged.messages_digest),
-        shape: Shape::of(&plain),
+        shape: Shape::of(&plain.head),
     }))))
 }

@@ -11,7 +11,7 @@ use crate::formats::ledger::{
 use crate::formats::names::{BatchId, ValidationPart};
 use crate::formats::parameters::BatchParameters;
 use crate::formats::plan::messages_digest;
-use crate::formats::record::{Record, RecordPlain};
+use crate::formats::record::{Record, RecordHead, RecordPlain};
 use crate::formats::signature::BatchSignature;
 use crate::formats::validation::{ValidationHeader, ValidationPacket};
 use crate::formats::work::ValidationFormat;
@@ -28,15 +28,15 @@ pub struct ValidationObjects {
 }
 
 /// The header parameters that a record stands for.
-pub(crate) fn parameters_of(plain: &RecordPlain) -> BatchParameters {
+pub(crate) fn parameters_of(head: &RecordHead) -> BatchParameters {
     BatchParameters {
-        batch_uuid: plain.batch.uuid,
-        name: plain.name.clone(),
-        bins: i32::try_from(plain.bins).unwrap_or(i32::MAX),
-        epsilon: plain.epsilon,
-        prime: i64::try_from(plain.prime).unwrap_or(i64::MAX),
-        number_of_servers: i32::try_from(plain.number_of_servers).unwrap_or(i32::MAX),
-        hamming_weight: plain.hamming_weight,
+        batch_uuid: head.batch.uuid,
+        name: head.name.clone(),
+        bins: i32::try_from(head.bins).unwrap_or(i32::MAX),
+        epsilon: head.epsilon,
+        prime: i64::try_from(head.prime).unwrap_or(i64::MAX),
+        number_of_servers: i32::try_from(head.number_of_servers).unwrap_or(i32::MAX),
+        hamming_weight: head.hamming_weight,
     }
 }
 
@@ -51,7 +51,7 @@ pub fn validation_objects(record: &RecordPlain, key: &BatchSigningKey) -> Result
         .collect();
     let packets = ValidationPacket::write_all(&packets);
     let header = ValidationHeader {
-        parameters: parameters_of(record),
+        parameters: parameters_of(&record.head),
         packet_file_digest: sha256(&packets).to_vec(),
     }
     .write();
@@ -65,10 +65,10 @@ pub fn validation_objects(record: &RecordPlain, key: &BatchSigningKey) -> Result
         })
     };
     let object = |part, bytes: Vec<u8>| OwnObject {
-        key: record.batch.validation_key(record.share, part),
+        key: record.head.batch.validation_key(record.head.share, part),
         bytes: Bytes::from(bytes),
     };
-    Ok(match record.validation_format {
+    Ok(match record.head.validation_format {
         ValidationFormat::ThreeObjects => {
             let signature = signed(BatchSignature::sign(key, &header))?.write();
             ValidationObjects {
@@ -97,10 +97,10 @@ pub(super) async fn deliver(
 ) -> Result<IntakeOutcome, WorkError> {
     let plain = &record.plain;
     let (packets, excluded) = (plain.packets.len() as u64, plain.excluded());
-    if plain.signer != processor.signing_key.id() {
+    if plain.head.signer != processor.signing_key.id() {
         let message = format!(
             "the record is to be signed by {:?}, and {:?} is mounted: mount that key until the batch is delivered",
-            plain.signer,
+            plain.head.signer,
             processor.signing_key.id()
         );
         let reason = BlockedReason::SigningKeyNotMounted;
@@ -125,8 +125,8 @@ pub(super) async fn deliver(
                 message: format!(
                     "the peer's mailbox holds other messages of ours in {object}; nothing was overwritten"
                 ),
-                header_digest: Some(plain.header_digest),
-                packet_digest: Some(plain.packet_digest),
+                header_digest: Some(plain.head.header_digest),
+                packet_digest: Some(plain.head.packet_digest),
             };
             return reject(processor, batch, refusal).await;
         }
@@ -163,7 +163,7 @@ pub(super) async fn deliver(
 /// As [`validation_objects`], and those of the mailbox.
 pub(crate) async fn is_at_peer(processor: &Processor, plain: &RecordPlain) -> Result<bool, WorkError> {
     let peer = &*processor.mailboxes.peer;
-    if plain.signer == processor.signing_key.id() {
+    if plain.head.signer == processor.signing_key.id() {
         let objects = validation_objects(plain, &processor.signing_key)?;
         if has_same_bytes(peer, &objects.signature).await? {
             return Ok(true);
@@ -180,8 +180,8 @@ async fn meaning(
 ) -> Result<Meaning, mailbox::MailboxError> {
     let there = match read_validation(
         peer,
-        &plain.batch,
-        plain.share,
+        &plain.head.batch,
+        plain.head.share,
         plain.packets.len(),
         &processor.own_keys(),
     )
@@ -194,7 +194,7 @@ async fn meaning(
     let ours = messages_digest(plain.included().map(|(_, uuid, _, message)| (uuid, message)));
     Ok(match there {
         PeerBatch::Read { parameters, messages } => {
-            let same_batch = parameters.difference(&parameters_of(plain)).is_none();
+            let same_batch = parameters.difference(&parameters_of(&plain.head)).is_none();
             if same_batch && messages_digest(messages) == ours {
                 Meaning::Same
             } else {

@@ -22,7 +22,7 @@ use crate::formats::ledger::{
     RejectedReason, hex, short_message,
 };
 use crate::formats::names::{BatchId, IngestionPart, parse_ingestion_name};
-use crate::formats::record::{PacketExclusion, RECORD_MAX_BYTES, Record};
+use crate::formats::record::{PacketExclusion, RECORD_MAX_BYTES, Record, RecordPlain};
 use crate::own_record::{decode_record, read_record};
 use crate::processor::{Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
@@ -164,8 +164,8 @@ async fn decide_record(processor: &Processor, batch: &BatchId, take_anyway: bool
                 return Ok(Decided::Refused(Refusal {
                     reason: RejectedReason::NoUsablePackets,
                     message: "every packet of the batch is excluded, none for want of a key".to_owned(),
-                    header_digest: Some(taken.plain.header_digest),
-                    packet_digest: Some(taken.plain.packet_digest),
+                    header_digest: Some(taken.head.header_digest),
+                    packet_digest: Some(taken.head.packet_digest),
                 }));
             }
             Ok(Decided::Record(Box::new(seal_record(processor, *taken))))
@@ -207,19 +207,28 @@ fn wait_for_keys(accumulated: &Accumulated, take_anyway: bool) -> Option<IntakeO
 
 /// Seals the accumulators under the packet keys that they were opened with.
 fn seal_record(processor: &Processor, taken: read::Taken) -> Record {
-    let read::Taken { mut plain, accumulated } = taken;
+    let read::Taken { head, accumulated } = taken;
     let Accumulated { packets, keys, .. } = accumulated;
-    plain.packets = packets;
-    plain.packet_keys = keys
-        .iter()
-        .map(|key| *processor.packet_keys[key.mounted].key.public_point())
-        .collect();
+    let plain = RecordPlain {
+        head,
+        packets,
+        packet_keys: keys
+            .iter()
+            .map(|key| *processor.packet_keys[key.mounted].key.public_point())
+            .collect(),
+    };
     let digest = plain.digest();
     let sealed = keys
         .iter()
         .map(|key| {
             let packet_key = &processor.packet_keys[key.mounted].key;
-            seal(packet_key, &plain.header_digest, plain.share, &digest, &key.sum)
+            seal(
+                packet_key,
+                &plain.head.header_digest,
+                plain.head.share,
+                &digest,
+                &key.sum,
+            )
         })
         .collect();
     Record { plain, sealed }

@@ -12,7 +12,7 @@ use crate::formats::batch::{BatchHeader, MAX_HEADER_BYTES, read_header, read_sig
 use crate::formats::ingestion::{DataSharePacket, IngestionHeader};
 use crate::formats::ledger::{BlockedReason, RejectedReason, short_message};
 use crate::formats::names::{BatchId, IngestionPart};
-use crate::formats::record::RecordPlain;
+use crate::formats::record::RecordHead;
 use crate::formats::{BatchError, FormatError};
 use crate::processor::{InternalSnafu, Processor, WorkError};
 use mailbox::{MailboxError, MailboxErrorKind};
@@ -34,8 +34,8 @@ pub enum Reading {
 
 /// A batch that was read.
 pub struct Taken {
-    /// All of the record's plain part but keys and packets.
-    pub plain: RecordPlain,
+    /// What its record says of it.
+    pub head: RecordHead,
     /// What was decided about its packets.
     pub accumulated: Accumulated,
 }
@@ -134,8 +134,8 @@ pub async fn read(processor: &Processor, batch: &BatchId) -> Result<Reading, Wor
             Some(passed.digest),
         );
     }
-    let plain = plain_part(processor, batch, &header, bins, header_digest, passed.digest);
-    Ok(Reading::Taken(Box::new(Taken { plain, accumulated })))
+    let head = head(processor, batch, &header, bins, header_digest, passed.digest);
+    Ok(Reading::Taken(Box::new(Taken { head, accumulated })))
 }
 
 /// Reads a batch's packet object through `consume`, in a thread of its own, and hashes it whole.
@@ -193,16 +193,16 @@ fn mismatch(header: &IngestionHeader, batch: &BatchId) -> Option<String> {
         .then(|| format!("the header is of aggregation {:?}", parameters.name))
 }
 
-fn plain_part(
+fn head(
     processor: &Processor,
     batch: &BatchId,
     header: &IngestionHeader,
     bins: u32,
     header_digest: [u8; 32],
     packet_digest: [u8; 32],
-) -> RecordPlain {
+) -> RecordHead {
     let parameters = &header.parameters;
-    RecordPlain {
+    RecordHead {
         instance: processor.instance.as_str().to_owned(),
         share: processor.share,
         batch: batch.clone(),
@@ -219,7 +219,5 @@ fn plain_part(
         packet_digest,
         validation_format: processor.validation_format,
         signer: processor.signing_key.id().to_owned(),
-        packet_keys: Vec::new(),
-        packets: Vec::new(),
     }
 }
