@@ -156,6 +156,18 @@ pub struct AggregateItem {
     pub end: String,
     /// The cutoffs that are due, in order, milliseconds since 1970: the first with a member is planned.
     pub cutoffs: Vec<i64>,
+    /// What of a large window is to be done; `None`: all that isn't done yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<WindowPart>,
+}
+
+/// A part of a large window's work, of one range of its batches: two cuts as names of ranges hold them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum WindowPart {
+    /// Look at its batches; whoever sees that nobody is left makes the plan.
+    PlanShard(String),
+    /// Count and sum those that are in the plan, and leave the sealed partial sum.
+    PartialSum(String),
 }
 
 /// `work.json`: a Job's chunks, one per completion index.
@@ -206,6 +218,10 @@ pub enum WindowOutcome {
     NoMembers,
     /// Tried again later.
     Blocked,
+    /// Its part is done; the window isn't over.
+    Part,
+    /// Its part can't be done, for good: whoever sums the window says so.
+    PartFailed,
 }
 
 /// A batch in a report.

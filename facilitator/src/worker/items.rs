@@ -1,10 +1,10 @@
 //! One item, retried while storage may come back, to its line of the report.
 
-use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, partial_sum, plan_shard};
 use facilitator_core::formats::ledger::{BlockedReason, Verdict, short_message};
-use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, NameError, WindowId};
+use facilitator_core::formats::names::{AggregationId, BatchId, BatchRange, BatchTime, NameError, WindowId};
 use facilitator_core::formats::work::{
-    AggregateItem, BatchOutcome, BatchReport, IntakeItem, WindowOutcome, WindowReport,
+    AggregateItem, BatchOutcome, BatchReport, IntakeItem, WindowOutcome, WindowPart, WindowReport,
 };
 use facilitator_core::intake::{IntakeOutcome, take_in};
 use facilitator_core::processor::{Processor, WorkError};
@@ -55,6 +55,7 @@ pub fn failure_of(error: &WorkError) -> Failure {
     }
     match error {
         WorkError::Mailbox { source } => source.clone().into(),
+        WorkError::NoPlan { .. } => Failure::new(ExitClass::NoInput, error, ""),
         WorkError::Ledger { .. }
         | WorkError::Record { .. }
         | WorkError::Foreign { .. }
@@ -154,7 +155,22 @@ pub async fn intake(
     Ok((report, already))
 }
 
-/// Plans and sums one window.
+/// The range of a part.
+///
+/// # Errors
+/// As [`batch_of`].
+fn range_of(text: &str) -> Result<BatchRange, Failure> {
+    BatchRange::parse(text).map_err(|error| Failure::new(ExitClass::Configuration, error, "correct the work list"))
+}
+
+/// What an item asks for.
+enum Task {
+    Whole,
+    PlanShard(BatchRange),
+    PartialSum(BatchRange),
+}
+
+/// Plans and sums one window, or does the part of it that the item names.
 ///
 /// # Errors
 /// As [`intake`].
@@ -170,8 +186,18 @@ pub async fn window(
         .map(|millis| Timestamp::from_millisecond(*millis))
         .collect();
     let cutoffs = cutoffs.map_err(|error| Failure::new(ExitClass::Configuration, error, "correct the work list"))?;
+    let task = match &item.part {
+        None => Task::Whole,
+        Some(WindowPart::PlanShard(range)) => Task::PlanShard(range_of(range)?),
+        Some(WindowPart::PartialSum(range)) => Task::PartialSum(range_of(range)?),
+    };
     let result = loop {
-        match aggregate(processor, &window, &cutoffs).await {
+        let result = match &task {
+            Task::Whole => aggregate(processor, &window, &cutoffs).await,
+            Task::PlanShard(range) => plan_shard(processor, &window, &cutoffs, range).await,
+            Task::PartialSum(range) => partial_sum(processor, &window, range).await,
+        };
+        match result {
             Err(error) if error.is_retryable() => {
                 tracing::warn!(window = %window.path(), %error, "storage failed; trying again");
                 if !budget.wait().await {
@@ -242,6 +268,15 @@ fn window_report(item: &AggregateItem, outcome: &AggregateOutcome) -> WindowRepo
             message.clone(),
             *cutoff_millis,
         ),
+        AggregateOutcome::Part => (
+            WindowOutcome::Part,
+            String::new(),
+            "a part of it is done".to_owned(),
+            None,
+        ),
+        AggregateOutcome::PartFailed { reason, message } => {
+            (WindowOutcome::PartFailed, reason.to_string(), message.clone(), None)
+        }
     };
     WindowReport {
         aggregation: item.aggregation.clone(),

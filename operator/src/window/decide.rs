@@ -12,15 +12,14 @@ use facilitator_core::window::{due, planned_at, planned_at_with_legacy_peer};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::jobs::plan;
+use super::parts::Parted;
 use super::projection::project;
 use super::status::{self, State};
 use super::{WindowDecision, WindowInput};
 use crate::batch::Tally;
 use crate::inventory::WindowInventory;
-use crate::workload::{Allowance, Blocked, JobView, PlannedJob, Retries, Try, Work};
-
-/// Windows of one Job: more than fall due at once, and a report of each fits.
-const MAX_WINDOWS_PER_JOB: usize = 500;
+use crate::workload::{Blocked, JobView, Retries, Try};
 
 /// One window as the decision sees it.
 pub(super) struct Seen<'a> {
@@ -122,7 +121,7 @@ fn recall(input: &WindowInput<'_>, id: &WindowId, object: &AggregationWindow, me
     }
 }
 
-fn chunks(view: &JobView) -> &[Vec<AggregateItem>] {
+pub(super) fn chunks(view: &JobView) -> &[Vec<AggregateItem>] {
     match &view.work {
         Some(WorkList::Aggregate { chunks, .. }) => chunks,
         _ => &[],
@@ -133,7 +132,7 @@ fn id_of(aggregation: &str, start: &str, end: &str) -> Option<WindowId> {
     WindowId::parse(&format!("{aggregation}/{start}-{end}")).ok()
 }
 
-fn id_of_item(item: &AggregateItem) -> Option<WindowId> {
+pub(super) fn id_of_item(item: &AggregateItem) -> Option<WindowId> {
     id_of(&item.aggregation, &item.start, &item.end)
 }
 
@@ -154,6 +153,10 @@ fn running(jobs: &[JobView]) -> BTreeMap<WindowId, &JobView> {
 fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, generation: i64, now: Timestamp) {
     for view in input.jobs.iter().filter(|view| view.is_finished()) {
         if !memory.count_job(view.uid()) {
+            continue;
+        }
+        if let Some(parted) = Parted::of(view) {
+            parted.count(input, memory, generation, now);
             continue;
         }
         let reports: BTreeMap<WindowId, &WindowReport> = view
@@ -179,29 +182,35 @@ fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, gener
                 };
                 let known = memory.entry(&id);
                 match report.outcome {
-                    WindowOutcome::NoMembers => {
-                        let last = item
-                            .cutoffs
-                            .last()
-                            .and_then(|cutoff| Timestamp::from_millisecond(*cutoff).ok());
-                        known.tried = known.tried.max(last);
-                    }
+                    WindowOutcome::NoMembers => known.tried = known.tried.max(last_cutoff(item)),
                     WindowOutcome::Blocked => {
                         known.attempts += 1;
-                        known.blocked = Some(Blocked {
-                            reason: report.reason.clone(),
-                            message: report.message.clone(),
-                            at: now,
-                            generation: view.generation().unwrap_or(generation),
-                            taken_anyway: false,
-                        });
+                        known.blocked = Some(blocked(view, report, generation, now));
                     }
                     // The result that it speaks of isn't there.
-                    WindowOutcome::Summed | WindowOutcome::BelowFloor | WindowOutcome::Failed => left.push(id),
+                    _ => left.push(id),
                 }
             }
             memory.index_over(view, index, &left, chunk.len());
         }
+    }
+}
+
+/// The last cutoff that a work list told of.
+pub(super) fn last_cutoff(item: &AggregateItem) -> Option<Timestamp> {
+    item.cutoffs
+        .last()
+        .and_then(|cutoff| Timestamp::from_millisecond(*cutoff).ok())
+}
+
+/// What a worker reported that lacks something.
+pub(super) fn blocked(view: &JobView, report: &WindowReport, generation: i64, now: Timestamp) -> Blocked {
+    Blocked {
+        reason: report.reason.clone(),
+        message: report.message.clone(),
+        at: now,
+        generation: view.generation().unwrap_or(generation),
+        taken_anyway: false,
     }
 }
 
@@ -341,67 +350,5 @@ impl Seen<'_> {
         };
         self.state.is_overdue_after_a_while()
             && now.duration_since(due.max(self.first_seen)) >= input.timing.overdue_after
-    }
-}
-
-/// The next Job: windows that are due, oldest first, so many to a pod that it opens no more batches than an intake pod.
-fn plan(input: &WindowInput<'_>, memory: &Retries<WindowId>, seen: &[Seen<'_>]) -> Option<PlannedJob> {
-    let workers = &input.processor.spec.workers;
-    let taken: u32 = input.jobs.iter().map(JobView::pods_wanted).sum();
-    let pods = workers.max_pods.saturating_sub(taken);
-    let held = input.processor.spec.suspend || input.allowance == Allowance::Wait;
-    // A Job whose work list can't be read holds nobody knows what.
-    let unknown = input.jobs.iter().any(|view| !view.is_finished() && view.work.is_none());
-    if held || unknown || pods == 0 {
-        return None;
-    }
-    let mut due: Vec<_> = seen.iter().filter(|one| one.state == State::Due).collect();
-    due.sort_by_key(|one| (one.id.start, &one.id.aggregation));
-    due.truncate(MAX_WINDOWS_PER_JOB);
-    let mut chunks: Vec<Vec<AggregateItem>> = Vec::new();
-    let (mut attempt, mut weight, mut limit) = (0, 0, usize::MAX);
-    for one in due {
-        let known = memory.get(one.id);
-        attempt = attempt.max(known.map_or(0, |known| known.attempts));
-        let own_limit = known.and_then(|known| known.limit).unwrap_or(usize::MAX);
-        let own_weight = one.tally.seen.max(1);
-        let fits = |chunk: &Vec<AggregateItem>| {
-            weight + own_weight <= u64::from(workers.batches_per_pod) && chunk.len() < limit.min(own_limit)
-        };
-        match chunks.last_mut().filter(|chunk| fits(chunk)) {
-            Some(chunk) => {
-                chunk.push(item(one));
-                (weight, limit) = (weight + own_weight, limit.min(own_limit));
-            }
-            None => {
-                chunks.push(vec![item(one)]);
-                (weight, limit) = (own_weight, own_limit);
-            }
-        }
-    }
-    let canary = input.allowance == Allowance::Canary;
-    chunks.truncate(if canary { 1 } else { usize::MAX });
-    let indexes = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-    (indexes > 0).then(|| PlannedJob {
-        work: Work::Aggregate(chunks),
-        parallelism: indexes.min(pods),
-        attempt,
-        canary,
-    })
-}
-
-fn item(one: &Seen<'_>) -> AggregateItem {
-    AggregateItem {
-        aggregation: one.id.aggregation.to_string(),
-        start: one.id.start.to_compact(),
-        end: one.id.end.to_compact(),
-        cutoffs: one.due.iter().map(|cutoff| cutoff.as_millisecond()).collect(),
-    }
-}
-
-pub(super) fn planned_windows(job: &PlannedJob) -> Vec<WindowId> {
-    match &job.work {
-        Work::Aggregate(chunks) => chunks.iter().flatten().filter_map(id_of_item).collect(),
-        Work::Intake(_) => Vec::new(),
     }
 }

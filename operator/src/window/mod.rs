@@ -1,6 +1,8 @@
 //! Windows: when each is summed, and what its AggregationWindow says. Pure.
 
 mod decide;
+mod jobs;
+mod parts;
 mod projection;
 mod scope;
 mod status;

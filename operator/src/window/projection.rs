@@ -8,7 +8,8 @@ use facilitator_core::formats::names::WindowId;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::decide::{Seen, planned_windows};
+use super::decide::Seen;
+use super::jobs::planned_windows;
 use super::status::{self, State};
 use super::{WindowDecision, WindowInput, WindowPatch};
 use crate::workload::Retries;

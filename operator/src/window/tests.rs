@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod objects;
+mod parts;
 mod troubles;
 
 use crds::conditions::{AGGREGATED, READY, STALLED};

@@ -155,9 +155,10 @@ fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
             items.chain(["chunk".to_owned()])
         })),
         Work::Aggregate(chunks) => parts.extend(chunks.iter().flat_map(|chunk| {
-            let items = chunk
-                .iter()
-                .map(|i| format!("{}/{}-{}/{:?}", i.aggregation, i.start, i.end, i.cutoffs));
+            let items = chunk.iter().map(|i| {
+                let part = i.part.as_ref().map(|part| format!("{part:?}")).unwrap_or_default();
+                format!("{}/{}-{}/{:?}{part}", i.aggregation, i.start, i.end, i.cutoffs)
+            });
             items.chain(["chunk".to_owned()])
         })),
     }
