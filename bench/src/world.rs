@@ -6,7 +6,7 @@ use anyhow::Context;
 use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, InstanceName, WindowId};
 use facilitator_core::formats::work::{Share, ValidationFormat};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor};
 use facilitator_core::sample::{self, Fault, IngestionObjects, Recipient, Sample, SampleSpec};
 use mailbox::{Mailbox, MemoryMailbox};
 use rand::SeedableRng;
@@ -133,6 +133,7 @@ impl<'a> World<'a> {
                 key: self.keys.packet_key(share)?,
             }]),
             reread_pause: std::time::Duration::ZERO,
+            in_memory: InMemory::default(),
         })
     }
 

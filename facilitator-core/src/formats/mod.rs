@@ -2,7 +2,7 @@
 
 pub mod avro;
 pub mod batch;
-mod error;
+pub(crate) mod error;
 pub mod ingestion;
 pub mod ledger;
 pub mod manifest;

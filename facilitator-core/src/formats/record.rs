@@ -52,6 +52,12 @@ pub enum RecordError {
         /// Why.
         detail: String,
     },
+    /// What was made of it could not be passed on.
+    #[snafu(display("passing on what the record says failed: {detail}"))]
+    PassedOn {
+        /// Why.
+        detail: String,
+    },
     /// A later build wrote it.
     #[snafu(display("the record has revision {revision}, this build knows 1; use the build that wrote it"))]
     Revision {

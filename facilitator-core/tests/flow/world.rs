@@ -13,7 +13,7 @@ use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, Instan
 use facilitator_core::formats::sum_part::SumPart;
 use facilitator_core::formats::work::{Share, ValidationFormat};
 use facilitator_core::intake::{IntakeOutcome, take_in};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor};
 use facilitator_core::sample::{Fault, FaultKind, Recipient, Sample, SampleSpec, make};
 use jiff::Timestamp;
 use mailbox::{
@@ -83,6 +83,7 @@ impl World {
             signing_key,
             packet_keys: Arc::new([mounted("packets", packet_key)]),
             reread_pause: std::time::Duration::ZERO,
+            in_memory: InMemory::default(),
         }
     }
 

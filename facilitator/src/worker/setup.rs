@@ -9,7 +9,7 @@ use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
 use facilitator_core::formats::work::{Parameters, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
 use mailbox::MailboxErrorKind;
 use uuid::Uuid;
 
@@ -97,6 +97,7 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         signing_key: signing_key(&keys.join("batch-signing"))?,
         packet_keys: packet_keys(&keys.join("packet-decryption"), parameters.packet_decryption_keys)?.into(),
         reread_pause: REREAD_PAUSE,
+        in_memory: InMemory::default(),
     })
 }
 
