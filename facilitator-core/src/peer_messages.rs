@@ -16,7 +16,6 @@ use crate::formats::parameters::BatchParameters;
 use crate::formats::record::Message;
 use crate::formats::validation::{ValidationHeader, ValidationPacket};
 use crate::formats::work::Share;
-use crate::processor::Processor;
 
 /// What a validation packet may take in its writer's encoding, in bytes; ours take 56 at most.
 const MAX_PACKET_BYTES: u64 = 256;
@@ -158,32 +157,6 @@ pub async fn read_validation(
     })
 }
 
-/// Reads the peer's validation batch and takes from it what is `wanted`; once more after the processor's pause where that
-/// isn't there: a legacy peer may be rewriting its objects (ledger rule 12).
-///
-/// # Errors
-/// As [`read_validation`].
-pub(crate) async fn read_peers<T>(
-    processor: &Processor,
-    batch: &BatchId,
-    packets: usize,
-    wanted: impl Fn(&PeerBatch) -> Option<T>,
-) -> Result<Result<T, PeerBatch>, MailboxError> {
-    let mailbox = &*processor.mailboxes.peer_validation;
-    let read = async || read_validation(mailbox, batch, processor.share.peer(), packets, &processor.peer_keys).await;
-    let first = read().await?;
-    if let Some(wanted) = wanted(&first) {
-        return Ok(Ok(wanted));
-    }
-    tracing::info!(batch = %batch.path(), "reading the peer's validation batch again before deciding");
-    drop(first);
-    if !processor.reread_pause.is_zero() {
-        tokio::time::sleep(processor.reread_pause).await;
-    }
-    let second = read().await?;
-    Ok(wanted(&second).ok_or(second))
-}
-
 /// The first message of each UUID. Where its elements are outside u32, the packet has no message, and a later one of the
 /// same UUID doesn't take its place.
 fn first_of_each(packets: &[ValidationPacket]) -> Vec<(Uuid, Message)> {
@@ -195,7 +168,7 @@ fn first_of_each(packets: &[ValidationPacket]) -> Vec<(Uuid, Message)> {
         .collect()
 }
 
-fn bad(error: &BatchError) -> PeerBatch {
+pub(crate) fn bad(error: &BatchError) -> PeerBatch {
     let detail = error.to_string();
     match error {
         BatchError::Signature {

@@ -3,12 +3,10 @@
 //! Both are read once, packet by packet: partners get the packets of a batch in one order, so the messages usually come in
 //! the record's. Where they don't, the record is held, 37 bytes a packet; the peer's objects never are.
 
-use std::convert::Infallible;
-
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::formats::record::{Message, PacketExclusion, PacketState, RecordPacket, RecordPlain};
+use crate::formats::record::{Message, PacketExclusion, PacketState, RecordPacket};
 use crate::proof::proof_holds;
 
 /// What became of a member's packets.
@@ -46,18 +44,6 @@ pub(super) struct Subtracted {
 
 /// The peer's next message: the packet's UUID, and `None` where an element is outside u32, which is no message.
 pub(super) type Heard = (Uuid, Option<Message>);
-
-/// Judges a record by the peer's messages.
-pub(super) fn judge(record: &RecordPlain, messages: &[(Uuid, Message)]) -> Judged {
-    let packets = || record.packets.iter().copied().map(Ok::<_, Infallible>);
-    let peer = || messages.iter().map(|(uuid, message)| (*uuid, Some(*message)));
-    if let Ok(Some(judged)) = judge_in_order(packets(), peer().map(Ok)) {
-        return judged;
-    }
-    let Ok(mut held) = Held::read(packets());
-    peer().for_each(|heard| held.hear(heard));
-    held.judged()
-}
 
 /// Judges a batch whose messages come in the record's order, some left out. `None`: they don't, or some packet has several.
 pub(super) fn judge_in_order<E>(
@@ -220,6 +206,7 @@ impl Judging {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::{HashMap, HashSet};
+    use std::convert::Infallible;
 
     use rand::rngs::StdRng;
     use rand::seq::SliceRandom;

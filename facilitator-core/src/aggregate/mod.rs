@@ -5,6 +5,7 @@
 //! sums a range of its plan, and [`aggregate`] goes on from what they left. What they didn't do it does itself, so that the
 //! bytes are the same in how many parts and in whatever order they were done.
 
+mod batch;
 mod decide;
 mod execute;
 mod judge;
@@ -137,11 +138,7 @@ pub async fn partial_sum(
             return NoPlanSnafu { object }.fail();
         }
     };
-    let execution = Execution {
-        processor,
-        window,
-        plan: &frozen.plan,
-    };
+    let execution = Execution::new(processor, window, &frozen.plan);
     Ok(match make_partial(&execution, &frozen, range).await? {
         Ok(()) => AggregateOutcome::Part,
         Err(Stop::Blocked(reason, message)) => blocked(&frozen, reason, &message),
@@ -183,11 +180,7 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
         );
         return Ok(blocked(&frozen, BlockedReason::SigningKeyNotMounted, &message));
     }
-    let execution = Execution {
-        processor,
-        window,
-        plan: &frozen.plan,
-    };
+    let execution = Execution::new(processor, window, &frozen.plan);
     let mut parts = Parts::find(&execution, &frozen).await?;
     let (counted, total) = loop {
         let counted = match parts.count().await? {

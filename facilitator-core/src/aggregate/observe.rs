@@ -7,21 +7,16 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use mailbox::{ListPage, Mailbox, MailboxError, MailboxErrorKind, ObjectMeta};
 
-use super::judge::judge;
+use super::batch::{AT_A_TIME, Batches};
 use super::membership::{Candidate, Content, OurTime, Pinned, batches_of, by_times};
 use crate::crypto::sha256;
 use crate::formats::batch::MAX_HEADER_BYTES;
 use crate::formats::ledger::{BlockedReason, DELIVERED, Delivered, LedgerObject, RECORDS, REJECTED, hex};
 use crate::formats::names::{AggregationId, BatchId, BatchRange, IngestionPart, ValidationPart, parse_validation_name};
 use crate::formats::plan::{ExclusionReason, Shape};
-use crate::formats::record::RecordPlain;
-use crate::intake::{complete_batches, is_at_peer, parameters_of};
-use crate::own_record::read_record;
-use crate::peer_messages::{PeerBatch, read_peers};
+use crate::intake::{complete_batches, is_at_peer};
+use crate::peer_messages::PeerBatch;
 use crate::processor::{Processor, WorkError};
-
-/// Batches that are looked into at the same time.
-const LOOKS: usize = 8;
 
 /// What a person must mend before the window can be planned.
 type Blocked = (BlockedReason, String);
@@ -77,6 +72,8 @@ pub(super) async fn candidates(
     let Some(last_cutoff) = last_cutoff else {
         return Ok(Ok(candidates));
     };
+    let inside = Batches::new(processor);
+    let inside = &inside;
     let looked: Vec<Result<Candidate, Blocked>> = futures::stream::iter(candidates)
         .map(|mut candidate| async move {
             if by_times(&candidate, last_cutoff, processor.legacy_peer).is_none() {
@@ -85,14 +82,14 @@ pub(super) async fn candidates(
                     time: candidate.time,
                     uuid: candidate.uuid,
                 };
-                match look_into(processor, &batch).await? {
+                match look_into(inside, &batch).await? {
                     Ok(content) => candidate.content = Some(content),
                     Err(blocked) => return Ok(Err(blocked)),
                 }
             }
             Ok::<_, WorkError>(Ok(candidate))
         })
-        .buffered(LOOKS)
+        .buffered(AT_A_TIME)
         .try_collect()
         .await?;
     Ok(looked.into_iter().collect())
@@ -174,24 +171,18 @@ async fn delivered_time(processor: &Processor, meta: &ObjectMeta) -> Result<OurT
     })
 }
 
-/// The plain part of the batch's record, if it has one that can be read and is of this batch.
-async fn read_plain(processor: &Processor, batch: &BatchId) -> Result<Option<RecordPlain>, WorkError> {
-    match read_record(processor, batch).await {
-        Ok(record) => Ok(record.map(|record| record.plain)),
+/// Reads record, ingestion header and the peer's messages.
+async fn look_into(batches: &Batches<'_>, batch: &BatchId) -> Result<Result<Content, Blocked>, WorkError> {
+    let mailboxes = &batches.processor().mailboxes;
+    let bad = |reason| Ok(Ok(Content::Bad(reason)));
+    let open = match batches.open(batch).await {
+        Ok(Some(open)) => open,
+        Ok(None) => return bad(ExclusionReason::NoRecord),
         Err(error @ (WorkError::Record { .. } | WorkError::Foreign { .. })) => {
             tracing::warn!(%error, "the batch counts as one without a record");
-            Ok(None)
+            return bad(ExclusionReason::NoRecord);
         }
-        Err(error) => Err(error),
-    }
-}
-
-/// Reads record, ingestion header and the peer's messages.
-async fn look_into(processor: &Processor, batch: &BatchId) -> Result<Result<Content, Blocked>, WorkError> {
-    let mailboxes = &processor.mailboxes;
-    let bad = |reason| Ok(Ok(Content::Bad(reason)));
-    let Some(plain) = read_plain(processor, batch).await? else {
-        return bad(ExclusionReason::NoRecord);
+        Err(error) => return Err(error),
     };
     let header_key = batch.ingestion_key(IngestionPart::Header);
     let header = match mailboxes.ingestion.read(&header_key, MAX_HEADER_BYTES).await {
@@ -200,37 +191,24 @@ async fn look_into(processor: &Processor, batch: &BatchId) -> Result<Result<Cont
         Err(error) if matches!(error.kind(), MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge) => None,
         Err(error) => return Err(error.into()),
     };
-    if header.is_none_or(|header| sha256(&header) != plain.head.header_digest) {
+    if header.is_none_or(|header| sha256(&header) != open.head.header_digest) {
         return bad(ExclusionReason::Overwritten);
     }
-    let parameters = parameters_of(&plain.head);
-    let wanted = |read: &PeerBatch| match read {
-        PeerBatch::Read {
-            parameters: theirs,
-            messages,
-        } if theirs.difference(&parameters).is_none() => Some(judge(&plain, messages)),
-        _ => None,
-    };
-    let judged = match read_peers(processor, batch, plain.packets.len(), wanted).await? {
+    let judged = match open.judge(|_| true).await? {
         Ok(judged) => judged,
         Err(PeerBatch::SignerUnknown { detail }) => {
             let message = format!("the peer's validation batch of {}: {detail}", batch.path());
             return Ok(Err((BlockedReason::SignerUnknown, message)));
         }
         Err(PeerBatch::Absent) => return bad(ExclusionReason::NoPeerMessages),
-        Err(PeerBatch::Bad { detail }) => {
-            tracing::warn!(batch = %batch.path(), detail, "the peer's validation batch is bad");
-            return bad(ExclusionReason::PeerBad);
-        }
-        Err(PeerBatch::Read { parameters: theirs, .. }) => {
-            let field = theirs.difference(&parameters).unwrap_or_default();
-            tracing::warn!(batch = %batch.path(), field, "the peer's validation batch is of another batch or shape");
+        Err(why) => {
+            tracing::warn!(batch = %batch.path(), ?why, "the peer's validation batch is bad");
             return bad(ExclusionReason::PeerBad);
         }
     };
     Ok(Ok(Content::Good(Box::new(Pinned {
-        record_digest: hex(&plain.digest()),
+        record_digest: hex(&open.digest),
         messages_digest: hex(&judged.messages_digest),
-        shape: Shape::of(&plain.head),
+        shape: Shape::of(&open.head),
     }))))
 }

@@ -16,7 +16,6 @@ pub use accumulate::{Accumulated, DecidedPacket, Known, Pass, accumulate};
 pub(crate) use deliver::{is_at_peer, parameters_of};
 pub use draft::{Draft, Drafted, Replays, Witness, draft};
 pub(crate) use opener::Opener;
-pub(crate) use read::read_packets;
 
 use std::collections::{BTreeMap, BTreeSet};
 

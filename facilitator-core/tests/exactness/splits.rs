@@ -10,6 +10,7 @@ use facilitator_core::formats::names::{BatchId, ValidationPart, parse_partial_na
 use facilitator_core::formats::partial::Partial;
 use facilitator_core::formats::record::Record;
 use facilitator_core::formats::work::Share;
+use facilitator_core::processor::InMemory;
 use facilitator_core::sample::FaultKind;
 use mailbox::{MemoryMailbox, ObjectKey};
 use rand::rngs::StdRng;
@@ -155,14 +156,27 @@ async fn every_split_and_order_gives_the_bytes_of_one_pod() {
         spoil(&world, &ids, !has_truth, &mut rng);
         let begin = world.content();
         for share in SHARES {
-            let setup = Setup::of(share);
+            // What is streamed from the first byte on comes to the same.
+            let streams = Setup {
+                in_memory: InMemory {
+                    packets: 1,
+                    object_bytes: 64,
+                },
+                ..Setup::of(share)
+            };
             world.reset(&begin);
-            let expected = whole(&world, &setup).await;
+            let expected = whole(&world, &Setup::of(share)).await;
+            world.reset(&begin);
+            assert_eq!(
+                whole(&world, &streams).await,
+                expected,
+                "seed {seed} {share:?}: streamed"
+            );
             summed += u32::from(expected[place(share, Place::Portal)].len() > 1);
             world.reset(&begin);
             damage_seals(&world, &ids, share);
             let damaged = world.content();
-            let slow_path = whole(&world, &setup).await;
+            let slow_path = whole(&world, &Setup::of(share)).await;
             // The records differ, and nothing that is made of them.
             let but_records = |outputs: &[BTreeMap<String, Vec<u8>>]| -> Vec<BTreeMap<String, Vec<u8>>> {
                 let mut outputs = outputs.to_vec();
@@ -179,6 +193,11 @@ async fn every_split_and_order_gives_the_bytes_of_one_pod() {
             for split in 0_u8..1 << (BATCHES - 1) {
                 let cuts: Vec<u8> = (2..=BATCHES).filter(|minute| split >> (minute - 2) & 1 == 1).collect();
                 let is_slow = rng.random_ratio(1, 4);
+                let setup = if rng.random_ratio(1, 4) {
+                    streams
+                } else {
+                    Setup::of(share)
+                };
                 let (content, expected) = if is_slow {
                     (&damaged, &slow_path)
                 } else {

@@ -87,6 +87,7 @@ pub struct Setup {
     pub build: Build,
     pub format: ValidationFormat,
     pub min_clients: u64,
+    pub in_memory: InMemory,
 }
 
 impl Setup {
@@ -98,6 +99,7 @@ impl Setup {
             build: Build::Right,
             format,
             min_clients: 1,
+            in_memory: InMemory::default(),
         }
     }
 }
@@ -157,6 +159,7 @@ impl World {
             build,
             format,
             min_clients,
+            in_memory,
         } = *setup;
         let see = |owner: Share, which: Place| -> Arc<dyn Mailbox> {
             let place = place(owner, which);
@@ -214,7 +217,7 @@ impl World {
             signing_key: facilitator_core::crypto::BatchSigningKey::parse(own.id(), &text).unwrap(),
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
             reread_pause: std::time::Duration::ZERO,
-            in_memory: InMemory::default(),
+            in_memory,
         }
     }
 
