@@ -42,7 +42,7 @@ pub(super) struct Counted {
     /// The members, in the plan's order.
     pub members: Vec<CountedMember>,
     /// Every UUID of the members that isn't counted, in order of (object name, packet index).
-    pub invalid: Vec<Uuid>,
+    pub invalid: Arc<Vec<Uuid>>,
 }
 
 /// What counts of a member.
@@ -62,12 +62,21 @@ impl Counted {
         self.missing_peer_messages += next.missing_peer_messages;
         self.excluded_packets += next.excluded_packets;
         self.members.extend(next.members);
-        self.invalid.extend(next.invalid);
+        self.add_invalid(next.invalid);
+    }
+
+    /// Of many packets there is one copy.
+    fn add_invalid(&mut self, more: Arc<Vec<Uuid>>) {
+        if self.invalid.is_empty() {
+            self.invalid = more;
+        } else {
+            Arc::make_mut(&mut self.invalid).extend(more.iter());
+        }
     }
 
     /// Names every UUID of the invalid list once, where it comes first. Takes 4 bytes a packet, and no set of them.
     pub(super) fn name_each_once(&mut self) {
-        let uuids = &self.invalid;
+        let uuids = Arc::make_mut(&mut self.invalid);
         let mut order: Vec<u32> = (0..).take(uuids.len()).collect();
         order.sort_unstable_by_key(|index| (uuids[*index as usize], *index));
         let again = order
@@ -76,7 +85,7 @@ impl Counted {
         let mut again: Vec<u32> = again.map(|pair| pair[1]).collect();
         again.sort_unstable();
         let (mut index, mut again) = (0, again.into_iter().peekable());
-        self.invalid.retain(|_| {
+        uuids.retain(|_| {
             index += 1;
             again.next_if_eq(&(index - 1)).is_none()
         });
@@ -95,7 +104,7 @@ pub(super) struct JudgedMember {
     batch: BatchId,
     /// Of the record's plain part. The record itself is read again for the sum: memory is flat in members and packets.
     plain_digest: [u8; 32],
-    subtracted: Arc<[Subtracted]>,
+    subtracted: Arc<Vec<Subtracted>>,
 }
 
 /// A sum, and the first packet key whose packets it sums.
@@ -139,7 +148,7 @@ impl<'a> Execution<'a> {
                 clients: judged.clients,
                 digest: judged.counted_digest,
             });
-            counted.invalid.extend(judged.not_counted);
+            counted.add_invalid(judged.not_counted.into());
             judged_members.push(JudgedMember {
                 subtracted: judged.subtracted.into(),
                 ..member

@@ -8,6 +8,7 @@
 //! is opened.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mailbox::ListRequest;
 use zeroize::Zeroizing;
@@ -252,7 +253,7 @@ fn counted_of(plain: &PartialPlain) -> Counted {
                 digest,
             })
             .collect(),
-        invalid: plain.invalid_uuids().collect(),
+        invalid: Arc::new(plain.invalid_uuids().collect()),
     }
 }
 

@@ -11,9 +11,7 @@ use rand::{Rng, SeedableRng};
 use crate::check::{Truth, difference};
 use crate::gate::{Fault, Gate, Op};
 use crate::stops::Counts;
-use crate::world::{
-    Build, Content, Mounts, SHARES, Setup, Task, Worker, World, in_parts, other_window, ranges, window,
-};
+use crate::world::{Build, Content, Mounts, SHARES, Setup, Task, Worker, World, other_window, window};
 
 /// Workers in a world.
 pub struct Case {
@@ -27,7 +25,7 @@ pub struct Case {
 }
 
 impl Case {
-    fn new(name: &'static str, world: World, workers: Vec<(Setup, Vec<Task>)>, same_bytes: bool) -> Self {
+    pub fn new(name: &'static str, world: World, workers: Vec<(Setup, Vec<Task>)>, same_bytes: bool) -> Self {
         Self {
             name,
             begin: world.content(),
@@ -263,7 +261,7 @@ impl Choice {
     }
 }
 
-async fn answered(world: &World, shares: &[Share], batches: &[facilitator_core::formats::names::BatchId]) {
+pub async fn answered(world: &World, shares: &[Share], batches: &[facilitator_core::formats::names::BatchId]) {
     let intakes: Vec<Task> = batches.iter().cloned().map(Task::Intake).collect();
     for share in shares {
         world.run(&Setup::of(*share), &intakes).await.unwrap();
@@ -398,59 +396,4 @@ pub async fn windows_and_crashes() -> Case {
     let worker = |window| (Setup::of(Share::First), vec![Task::Aggregate(window)]);
     let workers = vec![worker(window()), worker(other_window()), worker(window())];
     Case::new("overlapping windows, three workers", world, workers, false)
-}
-
-/// Two batches, both parties done with intake.
-async fn two_batches() -> World {
-    let world = World::new();
-    let batches = [
-        world.batch(1, 2, &[(1, FaultKind::InvalidProof)]),
-        world.batch(2, 1, &[]),
-    ];
-    answered(&world, &SHARES, &batches).await;
-    world
-}
-
-/// Two workers that look at one half of a window each: whoever ends last plans it.
-pub async fn two_shards() -> Case {
-    let world = two_batches().await;
-    let worker = |range| (Setup::of(Share::First), vec![Task::PlanShard(window(), range)]);
-    let workers = ranges(&[2]).into_iter().map(worker).collect();
-    Case::new("two plan shards", world, workers, true)
-}
-
-/// Two workers that sum one half each, and one that puts the halves together and won't wait.
-pub async fn partial_sums_and_window() -> Case {
-    let world = two_batches().await;
-    let of = Setup::of(Share::First);
-    let shards = ranges(&[2]).into_iter().map(|range| Task::PlanShard(window(), range));
-    world.run(&of, &shards.collect::<Vec<_>>()).await.unwrap();
-    let mut workers: Vec<_> = ranges(&[2])
-        .into_iter()
-        .map(|range| (of, vec![Task::PartialSum(window(), range)]))
-        .collect();
-    workers.push((of, vec![Task::Aggregate(window())]));
-    Case::new("partial sums and the window", world, workers, false)
-}
-
-/// Workers that part a window in two ways and one that doesn't, of both parties.
-pub async fn parted_in_two_ways() -> Case {
-    let world = World::new();
-    let faults = [
-        (1, FaultKind::InvalidProof),
-        (2, FaultKind::UndecryptableFor(Share::Second)),
-    ];
-    let batches = [
-        world.batch(1, 3, &faults),
-        world.batch(2, 1, &[]),
-        world.batch(3, 2, &[(0, FaultKind::InvalidProof)]),
-    ];
-    answered(&world, &SHARES, &batches).await;
-    let mut workers = Vec::new();
-    for share in SHARES {
-        for tasks in [in_parts(&[2]), in_parts(&[3]), vec![Task::Aggregate(window())]] {
-            workers.push((Setup::of(share), tasks));
-        }
-    }
-    Case::new("parted in two ways", world, workers, false)
 }

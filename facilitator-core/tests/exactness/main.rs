@@ -9,6 +9,7 @@ mod check;
 mod gate;
 mod interleave;
 mod outcomes;
+mod parts;
 mod splits;
 mod stops;
 mod world;
@@ -71,10 +72,8 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
         ("overlapping windows", || Box::pin(interleave::overlapping_windows())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
         ("late peer", || Box::pin(interleave::late_peer())),
-        ("two plan shards", || Box::pin(interleave::two_shards())),
-        ("partial sums and window", || {
-            Box::pin(interleave::partial_sums_and_window())
-        }),
+        ("two plan shards", || Box::pin(parts::two_shards())),
+        ("partial sums and window", || Box::pin(parts::partial_sums_and_window())),
     ];
     for (name, make) in exhaustive {
         let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
@@ -99,7 +98,7 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
         ("everything", || Box::pin(interleave::everything())),
         ("overlapping windows", || Box::pin(interleave::windows_and_crashes())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
-        ("parted in two ways", || Box::pin(interleave::parted_in_two_ways())),
+        ("parted in two ways", || Box::pin(parts::parted_in_two_ways())),
     ];
     for (name, make) in random {
         let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
