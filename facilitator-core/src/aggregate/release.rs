@@ -22,7 +22,7 @@ use crate::guards::release::is_same_release;
 use crate::outgoing::Outgoing;
 use crate::processor::{InternalSnafu, Processor, WorkError};
 use crate::put::{BatchPut, ContentDigest, Meaning, OwnObject, put_batch, put_or_read, read_if_there};
-use crate::stream::{ChunkReader, ChunkWriter, Hashed, Source, transform};
+use crate::stream::{ChunkWriter, Hashed, Source, transform};
 
 /// The largest sum part header, in bytes: 2^19 sums of 5 bytes, and batches of 37.
 const MAX_SUM_PART_BYTES: u64 = 16 * MAX_HEADER_BYTES;
@@ -110,8 +110,9 @@ impl<'a> InvalidList<'a> {
         invalid: &Arc<Vec<Uuid>>,
     ) -> Result<Self, WorkError> {
         let mut list = Outgoing::new(portal, key.clone(), limit);
+        let is_short = invalid.len() as u64 * MAX_INVALID_BYTES <= limit as u64;
         let invalid = Arc::clone(invalid);
-        let write = move |_: ChunkReader, target: &mut ChunkWriter| {
+        let write = move |target: &mut ChunkWriter| {
             let mut packets = RecordWriter::new(Hashed::new(target));
             for uuid in invalid.iter() {
                 packets.write(&InvalidPacket { uuid: *uuid })?;
@@ -119,7 +120,17 @@ impl<'a> InvalidList<'a> {
             let (_, digest) = packets.finish()?.finish();
             Ok::<_, FormatError>(digest)
         };
-        let (_, written) = transform(Source::Bytes(Bytes::new()), Some(&mut list), write).await?;
+        let written = if is_short {
+            let mut held = ChunkWriter::holding();
+            let written = write(&mut held);
+            *list.tail() = held.into_held();
+            Some(written)
+        } else {
+            let nothing = Source::Bytes(Bytes::new());
+            transform(nothing, Some(&mut list), move |_, target| write(target))
+                .await?
+                .1
+        };
         let failed = |detail: String| {
             InternalSnafu {
                 doing: "writing the invalid list",
