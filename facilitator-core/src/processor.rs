@@ -7,6 +7,7 @@ use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::Snafu;
 
 use crate::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
+use crate::formats::claims::ClaimsError;
 use crate::formats::ledger::LedgerError;
 use crate::formats::names::InstanceName;
 use crate::formats::record::RecordError;
@@ -102,6 +103,14 @@ pub enum WorkError {
         object: String,
         /// What is wrong.
         source: RecordError,
+    },
+    /// Claims aren't what we write.
+    #[snafu(display("{object}: {source}"))]
+    Claims {
+        /// The object's name.
+        object: String,
+        /// What is wrong.
+        source: ClaimsError,
     },
     /// A record of another batch, share or processor.
     #[snafu(display(

@@ -57,6 +57,7 @@ pub fn failure_of(error: &WorkError) -> Failure {
         WorkError::Mailbox { source } => source.clone().into(),
         WorkError::Ledger { .. }
         | WorkError::Record { .. }
+        | WorkError::Claims { .. }
         | WorkError::Foreign { .. }
         | WorkError::Internal { .. } => Failure::new(ExitClass::Internal, error, ""),
     }
