@@ -6,6 +6,7 @@ use std::time::Duration;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::Snafu;
 
+use crate::claims::ReplayGuard;
 use crate::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
 use crate::formats::claims::ClaimsError;
 use crate::formats::ledger::LedgerError;
@@ -63,6 +64,8 @@ pub struct Processor {
     pub signing_key: BatchSigningKey,
     /// The keys that open packets, in the order in which they are tried.
     pub packet_keys: Arc<[MountedPacketKey]>,
+    /// How far a packet that another batch has is looked for; `None`: nowhere.
+    pub replay_guard: Option<ReplayGuard>,
     /// How long a partner's objects that look wrong are left before they are read once more: their writer may be replacing
     /// them. [`REREAD_PAUSE`] but in tests.
     pub reread_pause: Duration,

@@ -115,7 +115,11 @@ async fn merged(
     let mut of_this = 0;
     let mut last = None;
     claims.retain(|claim| {
-        of_this = if last == Some(claim.fingerprint) { of_this + 1 } else { 1 };
+        of_this = if last == Some(claim.fingerprint) {
+            of_this + 1
+        } else {
+            1
+        };
         last = Some(claim.fingerprint);
         of_this <= 2
     });

@@ -41,13 +41,18 @@ pub(super) async fn days(
     let prefix = key.folder();
     let request = ListRequest {
         start_after: Some(format!("{prefix}{from}")),
-        end_before: Some(to.plus(1)).filter(|end| *end > to).map(|end| format!("{prefix}{end}")),
+        end_before: Some(to.plus(1))
+            .filter(|end| *end > to)
+            .map(|end| format!("{prefix}{end}")),
         folders: true,
         prefix,
         ..ListRequest::default()
     };
     let page = ledger.list_all(&request).await?;
-    let names = page.folders.iter().filter_map(|name| name.strip_prefix(&request.prefix));
+    let names = page
+        .folders
+        .iter()
+        .filter_map(|name| name.strip_prefix(&request.prefix));
     Ok(names.filter_map(day_of_folder).collect())
 }
 

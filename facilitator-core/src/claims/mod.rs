@@ -16,7 +16,7 @@ mod look;
 use mailbox::Mailbox;
 use snafu::ResultExt;
 
-pub use compact::{Compacted, compact};
+pub use compact::{COMPACT_CHUNKS, Compacted, compact};
 
 use crate::crypto::ClaimKey;
 use crate::formats::claims::{ClaimDay, ClaimsError};
@@ -118,7 +118,10 @@ impl Claims {
             packets.sort_unstable();
             packets.dedup();
         }
-        Ok(order.into_iter().map(|place| std::mem::take(&mut replays[place])).collect())
+        Ok(order
+            .into_iter()
+            .map(|place| std::mem::take(&mut replays[place]))
+            .collect())
     }
 
     /// Puts batches into the order in which they are announced, and entries into theirs; returns where each batch went.
@@ -150,7 +153,10 @@ impl Claims {
         (from < to).then(|| Mine {
             key,
             entries: &self.entries[from..to],
-            owners: batches.clone().map(|(batch, digest)| key.owner(batch, digest)).collect(),
+            owners: batches
+                .clone()
+                .map(|(batch, digest)| key.owner(batch, digest))
+                .collect(),
             times: batches
                 .map(|(batch, _)| (ClaimDay::of(batch.time), batch.time.hour()))
                 .collect(),

@@ -51,16 +51,20 @@ fn batch(time: &str, uuid: u128, header: u8, packets: &[u64]) -> Batch {
 async fn kept(ledger: &dyn Mailbox, keys: &[ClaimKey], batches: &[Batch]) -> Result<Vec<Vec<(u8, u64)>>, WorkError> {
     let mut claims = Claims::default();
     for batch in batches {
-        let packets = (0..).zip(&batch.packets).map(|(packet, (key, fingerprint))| ClaimedPacket {
-            fingerprint: *fingerprint,
-            packet,
-            key: *key,
-        });
+        let packets = (0..)
+            .zip(&batch.packets)
+            .map(|(packet, (key, fingerprint))| ClaimedPacket {
+                fingerprint: *fingerprint,
+                packet,
+                key: *key,
+            });
         claims.add(&batch.id, [batch.header; 32], packets.collect());
     }
     let replays = claims.find_replays(ledger, keys, HORIZON).await?;
     let kept = |(batch, replays): (&Batch, &Vec<u32>)| {
-        let packets = (0..).zip(&batch.packets).filter(|(packet, _)| !replays.contains(packet));
+        let packets = (0..)
+            .zip(&batch.packets)
+            .filter(|(packet, _)| !replays.contains(packet));
         packets.map(|(_, packet)| *packet).collect()
     };
     Ok(batches.iter().zip(&replays).map(kept).collect())
@@ -83,7 +87,11 @@ async fn a_packet_stays_with_the_batch_that_claims_it_first() {
     assert_eq!(keeps(&[batch("20/03", 2, 1, &[7, 8])]).await, [[(0, 8)]]);
     assert_eq!(keeps(&[batch("20/03", 1, 2, &[5, 9])]).await, [[(0, 9)]]);
     let both = [batch("20/04", 4, 1, &[11]), batch("20/03", 5, 1, &[10, 11])];
-    assert_eq!(keeps(&both).await, [vec![], vec![(0, 10), (0, 11)]], "the earlier by path");
+    assert_eq!(
+        keeps(&both).await,
+        [vec![], vec![(0, 10), (0, 11)]],
+        "the earlier by path"
+    );
     // Without a record by now, the first batch loses what others claimed since: whether they looked before it claimed can't
     // be told.
     assert_eq!(keeps(&[first]).await, [[]]);
@@ -169,7 +177,9 @@ fn claims_of<'a>(ledger: &'a dyn Mailbox, keys: &'a [ClaimKey], batches: &'a [Ba
 /// Compacts the day as long as anything can be.
 fn compaction<'a>(ledger: &'a dyn Mailbox, key: &'a ClaimKey) -> Work<'a> {
     Box::pin(async move {
-        compact(ledger, key.name(), ClaimDay::parse("20261120").unwrap()).await.unwrap();
+        compact(ledger, key.name(), ClaimDay::parse("20261120").unwrap())
+            .await
+            .unwrap();
         Vec::new()
     })
 }
@@ -272,7 +282,9 @@ fn no_order_of_workers_crashes_and_compactions_lets_a_replay_pass() {
             .map(|n| batch("20/05", n, 1, &[n as u64]))
             .collect();
         for other in &others {
-            run(vec![claims_of(&*memory, &keys, std::slice::from_ref(other))], |open| open[0]);
+            run(vec![claims_of(&*memory, &keys, std::slice::from_ref(other))], |open| {
+                open[0]
+            });
         }
         // Workers that stop somewhere leave their claims.
         for group in &groups {
@@ -336,7 +348,9 @@ fn whatever_is_compacted_when_the_same_is_found() {
             let expected = model.kept(&keys, &batch);
             // A lost answer makes a worker begin again.
             for _ in 0..rng.random_range(1..3) {
-                let kept = run(vec![claims_of(&ledger, &keys, std::slice::from_ref(&batch))], |open| open[0]);
+                let kept = run(vec![claims_of(&ledger, &keys, std::slice::from_ref(&batch))], |open| {
+                    open[0]
+                });
                 assert_eq!(kept, [[expected.clone()]], "seed {seed}: {batch:?}");
             }
             if rng.random_ratio(1, 3) {
@@ -344,7 +358,9 @@ fn whatever_is_compacted_when_the_same_is_found() {
                 let key = keys.choose(&mut rng).unwrap().name();
                 let waker = noop_waker();
                 let compacted = pin!(compact(&ledger, key, day)).poll(&mut Context::from_waker(&waker));
-                let Poll::Ready(compacted) = compacted else { panic!("memory waits for nobody") };
+                let Poll::Ready(compacted) = compacted else {
+                    panic!("memory waits for nobody")
+                };
                 runs += compacted.unwrap().runs;
             }
         }
@@ -358,22 +374,33 @@ async fn a_compaction_is_done_once_and_leaves_what_came_late() {
     let (ledger, keys) = (in_memory(), keys(1));
     let day = ClaimDay::parse("20261120").unwrap();
     let put = async |n: u128| {
-        kept(&ledger, &keys, &[batch("20/03", n, 1, &[n as u64])]).await.unwrap();
+        kept(&ledger, &keys, &[batch("20/03", n, 1, &[n as u64])])
+            .await
+            .unwrap();
     };
     for n in 1..=3 {
         put(n).await;
     }
-    assert_eq!(compact(&ledger, keys[0].name(), day).await.unwrap(), Compacted::default());
+    assert_eq!(
+        compact(&ledger, keys[0].name(), day).await.unwrap(),
+        Compacted::default()
+    );
     put(4).await;
     let done = compact(&ledger, keys[0].name(), day).await.unwrap();
     assert_eq!((done.runs, done.chunks, done.claims), (1, 4, 4));
-    assert_eq!(compact(&ledger, keys[0].name(), day).await.unwrap(), Compacted::default());
+    assert_eq!(
+        compact(&ledger, keys[0].name(), day).await.unwrap(),
+        Compacted::default()
+    );
     put(5).await;
     let late = kept(&ledger, &keys, &[batch("20/09", 9, 1, &[1, 5, 6])]).await.unwrap();
     assert_eq!(late, [[(0, 6)]]);
     let names = ledger.snapshot();
     let objects: Vec<ClaimsObject> = names.keys().map(|name| parse_claims_name(name).unwrap().1).collect();
-    let runs = objects.iter().filter(|object| matches!(object, ClaimsObject::Run { .. })).count();
+    let runs = objects
+        .iter()
+        .filter(|object| matches!(object, ClaimsObject::Run { .. }))
+        .count();
     assert_eq!((runs, objects.len()), (1, 7), "nothing is deleted");
 }
 

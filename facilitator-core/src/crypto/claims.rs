@@ -120,7 +120,10 @@ mod tests {
         let others = [
             key(1).owner(&first, &[2; 32]),
             key(2).owner(&first, &[1; 32]),
-            key(1).owner(&batch("b/2026/11/20/00/01/00000000-0000-0000-0000-000000000001"), &[1; 32]),
+            key(1).owner(
+                &batch("b/2026/11/20/00/01/00000000-0000-0000-0000-000000000001"),
+                &[1; 32],
+            ),
         ];
         assert!(others.iter().all(|other| *other != owner));
     }

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{PacketDecryptionKey, sha256};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, InstanceName, WindowId};
@@ -211,6 +212,7 @@ impl World {
             peer_keys: self.keys.trusted.clone(),
             signing_key: facilitator_core::crypto::BatchSigningKey::parse(own.id(), &text).unwrap(),
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
         }
     }

@@ -118,6 +118,13 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
                 }
             }
         }
+        // What was compacted is in the ledger: there is nothing to report.
+        WorkList::CompactClaims { revision, chunks, .. } => {
+            for item in chunk(revision, chunks, args.index)? {
+                items::compaction(&processor, &item, &mut budget).await?;
+            }
+            return Ok(());
+        }
     }
     put_report(&processor, &report, &mut budget).await?;
     fault.map_or(Ok(()), Err)

@@ -1,10 +1,12 @@
 //! One item, retried while storage may come back, to its line of the report.
 
 use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::claims::{Compacted, compact};
+use facilitator_core::formats::claims::{ClaimDay, PacketKeyName};
 use facilitator_core::formats::ledger::{BlockedReason, Verdict, short_message};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, NameError, WindowId};
 use facilitator_core::formats::work::{
-    AggregateItem, BatchOutcome, BatchReport, IntakeItem, WindowOutcome, WindowReport,
+    AggregateItem, BatchOutcome, BatchReport, CompactItem, IntakeItem, WindowOutcome, WindowReport,
 };
 use facilitator_core::intake::{IntakeOutcome, take_in};
 use facilitator_core::processor::{Processor, WorkError};
@@ -200,6 +202,29 @@ pub async fn window(
         window = %window.path(), outcome = ?report.outcome, reason = report.reason, message = report.message, "window"
     );
     Ok((report, outcome))
+}
+
+/// Compacts one day of claims.
+///
+/// # Errors
+/// As [`intake`].
+pub async fn compaction(processor: &Processor, item: &CompactItem, budget: &mut Budget) -> Result<(), Failure> {
+    let (Some(key), Some(day)) = (PacketKeyName::parse(&item.packet_key), ClaimDay::parse(&item.day)) else {
+        let message = format_args!("{:?} are no claims", item);
+        return Err(Failure::new(ExitClass::Configuration, message, "correct the work list"));
+    };
+    let compacted = loop {
+        match compact(&*processor.mailboxes.ledger, key, day).await {
+            Err(error) if error.is_retryable() && budget.wait().await => {
+                tracing::warn!(%key, %day, %error, "storage failed; trying again");
+            }
+            result => break result.map_err(|error| failure_of(&error))?,
+        }
+    };
+    budget.succeeded();
+    let Compacted { runs, chunks, claims } = compacted;
+    tracing::info!(%key, %day, runs, chunks, claims, "claims compacted");
+    Ok(())
 }
 
 fn window_report(item: &AggregateItem, outcome: &AggregateOutcome) -> WindowReport {

@@ -211,7 +211,10 @@ pub fn parse_claims_name(name: &str) -> Option<(PacketKeyName, ClaimsObject)> {
     let object = match time.strip_suffix("-runs") {
         Some(day) => ClaimsObject::Run {
             day: ClaimDay::parse(day)?,
-            number: last.parse().ok().filter(|number| (1..=MAX_RUN_NUMBER).contains(number))?,
+            number: last
+                .parse()
+                .ok()
+                .filter(|number| (1..=MAX_RUN_NUMBER).contains(number))?,
         },
         None => {
             let (day, hour) = time.split_at_checked(8)?;

@@ -7,7 +7,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use snafu::ensure;
 
-use super::{CLAIM_BYTES, ChunkName, Claim, ClaimsError, MAX_RUN_NUMBER, NotClaimsSnafu, OutOfBoundsSnafu, read_sorted};
+use super::{
+    CLAIM_BYTES, ChunkName, Claim, ClaimsError, MAX_RUN_NUMBER, NotClaimsSnafu, OutOfBoundsSnafu, read_sorted,
+};
 
 /// The first eight bytes of every run.
 const MAGIC: &[u8; 8] = b"PRIORUN1";
@@ -104,10 +106,7 @@ impl RunHeader {
         let (runs, rest) = items::<REFERENCE_BYTES>(bytes, "runs")?;
         let (covered, rest) = items::<COVERED_BYTES>(rest, "chunks")?;
         let runs: Vec<RunReference> = runs.iter().map(reference).collect();
-        let covered: Vec<(u8, [u8; 16])> = covered
-            .iter()
-            .map(|[hour, digest @ ..]| (*hour, *digest))
-            .collect();
+        let covered: Vec<(u8, [u8; 16])> = covered.iter().map(|[hour, digest @ ..]| (*hour, *digest)).collect();
         let own = RUN_PREFIX_BYTES + bytes.len() as u64;
         let usable = |run: &RunReference| {
             (1..=MAX_RUN_NUMBER).contains(&run.number)
@@ -123,7 +122,9 @@ impl RunHeader {
             OutOfBoundsSnafu { field: "runs" }
         );
         ensure!(
-            rest.is_empty() && covered.iter().all(|(hour, _)| *hour < 24) && covered.is_sorted_by(|one, next| one < next),
+            rest.is_empty()
+                && covered.iter().all(|(hour, _)| *hour < 24)
+                && covered.is_sorted_by(|one, next| one < next),
             OutOfBoundsSnafu { field: "chunks" }
         );
         Ok(Self { runs, covered })
@@ -192,7 +193,8 @@ pub fn encode_run(
     let own = header.runs.len() - 1;
     header.runs[own].index_at = RUN_PREFIX_BYTES + length;
 
-    let mut bytes = Vec::with_capacity(usize::try_from(header.runs[own].claim_at(header.runs[own].entries)).unwrap_or(0));
+    let mut bytes =
+        Vec::with_capacity(usize::try_from(header.runs[own].claim_at(header.runs[own].entries)).unwrap_or(0));
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
     header.encode(&mut bytes);
@@ -338,7 +340,9 @@ mod tests {
                 assert_eq!(entries_of(&bytes[at..at + 16], 1).unwrap(), [*claim]);
             }
             let strangers = self::claims(10_000, 4);
-            let seem_there = strangers.iter().filter(|claim| !index.may_be_at(claim.fingerprint).is_empty());
+            let seem_there = strangers
+                .iter()
+                .filter(|claim| !index.may_be_at(claim.fingerprint).is_empty());
             assert!(seem_there.count() < 20, "{count}");
             assert_eq!(bytes.len() as u64, own.claim_at(own.entries));
         }
