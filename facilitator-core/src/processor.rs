@@ -13,9 +13,29 @@ use crate::formats::ledger::LedgerError;
 use crate::formats::names::InstanceName;
 use crate::formats::record::RecordError;
 use crate::formats::work::{Share, ValidationFormat};
+use crate::outgoing::SINGLE_PUT_BYTES;
 
 /// Long enough for a writer to put three objects, short beside a window.
 pub const REREAD_PAUSE: Duration = Duration::from_secs(2);
+
+/// Up to what size the work on a batch is all in memory. Beyond, memory doesn't grow with the batch: packets may be looked at
+/// twice ([`crate::guards::duplicates`]), and objects are uploaded in parts as they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InMemory {
+    /// Packets of a batch whose names are remembered whole.
+    pub packets: usize,
+    /// The length of an object, in bytes.
+    pub object_bytes: usize,
+}
+
+impl Default for InMemory {
+    fn default() -> Self {
+        Self {
+            packets: 1 << 14,
+            object_bytes: SINGLE_PUT_BYTES,
+        }
+    }
+}
 
 /// The five mailboxes of a processor.
 #[derive(Clone, Debug)]
@@ -69,6 +89,8 @@ pub struct Processor {
     /// How long a partner's objects that look wrong are left before they are read once more: their writer may be replacing
     /// them. [`REREAD_PAUSE`] but in tests.
     pub reread_pause: Duration,
+    /// Up to what size the work on a batch is all in memory. The default but in tests.
+    pub in_memory: InMemory,
 }
 
 impl Processor {

@@ -3,7 +3,7 @@
 pub mod avro;
 pub mod batch;
 pub mod claims;
-mod error;
+pub(crate) mod error;
 pub mod ingestion;
 pub mod ledger;
 pub mod manifest;

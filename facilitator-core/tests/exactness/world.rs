@@ -15,7 +15,7 @@ use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, Ingest
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::work::{Share, ValidationFormat};
 use facilitator_core::intake::{IntakeOutcome, take_in};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, WorkError};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, WorkError};
 use facilitator_core::sample::{Fault as SampleFault, FaultKind, Recipient, Sample, SampleSpec, make};
 use jiff::Timestamp;
 use mailbox::{Mailbox, MemoryMailbox};
@@ -214,6 +214,7 @@ impl World {
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
+            in_memory: InMemory::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, Instan
 use facilitator_core::formats::sum_part::SumPart;
 use facilitator_core::formats::work::{Share, ValidationFormat};
 use facilitator_core::intake::{IntakeOutcome, take_in};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor};
 use facilitator_core::sample::{Fault, FaultKind, Recipient, Sample, SampleSpec, make};
 use jiff::Timestamp;
 use mailbox::{
@@ -85,6 +85,7 @@ impl World {
             packet_keys: Arc::new([mounted("packets", packet_key)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
+            in_memory: InMemory::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
 use facilitator_core::formats::work::{Parameters, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
 use mailbox::MailboxErrorKind;
 use uuid::Uuid;
 
@@ -101,6 +101,7 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
             horizon_days: parameters.replay_guard.horizon_days,
         }),
         reread_pause: REREAD_PAUSE,
+        in_memory: InMemory::default(),
     })
 }
 
