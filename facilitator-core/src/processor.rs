@@ -6,9 +6,8 @@ use std::time::Duration;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::Snafu;
 
-use crate::claims::ReplayGuard;
+use crate::claims::{ClaimsFault, ReplayGuard};
 use crate::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
-use crate::formats::claims::ClaimsError;
 use crate::formats::ledger::LedgerError;
 use crate::formats::names::InstanceName;
 use crate::formats::record::RecordError;
@@ -129,13 +128,11 @@ pub enum WorkError {
         /// What is wrong.
         source: RecordError,
     },
-    /// Claims aren't what we write.
-    #[snafu(display("{object}: {source}"))]
+    /// Claims couldn't be put or looked at: nothing that isn't recorded yet may be answered.
+    #[snafu(transparent)]
     Claims {
-        /// The object's name.
-        object: String,
         /// What is wrong.
-        source: ClaimsError,
+        source: ClaimsFault,
     },
     /// A record of another batch, share or processor.
     #[snafu(display(
@@ -175,7 +172,10 @@ impl WorkError {
     #[must_use]
     pub fn mailbox_error(&self) -> Option<&MailboxError> {
         match self {
-            Self::Mailbox { source } => Some(source),
+            Self::Mailbox { source }
+            | Self::Claims {
+                source: ClaimsFault::Mailbox { source },
+            } => Some(source),
             _ => None,
         }
     }

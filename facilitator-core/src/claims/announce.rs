@@ -5,14 +5,13 @@ use std::collections::BTreeSet;
 
 use mailbox::{Mailbox, PutOutcome};
 
-use super::{Entry, Mine};
+use super::{ClaimsFault, Entry, Mine};
 use crate::formats::claims::{Chunk, ChunkName, Claim, ClaimDay, ClaimsObject, MAX_CHUNK_ENTRIES};
-use crate::processor::WorkError;
 use crate::put::put;
 
 /// Puts all claims; returns the chunks of them that weren't there before. What was there is another worker's as well: it may
 /// have been looked at before ours was there, and is looked at as anybody's.
-pub(super) async fn announce(ledger: &dyn Mailbox, mine: &Mine<'_>) -> Result<BTreeSet<ChunkName>, WorkError> {
+pub(super) async fn announce(ledger: &dyn Mailbox, mine: &Mine<'_>) -> Result<BTreeSet<ChunkName>, ClaimsFault> {
     let hours: BTreeSet<(ClaimDay, u8)> = mine.times.iter().copied().collect();
     let mut own = BTreeSet::new();
     for (day, hour) in hours {

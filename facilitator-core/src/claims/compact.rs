@@ -5,12 +5,11 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use mailbox::{Mailbox, PutOutcome};
 
 use super::day::{self, Day};
-use super::{READS, named};
+use super::{ClaimsFault, READS, named};
 use crate::formats::claims::{
     CLAIM_BYTES, Chunk, ChunkName, Claim, ClaimDay, ClaimsObject, MAX_CHUNK_BYTES, MAX_RUN_ENTRIES, PacketKeyName,
     RunReference, claims_in, encode_run, entries_of,
 };
-use crate::processor::WorkError;
 use crate::put::put;
 
 /// Fewer chunks than this are left as they are.
@@ -32,8 +31,8 @@ pub struct Compacted {
 /// Compacts one day of a packet key's claims as far as that pays.
 ///
 /// # Errors
-/// [`WorkError`].
-pub async fn compact(ledger: &dyn Mailbox, key: PacketKeyName, day: ClaimDay) -> Result<Compacted, WorkError> {
+/// [`ClaimsFault`].
+pub async fn compact(ledger: &dyn Mailbox, key: PacketKeyName, day: ClaimDay) -> Result<Compacted, ClaimsFault> {
     let mut done = Compacted::default();
     loop {
         let there = day::read(ledger, key, day).await?;
@@ -89,7 +88,7 @@ async fn merged(
     day: ClaimDay,
     chunks: &[ChunkName],
     runs: &[RunReference],
-) -> Result<Vec<Claim>, WorkError> {
+) -> Result<Vec<Claim>, ClaimsFault> {
     let of_chunks = chunks.iter().map(|name| {
         async move {
             let key = ClaimsObject::Chunk(*name).key(key);
@@ -133,7 +132,7 @@ async fn put_run(
     chunks: &[ChunkName],
     merged: &[RunReference],
     claims: &[Claim],
-) -> Result<PutOutcome, WorkError> {
+) -> Result<PutOutcome, ClaimsFault> {
     let day = there.day;
     let (newest, mut runs, mut covered) = match there.newest {
         Some((number, header)) => (number, header.runs, header.covered),

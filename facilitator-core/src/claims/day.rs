@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 
 use mailbox::{ListRequest, Mailbox};
 
-use super::named;
+use super::{ClaimsFault, named};
 use crate::formats::claims::{
     ChunkName, ClaimDay, ClaimsObject, PacketKeyName, RUN_PREFIX_BYTES, RunHeader, RunReference, day_of_folder,
     header_length, parse_claims_name,
 };
-use crate::processor::WorkError;
 
 /// As much of a run is read at first: most headers are shorter.
 const FIRST_READ_BYTES: u64 = 64 << 10;
@@ -37,7 +36,7 @@ pub(super) async fn days(
     key: PacketKeyName,
     from: ClaimDay,
     to: ClaimDay,
-) -> Result<BTreeSet<ClaimDay>, WorkError> {
+) -> Result<BTreeSet<ClaimDay>, ClaimsFault> {
     let prefix = key.folder();
     let request = ListRequest {
         start_after: Some(format!("{prefix}{from}")),
@@ -60,7 +59,7 @@ pub(super) async fn days(
 ///
 /// The listing shows every chunk that was put before it began, and a run is put after the chunks that are in it: what is
 /// not in the newest run that is seen is in the listing.
-pub(super) async fn read(ledger: &dyn Mailbox, key: PacketKeyName, day: ClaimDay) -> Result<Day, WorkError> {
+pub(super) async fn read(ledger: &dyn Mailbox, key: PacketKeyName, day: ClaimDay) -> Result<Day, ClaimsFault> {
     let request = ListRequest {
         prefix: format!("{}{day}", key.folder()),
         ..ListRequest::default()
@@ -89,7 +88,7 @@ async fn header(
     packet_key: PacketKeyName,
     day: ClaimDay,
     number: u32,
-) -> Result<RunHeader, WorkError> {
+) -> Result<RunHeader, ClaimsFault> {
     let key = ClaimsObject::Run { day, number }.key(packet_key);
     let mut bytes = ledger.read_range(&key, 0, FIRST_READ_BYTES).await?;
     let end = RUN_PREFIX_BYTES + named(&key, header_length(&bytes))?;

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use mailbox::Mailbox;
 
-use super::{Entry, Mine, READS, ReplayGuard, day, named};
+use super::{ClaimsFault, Entry, Mine, READS, ReplayGuard, day, named};
 use crate::formats::claims::{
     CLAIM_BYTES, Chunk, ChunkName, Claim, ClaimDay, ClaimsObject, MAX_CHUNK_BYTES, RunIndex, RunReference, entries_of,
 };
-use crate::processor::WorkError;
 
 /// Claims between two that are wanted which are read rather than skipped by another request.
 const GAP_ENTRIES: u32 = 4 << 10;
@@ -31,7 +30,7 @@ pub(super) async fn look(
     mine: &Mine<'_>,
     own: &BTreeSet<ChunkName>,
     guard: ReplayGuard,
-) -> Result<Vec<Found>, WorkError> {
+) -> Result<Vec<Found>, ClaimsFault> {
     let key = mine.key.name();
     let horizon = i32::from(guard.horizon_days);
     let days: BTreeSet<ClaimDay> = mine.times.iter().map(|(day, _)| *day).collect();
@@ -64,7 +63,12 @@ pub(super) async fn look(
     stream::iter(looks).buffered(READS).try_concat().await
 }
 
-async fn chunk(ledger: &dyn Mailbox, mine: &Mine<'_>, name: ChunkName, horizon: i32) -> Result<Vec<Found>, WorkError> {
+async fn chunk(
+    ledger: &dyn Mailbox,
+    mine: &Mine<'_>,
+    name: ChunkName,
+    horizon: i32,
+) -> Result<Vec<Found>, ClaimsFault> {
     let key = ClaimsObject::Chunk(name).key(mine.key.name());
     let bytes = ledger.read(&key, MAX_CHUNK_BYTES).await?;
     let claims = named(&key, Chunk::decode(&name, &bytes))?;
@@ -77,7 +81,7 @@ async fn run(
     day: ClaimDay,
     run: RunReference,
     horizon: i32,
-) -> Result<Vec<Found>, WorkError> {
+) -> Result<Vec<Found>, ClaimsFault> {
     let number = run.number;
     let key = ClaimsObject::Run { day, number }.key(mine.key.name());
     let index = ledger.read_range(&key, run.index_at, run.index_bytes()).await?;

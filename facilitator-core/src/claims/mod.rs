@@ -13,18 +13,36 @@ mod compact;
 mod day;
 mod look;
 
-use mailbox::Mailbox;
-use snafu::ResultExt;
+use mailbox::{Mailbox, MailboxError};
+use snafu::{ResultExt, Snafu};
 
 pub use compact::{COMPACT_CHUNKS, Compacted, compact};
 
 use crate::crypto::ClaimKey;
 use crate::formats::claims::{ClaimDay, ClaimsError};
 use crate::formats::names::BatchId;
-use crate::processor::{ClaimsSnafu, WorkError};
 
 /// Objects that are read at a time: each takes a few megabytes at most.
 const READS: usize = 8;
+
+/// Why claims couldn't be put or looked at: nothing is known.
+#[derive(Clone, Debug, Snafu)]
+pub enum ClaimsFault {
+    /// The ledger's fault.
+    #[snafu(transparent)]
+    Mailbox {
+        /// What happened.
+        source: MailboxError,
+    },
+    /// An object isn't what we write.
+    #[snafu(display("{object}: {source}"))]
+    Object {
+        /// Its name.
+        object: String,
+        /// What is wrong.
+        source: ClaimsError,
+    },
+}
 
 /// How far replays are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,13 +107,13 @@ impl Claims {
     /// it, by path.
     ///
     /// # Errors
-    /// [`WorkError`]: not known; nothing may be answered before another try.
+    /// [`ClaimsFault`]: not known; nothing may be answered before another try.
     pub async fn find_replays(
         mut self,
         ledger: &dyn Mailbox,
         keys: &[ClaimKey],
         guard: ReplayGuard,
-    ) -> Result<Vec<Vec<u32>>, WorkError> {
+    ) -> Result<Vec<Vec<u32>>, ClaimsFault> {
         let order = self.sort();
         let mut replays = vec![Vec::new(); self.batches.len()];
         let mine: Vec<Mine<'_>> = keys
@@ -193,8 +211,8 @@ impl Mine<'_> {
 }
 
 /// Names the object whose bytes are no claims.
-fn named<T>(object: &mailbox::ObjectKey, result: Result<T, ClaimsError>) -> Result<T, WorkError> {
-    result.context(ClaimsSnafu {
+fn named<T>(object: &mailbox::ObjectKey, result: Result<T, ClaimsError>) -> Result<T, ClaimsFault> {
+    result.context(ObjectSnafu {
         object: object.as_str(),
     })
 }

@@ -48,7 +48,7 @@ fn batch(time: &str, uuid: u128, header: u8, packets: &[u64]) -> Batch {
 }
 
 /// The packets of each batch that may be answered.
-async fn kept(ledger: &dyn Mailbox, keys: &[ClaimKey], batches: &[Batch]) -> Result<Vec<Vec<(u8, u64)>>, WorkError> {
+async fn kept(ledger: &dyn Mailbox, keys: &[ClaimKey], batches: &[Batch]) -> Result<Vec<Vec<(u8, u64)>>, ClaimsFault> {
     let mut claims = Claims::default();
     for batch in batches {
         let packets = (0..)
@@ -412,5 +412,5 @@ async fn what_is_damaged_stops_the_look_and_is_named() {
     ledger.replace(&name.parse().unwrap(), "something else");
     let error = kept(&ledger, &keys, &[batch("20/03", 2, 1, &[6])]).await.unwrap_err();
     assert!(error.to_string().contains(&name), "{error}");
-    assert!(!error.is_retryable());
+    assert!(matches!(error, ClaimsFault::Object { .. }));
 }

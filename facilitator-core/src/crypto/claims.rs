@@ -8,7 +8,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{PacketDecryptionKey, PublicPoint, sha256};
+use super::{PacketDecryptionKey, sha256};
 use crate::formats::claims::PacketKeyName;
 use crate::formats::names::BatchId;
 
@@ -61,12 +61,11 @@ impl ClaimKey {
     /// A packet's fingerprint: of the ephemeral key's x-coordinate alone, so that another UUID doesn't hide a packet. The
     /// point takes part in the packet's encryption: nobody who can't make the packet anew can change it.
     ///
-    /// The first 16 bytes of x are one block of AES-128, whose first 8 bytes count: a random function as far as 2^64
-    /// packets tell. Two packets have one fingerprint by chance with probability 2^-64.
+    /// `ephemeral` is the first half of x ([`super::ecies::ephemeral_name`]): one block of AES-128, whose first 8 bytes count.
+    /// Two packets have one fingerprint by chance with probability 2^-64.
     #[must_use]
-    pub fn fingerprint(&self, ephemeral: &PublicPoint) -> u64 {
-        let mut block = aes::Block::default();
-        block.copy_from_slice(&ephemeral[1..17]);
+    pub fn fingerprint(&self, ephemeral: &[u8; 16]) -> u64 {
+        let mut block = aes::Block::from(*ephemeral);
         Aes128::new(&(*self.fingerprint).into()).encrypt_block(&mut block);
         let mut first = [0; 8];
         first.copy_from_slice(&block[..8]);
@@ -90,6 +89,7 @@ impl ClaimKey {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::crypto::ecies::ephemeral_name;
 
     fn key(scalar: u8) -> ClaimKey {
         let mut bytes = Zeroizing::new([0; 32]);
@@ -103,13 +103,14 @@ mod tests {
 
     #[test]
     fn fingerprints_are_of_x_alone_and_of_the_key() {
-        let mut point = [7; 65];
-        let there = key(1).fingerprint(&point);
-        point[33..].fill(9);
-        assert_eq!(key(1).fingerprint(&point), there, "y doesn't matter");
-        assert_ne!(key(2).fingerprint(&point), there);
-        point[1] ^= 1;
-        assert_ne!(key(1).fingerprint(&point), there);
+        let mut payload = vec![7; 90];
+        let of = |key: ClaimKey, payload: &[u8]| key.fingerprint(&ephemeral_name(payload).unwrap());
+        let there = of(key(1), &payload);
+        payload[33..].fill(9);
+        assert_eq!(of(key(1), &payload), there, "neither y nor what follows matters");
+        assert_ne!(of(key(2), &payload), there);
+        payload[1] ^= 1;
+        assert_ne!(of(key(1), &payload), there);
     }
 
     #[test]
@@ -134,7 +135,7 @@ mod tests {
         let key = key(1);
         let made = (
             key.name().to_string(),
-            key.fingerprint(&[7; 65]),
+            key.fingerprint(&[7; 16]),
             key.owner(&first, &[1; 32]),
         );
         let expected = (

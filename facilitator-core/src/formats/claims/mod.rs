@@ -27,7 +27,7 @@ pub const CLAIM_BYTES: usize = 16;
 pub const MAX_RUN_NUMBER: u32 = 999_999;
 
 /// Why bytes are not claims. Never retryable: the same bytes stay wrong.
-#[derive(Debug, PartialEq, Eq, Snafu)]
+#[derive(Clone, Debug, PartialEq, Eq, Snafu)]
 #[snafu(visibility(pub(self)))]
 pub enum ClaimsError {
     /// They don't begin as claims do.
