@@ -17,12 +17,12 @@ use base64::engine::general_purpose::STANDARD;
 use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, encrypt, open, seal};
 use facilitator_core::formats::ingestion::DataSharePacket;
 use facilitator_core::formats::work::Share;
-use facilitator_core::intake::accumulate;
+
 use facilitator_core::processor::MountedPacketKey;
 use facilitator_core::proof::{ShareSplitter, parse_first_share, parse_second_share};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::Keys;
+use support::{Keys, decide};
 use uuid::Uuid;
 
 /// As many bytes of a secret as are looked for.
@@ -189,7 +189,7 @@ fn shares_and_sums_leave_nothing_behind() {
     let mounted = |key| [MountedPacketKey { id: "one".into(), key }];
     let (first_keys, second_keys) = (mounted(keys.first_packets), mounted(keys.second_packets));
     let intake = |payload: &[u8], share, keys: &[MountedPacketKey]| {
-        drop(accumulate([Ok(packet(payload.to_vec()))].into_iter(), BINS, share, keys).unwrap());
+        drop(decide(packet(payload.to_vec()), BINS, share, keys).unwrap());
     };
     // A single packet's sum is the packet's values.
     assert_eq!(
@@ -299,7 +299,7 @@ fn debug_shows_no_secret() {
         key: keys.first_packets,
     }]);
     assert!(!shows(&mounted, &scalar), "mounted keys");
-    let accumulated = accumulate([Ok(packet(payload))].into_iter(), BINS, Share::First, &mounted).unwrap();
+    let (accumulated, _) = decide(packet(payload), BINS, Share::First, &mounted).unwrap();
     assert!(!shows(&accumulated, &shares.first), "an accumulated sum");
     assert!(!shows(&accumulated.keys, &shares.first), "a key's sum");
 }

@@ -4,6 +4,7 @@
 //! (I/O). It holds no Secret rights and writes no mailbox.
 
 pub mod batch;
+pub mod claims;
 mod digest;
 pub mod health;
 pub mod inventory;

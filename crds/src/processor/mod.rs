@@ -2,6 +2,7 @@
 
 mod mailboxes;
 mod parties;
+mod replay_guard;
 mod status;
 mod windows;
 mod workers;
@@ -11,6 +12,7 @@ pub use parties::{
     Ingestor, InlineParty, InlinePortal, KeyReference, Keys, MAX_PACKET_KEYS, PeerProcessor, Portal, PublicKey,
     SecretReference,
 };
+pub use replay_guard::ReplayGuard;
 pub use status::{BatchCounts, DataShareProcessorStatus, WindowCounts};
 pub use windows::{Cutoff, Windows};
 pub use workers::{BatchObjects, MAX_PULL_SECRETS, WorkerStage, Workers};
@@ -92,6 +94,9 @@ pub struct DataShareProcessorSpec {
     /// When windows are summed.
     #[serde(default)]
     pub windows: Windows,
+    /// Whether a packet that another batch has is refused.
+    #[serde(default)]
+    pub replay_guard: ReplayGuard,
     /// How worker pods run.
     pub workers: Workers,
     /// No new Jobs, running ones finish, cutoffs don't wait; `Ready=False`, reason `Suspended`.

@@ -127,6 +127,18 @@ pub struct Parameters {
     pub packet_decryption_keys: u32,
     /// The windows' settings.
     pub windows: WindowParameters,
+    /// Whether packets are looked for in other batches.
+    pub replay_guard: ReplayGuardParameters,
+}
+
+/// Whether and how far a packet that another batch has is refused (ledger rule 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplayGuardParameters {
+    /// `false`: packets are claimed and looked for nowhere.
+    pub enabled: bool,
+    /// Batches whose paths' days are at most so many days apart are compared.
+    pub horizon_days: u16,
 }
 
 /// One ingestion batch of a chunk.
@@ -158,6 +170,16 @@ pub struct AggregateItem {
     pub cutoffs: Vec<i64>,
 }
 
+/// One day of one packet key's claims to compact.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompactItem {
+    /// The packet key's folder of claims, 32 hex digits.
+    pub packet_key: String,
+    /// The day of batches' paths, `YYYYMMDD`.
+    pub day: String,
+}
+
 /// `work.json`: a Job's chunks, one per completion index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", deny_unknown_fields)]
@@ -179,6 +201,15 @@ pub enum WorkList {
         work: String,
         /// One list per completion index.
         chunks: Vec<Vec<AggregateItem>>,
+    },
+    /// Days of claims to compact.
+    CompactClaims {
+        /// [`REVISION`].
+        revision: u32,
+        /// The Job's name.
+        work: String,
+        /// One list per completion index.
+        chunks: Vec<Vec<CompactItem>>,
     },
 }
 

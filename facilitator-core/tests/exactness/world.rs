@@ -8,13 +8,14 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{PacketDecryptionKey, sha256};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, InstanceName, WindowId};
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::work::{Share, ValidationFormat};
 use facilitator_core::intake::{IntakeOutcome, take_in};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, WorkError};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, WorkError};
 use facilitator_core::sample::{Fault as SampleFault, FaultKind, Recipient, Sample, SampleSpec, make};
 use jiff::Timestamp;
 use mailbox::{Mailbox, MemoryMailbox};
@@ -211,7 +212,9 @@ impl World {
             peer_keys: self.keys.trusted.clone(),
             signing_key: facilitator_core::crypto::BatchSigningKey::parse(own.id(), &text).unwrap(),
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
+            in_memory: InMemory::default(),
         }
     }
 

@@ -20,7 +20,7 @@ use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::sum_part::{InvalidPacket, SumPart};
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::{Parameters, Report, Share, WorkList};
-use facilitator_core::intake::accumulate;
+
 use facilitator_core::processor::MountedPacketKey;
 use facilitator_core::proof::{PRIME, ShareSplitter, parse_first_share, parse_second_share};
 use mailbox::{MailboxUrl, ObjectKey};
@@ -28,7 +28,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::cell::OnceCell;
 
-use crate::support::{Keys, Truth, ingestion, names, root, single_object, validation};
+use crate::support::{Keys, Truth, decide, ingestion, names, root, single_object, validation};
 
 /// Something to fuzz.
 pub struct Target {
@@ -324,7 +324,7 @@ fn ciphertexts(input: &[u8]) -> Result<String, String> {
         };
         let state = |share: Share| {
             let keys = &mounted[usize::from(share.index())];
-            accumulate([Ok(packet.clone())].into_iter(), BINS, share, keys).map(|done| done.packets[0].state)
+            decide(packet.clone(), BINS, share, keys).map(|(_, state)| state)
         };
         Ok(format!("{:?} {:?}", state(Share::First), state(Share::Second)))
     })

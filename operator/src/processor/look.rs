@@ -18,6 +18,7 @@ use super::{
     parameters, within,
 };
 use crate::batch::{self, BatchInput};
+use crate::claims::{self, ClaimsInput};
 use crate::inventory::Inventory;
 use crate::metrics::ProcessorKey;
 use crate::status::{Verdict, apply_status};
@@ -115,6 +116,7 @@ impl Look<'_> {
         memory.ledger.keep_reports(&jobs.iter().map(JobView::name).collect());
         let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
         findings.listed = Some(Ok(()));
+        self.claims(&mailboxes, &inventory, memory).await;
         self.decide(memory, &ground, &inventory, jobs, &health, findings).await
     }
 
@@ -174,6 +176,21 @@ impl Look<'_> {
         Ok(Inventory::build(listings, schedule, self.now))
     }
 
+    /// Lists claims from time to time. A look doesn't fail over it: what isn't compacted is read all the same.
+    async fn claims(&self, mailboxes: &Mailboxes, inventory: &Inventory, memory: &mut Memory) {
+        let due = memory
+            .claims_looked
+            .is_none_or(|looked| self.now.duration_since(looked) >= claims::LOOK_EVERY);
+        if !due || !self.processor.spec.replay_guard.enabled {
+            return;
+        }
+        memory.claims_looked = Some(self.now);
+        match mailboxes.claims(&claims::days(inventory)).await {
+            Ok(listed) => memory.claims = listed,
+            Err(error) => tracing::warn!(%error, "claims can't be listed; they aren't compacted"),
+        }
+    }
+
     async fn decide(
         &self,
         memory: &mut Memory,
@@ -229,7 +246,20 @@ impl Look<'_> {
                 },
                 self.now,
             );
-            let planned: Vec<PlannedJob> = decided.jobs.iter().chain(&summed.jobs).cloned().collect();
+            let compaction = claims::decide(&ClaimsInput {
+                processor,
+                listed: &std::mem::take(&mut memory.claims),
+                jobs: &intake_jobs,
+                allowance: health.intake,
+                room: memory::less(room, &summed.jobs),
+            });
+            let planned: Vec<PlannedJob> = decided
+                .jobs
+                .iter()
+                .chain(&summed.jobs)
+                .cloned()
+                .chain(compaction)
+                .collect();
             usages.set(
                 self.key,
                 own.and(&planned),

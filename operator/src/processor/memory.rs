@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cluster::WorkCache;
 use super::observe::LedgerCache;
+use crate::inventory::Listed;
 use crate::metrics::ProcessorKey;
 use crate::settings::Settings;
 use crate::status::Verdict;
@@ -32,6 +33,10 @@ pub struct Memory {
     pub rebuilt: Option<(Timestamp, SignedDuration)>,
     /// What was read of the ledger.
     pub ledger: LedgerCache,
+    /// When claims were looked at last.
+    pub claims_looked: Option<Timestamp>,
+    /// Names of claims that no decision has seen yet.
+    pub claims: Vec<Listed>,
     /// Work lists of Jobs.
     pub work: WorkCache,
     /// Jobs that were refused since the last look.
@@ -58,6 +63,7 @@ impl Memory {
         if self.generation != generation {
             self.generation = generation;
             (self.open, self.guard, self.undecodable) = (None, None, None);
+            (self.claims_looked, self.claims) = (None, Vec::new());
             // Another spec may name another ledger.
             self.ledger = LedgerCache::default();
         }

@@ -6,8 +6,8 @@ use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
 use crds::processor::{InlineParty, Share as SpecShare, ValidationFormat as SpecFormat};
 use crds::{DataShareProcessor, DataShareProcessorSpec};
 use facilitator_core::formats::work::{
-    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share, ValidationFormat,
-    WindowParameters,
+    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, ReplayGuardParameters, Share,
+    ValidationFormat, WindowParameters,
 };
 use facilitator_core::window::{Window, WindowError};
 use jiff::Timestamp;
@@ -64,6 +64,10 @@ pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start
         windows: WindowParameters {
             period_seconds: spec.windows.period_seconds,
             min_clients: spec.windows.min_clients,
+        },
+        replay_guard: ReplayGuardParameters {
+            enabled: spec.replay_guard.enabled,
+            horizon_days: spec.replay_guard.horizon_days,
         },
     }
 }
