@@ -1,6 +1,6 @@
 //! One item, retried while storage may come back, to its line of the report.
 
-use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again};
 use facilitator_core::formats::ledger::{BlockedReason, Verdict, short_message};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, NameError, WindowId};
 use facilitator_core::formats::work::{
@@ -154,13 +154,14 @@ pub async fn intake(
     Ok((report, already))
 }
 
-/// Plans and sums one window.
+/// Plans and sums one window; under an override that hasn't expired at `now`, once more.
 ///
 /// # Errors
 /// As [`intake`].
 pub async fn window(
     processor: &Processor,
     item: &AggregateItem,
+    now: Timestamp,
     budget: &mut Budget,
 ) -> Result<(WindowReport, AggregateOutcome), Failure> {
     let window = window_of(item)?;
@@ -170,8 +171,21 @@ pub async fn window(
         .map(|millis| Timestamp::from_millisecond(*millis))
         .collect();
     let cutoffs = cutoffs.map_err(|error| Failure::new(ExitClass::Configuration, error, "correct the work list"))?;
+    let wrong = |error: &dyn std::fmt::Display| Failure::new(ExitClass::Configuration, error, "correct the work list");
+    let again = match (&item.approval, &cutoffs[..]) {
+        (None, _) => None,
+        (Some(approval), [cutoff]) => {
+            window.again(approval.release).map_err(|error| wrong(&error))?;
+            Some((approval, *cutoff))
+        }
+        (Some(_), _) => return Err(wrong(&"a window is released again at one cutoff")),
+    };
     let result = loop {
-        match aggregate(processor, &window, &cutoffs).await {
+        let result = match again {
+            None => aggregate(processor, &window, &cutoffs).await,
+            Some((approval, cutoff)) => aggregate_again(processor, &window, approval, cutoff, now).await,
+        };
+        match result {
             Err(error) if error.is_retryable() => {
                 tracing::warn!(window = %window.path(), %error, "storage failed; trying again");
                 if !budget.wait().await {
@@ -247,6 +261,7 @@ fn window_report(item: &AggregateItem, outcome: &AggregateOutcome) -> WindowRepo
         aggregation: item.aggregation.clone(),
         start: item.start.clone(),
         end: item.end.clone(),
+        release: item.approval.as_ref().map(|approval| approval.release),
         outcome,
         reason,
         message,
