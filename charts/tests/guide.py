@@ -78,6 +78,8 @@ def commands():
         tried = lambda kind, name: json.loads(kubectl("get", kind, name, "-n", WORKERS, "-o", "json"))["metadata"].get("annotations", {})  # noqa: E731
         assert "prio-operator.io/retry" in tried("batch", "us-ct-batch"), done.stdout
         assert "prio-operator.io/retry" in tried("aggregationwindow", "us-ct-window"), done.stdout
+        window = json.loads(kubectl("get", "aggregationwindow", "us-ct-window", "-n", WORKERS, "-o", "json"))["spec"]
+        assert "override" not in window and "aggregationwindow.prio-operator.io/us-ct-window patched" in done.stdout, done.stdout
         spec = json.loads(kubectl("get", "datashareprocessor", "us-ct", "-n", WORKERS, "-o", "json"))["spec"]
         assert spec["suspend"] is False and len(spec["windows"]["cutoffs"]) == 1, spec
     finally:

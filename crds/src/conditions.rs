@@ -8,7 +8,7 @@ pub const STALLED: &str = "Stalled";
 pub const MAILBOXES_LISTED: &str = "MailboxesListed";
 /// DataShareProcessor: worker pods start.
 pub const WORKERS_READY: &str = "WorkersReady";
-/// DataShareProcessor: the two admission policies stand.
+/// DataShareProcessor: the admission policies stand.
 pub const ADMISSION_GUARDED: &str = "AdmissionGuarded";
 /// DataShareProcessor: no window is overdue.
 pub const WINDOWS_ON_TIME: &str = "WindowsOnTime";
@@ -18,6 +18,9 @@ pub const VALIDATED: &str = "Validated";
 pub const AGGREGATED: &str = "Aggregated";
 /// AggregationWindow: the peer has named the same set.
 pub const PEER_SET_KNOWN: &str = "PeerSetKnown";
+
+/// AggregationWindow: what came of `spec.override`.
+pub const OVERRIDDEN: &str = "Overridden";
 
 /// Reasons, by condition; a reason is also the label of metrics, so the set is closed.
 pub mod reasons {
@@ -91,6 +94,10 @@ pub mod reasons {
     pub const BELOW_FLOOR: &str = "BelowFloor";
     /// Window: failed for good.
     pub const FAILED: &str = "Failed";
+    /// Override: nobody has approved it.
+    pub const NOT_APPROVED: &str = "NotApproved";
+    /// Override: it expired before its set was frozen.
+    pub const OVERRIDE_EXPIRED: &str = "OverrideExpired";
     /// Window: the exchange of plan digests comes with a later version.
     pub const NOT_EXCHANGED: &str = "NotExchanged";
 }

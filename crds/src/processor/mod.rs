@@ -63,6 +63,8 @@ use serde::{Deserialize, Serialize};
         .message("spec.share is immutable: what was summed belongs to that share; make another DataShareProcessor"),
     validation = Rule::new("self.spec.instance == oldSelf.spec.instance")
         .message("spec.instance is immutable: sum parts are named by it; make another DataShareProcessor"),
+    validation = Rule::new("!self.spec.instance.matches('[.]release-[0-9]+$')")
+        .message("spec.instance may not end in .release- and digits: sum parts that are released again are named so"),
     validation = Rule::new("self.spec.mailboxes.ledger.url == oldSelf.spec.mailboxes.ledger.url").message(
         "spec.mailboxes.ledger.url is immutable: with another ledger everything would be summed again; \
          make another DataShareProcessor"

@@ -110,6 +110,20 @@ pub fn window() -> Value {
     })
 }
 
+/// A window whose override was approved.
+fn overridden() -> Value {
+    let mut window = window();
+    set(&mut window, "/spec/override", an_override());
+    window
+}
+
+fn an_override() -> Value {
+    json!({
+        "release": 2, "cutoff": "2026-11-28T12:00:00Z", "expiresAt": "2026-11-30T00:00:00Z", "reason": "late batches",
+        "approvedBy": "privacy-officer",
+    })
+}
+
 fn create(name: &'static str, base: Value, changes: Vec<(&'static str, Value)>, message: &'static str) -> Case {
     Case {
         name,
@@ -180,6 +194,47 @@ pub fn good() -> Vec<Case> {
             "",
         ),
         create("window", window(), vec![], ""),
+        update("an override", window(), vec![("/spec/override", an_override())], ""),
+        update(
+            "no override any more",
+            overridden(),
+            vec![("/spec/override", Value::Null)],
+            "",
+        ),
+        update(
+            "a label",
+            overridden(),
+            vec![("/metadata/labels", json!({"team": "prio"}))],
+            "",
+        ),
+        update(
+            "a later override, not approved yet",
+            overridden(),
+            vec![
+                ("/spec/override/release", json!(3)),
+                ("/spec/override/approvedBy", Value::Null),
+            ],
+            "",
+        ),
+        update(
+            "an approval",
+            {
+                let mut window = overridden();
+                set(&mut window, "/spec/override/approvedBy", Value::Null);
+                window
+            },
+            vec![
+                ("/spec/override/approvedBy", json!("somebody")),
+                ("/spec/override/reason", json!("other")),
+            ],
+            "",
+        ),
+        create(
+            "an override of 30 days",
+            overridden(),
+            vec![("/spec/override/expiresAt", json!("2026-12-28T12:00:00Z"))],
+            "",
+        ),
     ]
 }
 
@@ -347,6 +402,42 @@ pub fn refused_by_rule() -> Vec<Case> {
             vec![("/spec/end", json!("202110211700"))],
             "AggregationWindow's spec is immutable",
         ),
+        update(
+            "a window's start beside its override",
+            overridden(),
+            vec![("/spec/start", json!("202110210700"))],
+            "AggregationWindow's spec is immutable",
+        ),
+        update(
+            "an approved override's reason",
+            overridden(),
+            vec![("/spec/override/reason", json!("other"))],
+            "an approved override can't be changed",
+        ),
+        update(
+            "an approval that is taken back by another",
+            overridden(),
+            vec![("/spec/override/approvedBy", json!("somebody"))],
+            "an approved override can't be changed",
+        ),
+        create(
+            "an override that expires at its cutoff",
+            overridden(),
+            vec![("/spec/override/expiresAt", json!("2026-11-28T12:00:00Z"))],
+            "must come after override.cutoff",
+        ),
+        create(
+            "an override that lasts",
+            overridden(),
+            vec![("/spec/override/expiresAt", json!("2026-12-28T12:00:01Z"))],
+            "within 30 days",
+        ),
+        create(
+            "an instance named as a further release",
+            p(),
+            vec![("/spec/instance", json!("us-ct.release-2"))],
+            "may not end in .release-",
+        ),
         create(
             "backward window",
             window(),
@@ -410,6 +501,24 @@ pub fn refused_by_schema() -> Vec<Case> {
             "start",
             p(),
             vec![("/spec/windows/startAt", json!("yesterday"))],
+            "date-time",
+        ),
+        create(
+            "an override for the first release",
+            overridden(),
+            vec![("/spec/override/release", json!(1))],
+            "greater than or equal to 2",
+        ),
+        create(
+            "an override without a reason",
+            overridden(),
+            vec![("/spec/override/reason", json!(""))],
+            "at least 1 chars",
+        ),
+        create(
+            "an override's cutoff",
+            overridden(),
+            vec![("/spec/override/cutoff", json!("soon"))],
             "date-time",
         ),
         create(

@@ -168,6 +168,23 @@ pub struct AggregateItem {
     pub end: String,
     /// The cutoffs that are due, in order, milliseconds since 1970: the first with a member is planned.
     pub cutoffs: Vec<i64>,
+    /// The approval under which the window is released once more; `None` for its first release.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+}
+
+/// An approved override: a window may be released once more (ledger rule 6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Approval {
+    /// Which release of the window, 2 to 9.
+    pub release: u8,
+    /// When it expires, milliseconds since 1970: from then on no set is frozen under it.
+    pub expires_at_millis: i64,
+    /// Who approved it, as the API server knows them.
+    pub approved_by: String,
+    /// Why, for whoever looks at it later.
+    pub reason: String,
 }
 
 /// One day of one packet key's claims to compact.
@@ -271,6 +288,9 @@ pub struct WindowReport {
     pub start: String,
     /// `YYYYMMDDHHmm`.
     pub end: String,
+    /// Which release; `None` for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u8>,
     /// How it ended.
     pub outcome: WindowOutcome,
     /// A reason of `docs/formats.md` §3.7 or §3.8; empty for Summed.

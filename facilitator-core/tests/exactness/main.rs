@@ -9,6 +9,7 @@ mod check;
 mod gate;
 mod interleave;
 mod outcomes;
+mod overrides;
 mod stops;
 mod world;
 
@@ -61,7 +62,7 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
     const PARTS: usize = 4;
     const SEEDS: u64 = 800;
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    let exhaustive: [(&str, MakeCase); 6] = [
+    let exhaustive: [(&str, MakeCase); 9] = [
         ("two intakes", || Box::pin(interleave::same_intake(Build::Right))),
         ("two intakes, other keys", || {
             Box::pin(interleave::intakes_with_other_keys(Build::Right))
@@ -70,6 +71,11 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
         ("overlapping windows", || Box::pin(interleave::overlapping_windows())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
         ("late peer", || Box::pin(interleave::late_peer())),
+        ("one override twice", || Box::pin(overrides::same_override())),
+        ("an expiring override", || Box::pin(overrides::expiring_override())),
+        ("override and window", || {
+            Box::pin(overrides::override_and_window(Build::Right))
+        }),
     ];
     for (name, make) in exhaustive {
         let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
@@ -90,10 +96,15 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
             jobs.push((format!("pairs of stops: {share:?}, part {part}"), Box::new(job)));
         }
     }
-    let random: [(&str, MakeCase); 3] = [
+    let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(async move { overrides::scene(Share::First, 2).await.pairs(0, 1, counts).await })
+    };
+    jobs.push(("pairs of stops: an override".into(), Box::new(job)));
+    let random: [(&str, MakeCase); 4] = [
         ("everything", || Box::pin(interleave::everything())),
         ("overlapping windows", || Box::pin(interleave::windows_and_crashes())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
+        ("two overrides", || Box::pin(overrides::two_overrides())),
     ];
     for (name, make) in random {
         let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
@@ -165,4 +176,14 @@ fn every_wrong_build_is_caught() {
     let violations = counts.violations.into_inner().unwrap();
     assert!(!violations.is_empty(), "puts that overwrite pass");
     eprintln!("put not conditional: {}", violations[0]);
+    let counts = Counts::default();
+    runtime.block_on(async {
+        overrides::override_and_window(Build::LookBeforeAnnouncing)
+            .await
+            .every_order(20_000, &counts)
+            .await;
+    });
+    let violations = counts.violations.into_inner().unwrap();
+    assert!(!violations.is_empty(), "a look before the announcement passes");
+    eprintln!("look before announcing: {}", violations[0]);
 }

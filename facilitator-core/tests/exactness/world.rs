@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use bytes::Bytes;
-use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again};
 use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{PacketDecryptionKey, sha256};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, InstanceName, WindowId};
 use facilitator_core::formats::signature::BatchSignature;
-use facilitator_core::formats::work::{Share, ValidationFormat};
+use facilitator_core::formats::work::{Approval, Share, ValidationFormat};
 use facilitator_core::intake::{IntakeOutcome, take_in};
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, WorkError};
 use facilitator_core::sample::{Fault as SampleFault, FaultKind, Recipient, Sample, SampleSpec, make};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mailbox::{Mailbox, MemoryMailbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -76,6 +76,7 @@ pub enum Build {
     PutNotConditional,
     SignatureFirst,
     RecordAfterValidation,
+    LookBeforeAnnouncing,
 }
 
 /// How a worker works.
@@ -184,6 +185,11 @@ impl World {
                 (Build::RecordAfterValidation, Place::Ledger) => reorder(
                     |name| name.starts_with("records/"),
                     |name| name.starts_with("delivered/"),
+                    false,
+                ),
+                (Build::LookBeforeAnnouncing, Place::Ledger) => reorder(
+                    |name| name.starts_with("released/"),
+                    |name| name.starts_with("decisions/"),
                     false,
                 ),
                 _ => gated,
@@ -340,6 +346,22 @@ pub enum Task {
     /// The last planning before the cutoff.
     IntakeAnyway(BatchId),
     Aggregate(WindowId),
+    /// Under an override that hasn't expired.
+    Again(WindowId, u8),
+    /// The same, by a worker that begins when it has.
+    AgainTooLate(WindowId, u8),
+}
+
+/// How long the overrides of the tests are good for.
+const OVERRIDE: SignedDuration = SignedDuration::from_secs(60);
+
+fn approval(release: u8) -> Approval {
+    Approval {
+        release,
+        expires_at_millis: (now() + OVERRIDE).as_millisecond(),
+        approved_by: "somebody".into(),
+        reason: "late batches".into(),
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -365,6 +387,14 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
             Task::Intake(batch) => Outcome::Intake(take_in(processor, batch, false).await?),
             Task::IntakeAnyway(batch) => Outcome::Intake(take_in(processor, batch, true).await?),
             Task::Aggregate(window) => Outcome::Aggregate(aggregate(processor, window, &[now()]).await?),
+            Task::Again(window, release) => {
+                let approval = approval(*release);
+                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), now()).await?)
+            }
+            Task::AgainTooLate(window, release) => {
+                let approval = approval(*release);
+                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), now() + OVERRIDE).await?)
+            }
         });
     }
     Ok(outcomes)

@@ -1,7 +1,7 @@
 //! One look at one processor: observe, decide, act, report.
 
 use crds::conditions::{READY, WORKERS_READY};
-use crds::{DataShareProcessor, DataShareProcessorStatus};
+use crds::{AggregationWindow, DataShareProcessor, DataShareProcessorStatus};
 use facilitator_core::formats::work::IntakeItem;
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
@@ -98,7 +98,7 @@ impl Look<'_> {
                 return Ok(());
             }
         };
-        let ground = match Ground::find(&mailboxes, self.processor, &context.timing, self.now).await? {
+        let mut ground = match Ground::find(&mailboxes, self.processor, &context.timing, self.now).await? {
             Ok(ground) => ground,
             Err((stall, ledger)) => {
                 (findings.stall, findings.ledger) = (Some(stall), ledger);
@@ -114,10 +114,15 @@ impl Look<'_> {
                 .context(MailboxSnafu)?;
         }
         memory.ledger.keep_reports(&jobs.iter().map(JobView::name).collect());
+        let windows = cluster::windows(client, namespace, name, &context.metrics)
+            .await
+            .context(ClusterSnafu)?;
+        ground.schedule.overrides = window::overrides(&windows);
         let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
         findings.listed = Some(Ok(()));
         self.claims(&mailboxes, &inventory, memory).await;
-        self.decide(memory, &ground, &inventory, jobs, &health, findings).await
+        self.decide(memory, &ground, &inventory, jobs, &windows, &health, findings)
+            .await
     }
 
     fn health(&self, memory: &mut Memory, jobs: &[JobView]) -> WorkersHealth {
@@ -191,21 +196,20 @@ impl Look<'_> {
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
     async fn decide(
         &self,
         memory: &mut Memory,
         ground: &Ground,
         inventory: &Inventory,
         jobs: Vec<JobView>,
+        windows: &[AggregationWindow],
         health: &WorkersHealth,
         findings: &mut Findings,
     ) -> Result<(), ReconcileError> {
         let (context, (namespace, name)) = (self.context, self.key);
         let (processor, schedule, timing) = (self.processor, &ground.schedule, &context.timing);
         let batches = cluster::batches(&context.client, namespace, name, &context.metrics)
-            .await
-            .context(ClusterSnafu)?;
-        let windows = cluster::windows(&context.client, namespace, name, &context.metrics)
             .await
             .context(ClusterSnafu)?;
         let own = usage(&jobs);
@@ -238,7 +242,7 @@ impl Look<'_> {
                     timing,
                     inventory,
                     tallies: &decided.windows,
-                    objects: &windows,
+                    objects: windows,
                     jobs: &aggregate_jobs,
                     allowance: health.aggregate,
                     room,
@@ -289,7 +293,7 @@ impl Look<'_> {
         }
         let wrote = [
             actor.batches(&decided, &batches).await,
-            actor.windows(&summed, &windows).await,
+            actor.windows(&summed, windows).await,
         ];
         // Last, so that no number of them holds up what machines read.
         actor.tell(decided.events.iter().chain(&summed.events)).await;
