@@ -9,7 +9,7 @@ use facilitator_core::formats::ledger::{
 };
 use facilitator_core::formats::manifest::{
     DataShareProcessorGlobalManifest, DataShareProcessorSpecificManifest, IngestorManifest, ManifestKind,
-    PortalManifest, StorageUrl, check_base_url, lint,
+    PortalManifest, StorageUrl, check_base_url, validate,
 };
 use facilitator_core::formats::names::{
     BatchId, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_sum_part_name, parse_validation_name,
@@ -161,7 +161,7 @@ fn manifest_files() -> Vec<Vec<u8>> {
 fn manifests(input: &[u8]) -> Result<String, String> {
     let now = "2026-11-22T00:00:00Z".parse().unwrap();
     for kind in ManifestKind::ALL {
-        drop(lint(kind, input, now));
+        drop(validate(kind, input, now));
     }
     let processor = DataShareProcessorSpecificManifest::parse(input);
     if let Ok(manifest) = &processor {

@@ -15,7 +15,7 @@ use super::observe::Mailboxes;
 use super::report::{self, Findings, Stall};
 use super::{
     ActSnafu, ClusterSnafu, Context, LOOK_TIMEOUT, MailboxSnafu, ReconcileError, WRITE_TIMEOUT, cluster, guard,
-    parameters, within,
+    manifest, parameters, partners, within,
 };
 use crate::batch::{self, BatchInput};
 use crate::claims::{self, ClaimsInput};
@@ -37,6 +37,7 @@ const GUARD_EVERY: SignedDuration = SignedDuration::from_mins(10);
 const GUARD_RETRY: SignedDuration = SignedDuration::from_mins(1);
 
 /// One look at one processor.
+#[derive(Clone, Copy)]
 pub(super) struct Look<'a> {
     pub(super) context: &'a Context,
     pub(super) processor: &'a DataShareProcessor,
@@ -62,6 +63,8 @@ impl Look<'_> {
         if findings.counts.is_none() {
             self.context.memories.usages().gave_up(self.key);
         }
+        // Partners read our manifests whatever else goes wrong here.
+        findings.published = within(WRITE_TIMEOUT, self.publish(memory)).await.ok();
         // What was found out is told even where the rest failed.
         let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
         result.and(told)
@@ -69,6 +72,19 @@ impl Look<'_> {
 
     async fn work(&self, memory: &mut Memory, findings: &mut Findings) -> Result<(), ReconcileError> {
         findings.guarded = self.guard(memory).await;
+        let peers = partners::find(&self.context.client, &self.key.0, &self.processor.spec).await;
+        let resolved = partners::resolve(self.processor, &peers.context(ClusterSnafu)?);
+        findings.peers = Some(resolved.verdict);
+        memory.rests_on(resolved.parties.as_ref());
+        // The rest works with a spec that leaves nothing to Peers.
+        let whole = Look {
+            processor: &resolved.processor,
+            ..*self
+        };
+        whole.work_on(memory, findings).await
+    }
+
+    async fn work_on(&self, memory: &mut Memory, findings: &mut Findings) -> Result<(), ReconcileError> {
         let (context, (namespace, name)) = (self.context, self.key);
         let client = &context.client;
         // Jobs before the ledger: a Job that is seen as finished has all its objects in the listing.
@@ -351,6 +367,19 @@ impl Look<'_> {
             }
         }
         memory.guard.as_ref().map(|(_, verdict)| verdict.clone())
+    }
+
+    /// Publishes our own manifests; `None`: none are asked for.
+    async fn publish(&self, memory: &mut Memory) -> Result<Option<Verdict>, ReconcileError> {
+        let publisher = manifest::Publisher {
+            client: &self.context.client,
+            processor: self.processor,
+            namespace: &self.key.0,
+            now: self.now,
+        };
+        let before = memory.published.take();
+        memory.published = publisher.publish(before).await.context(ClusterSnafu)?;
+        Ok(memory.published.as_ref().map(|published| published.verdict.clone()))
     }
 
     async fn report(&self, findings: &Findings) -> Result<(), ReconcileError> {

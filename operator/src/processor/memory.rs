@@ -9,8 +9,10 @@ use facilitator_core::formats::names::{BatchId, WindowId};
 use jiff::{SignedDuration, Timestamp};
 
 use super::cluster::WorkCache;
+use super::manifest::Published;
 use super::observe::LedgerCache;
 use crate::inventory::Listed;
+use super::partners::Parties;
 use crate::metrics::ProcessorKey;
 use crate::settings::Settings;
 use crate::status::Verdict;
@@ -39,6 +41,10 @@ pub struct Memory {
     pub claims: Vec<Listed>,
     /// Work lists of Jobs.
     pub work: WorkCache,
+    /// What was known of other parties at the last look; `None`: not everything.
+    pub parties: Option<Parties>,
+    /// When our own manifests were published last, and what came of it.
+    pub published: Option<Published>,
     /// Jobs that were refused since the last look.
     pub refused: Vec<(Stage, String)>,
     /// When the admission policies were tried, and what came out.
@@ -52,6 +58,16 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Notes what is known of other parties: what was blocked for want of a key of theirs is due once there is another.
+    pub fn rests_on(&mut self, parties: Option<&Parties>) {
+        let Some(parties) = parties else { return };
+        if self.parties.as_ref().is_some_and(|before| before != parties) {
+            self.batches.reopen_blocked();
+            self.windows.reopen_blocked();
+        }
+        self.parties = Some(parties.clone());
+    }
+
     /// Forgets what was of another processor of the same name, and what another spec decided.
     pub fn belong_to(&mut self, uid: &str, generation: i64) {
         if self.uid != uid {
@@ -64,6 +80,7 @@ impl Memory {
             self.generation = generation;
             (self.open, self.guard, self.undecodable) = (None, None, None);
             (self.claims_looked, self.claims) = (None, Vec::new());
+            self.published = None;
             // Another spec may name another ledger.
             self.ledger = LedgerCache::default();
         }
