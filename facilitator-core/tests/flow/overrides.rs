@@ -188,7 +188,7 @@ async fn an_expired_override_freezes_nothing_and_what_it_froze_before_is_finishe
 #[tokio::test]
 async fn an_earlier_set_that_can_not_be_told_any_more_is_never_guessed() {
     type Change = fn(&World, &BatchId);
-    let changes: [(&str, Change, Result<&str, BlockedReason>); 5] = [
+    let changes: [(&str, Change, Result<&str, BlockedReason>); 6] = [
         (
             "messages gone",
             |world, batch| {
@@ -205,6 +205,15 @@ async fn an_earlier_set_that_can_not_be_told_any_more_is_never_guessed() {
         (
             "plan gone",
             |world, _| assert!(world.ledger[0].remove(&window().ledger_key("plans"))),
+            Ok("its plan is gone or another"),
+        ),
+        (
+            "another plan",
+            |world, _| {
+                let key = window().ledger_key("plans");
+                let there = String::from_utf8(world.ledger[0].snapshot()[key.as_str()].to_vec()).unwrap();
+                world.ledger[0].replace(&key, there.replace("\"cutoffMillis\":1", "\"cutoffMillis\":2"));
+            },
             Ok("its plan is gone or another"),
         ),
         (

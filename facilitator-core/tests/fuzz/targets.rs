@@ -258,6 +258,11 @@ fn object_names(input: &[u8]) -> Result<String, String> {
     {
         return Err("a sum part's object has two names".into());
     }
+    if let Ok(window) = WindowId::parse(text)
+        && window.path() != text
+    {
+        return Err("a window has two names".into());
+    }
     if let Ok(url) = MailboxUrl::parse(text)
         && MailboxUrl::parse(&url.to_string()).as_ref() != Ok(&url)
     {
@@ -292,7 +297,9 @@ fn name_seeds() -> Vec<Vec<u8>> {
         id.validation_key(Share::Second, ValidationPart::Packets).into_string(),
         format!("{window}.sum_0"),
         format!("{window}.invalid_uuid_1.avro"),
+        "us-ct.release-2/kittens-seen/202611200000-202611200300.sum_1.sig".into(),
         "kittens-seen/202611200000-202611200300".into(),
+        "kittens-seen/202611200000-202611200300.9".into(),
         id.path(),
         "file:///var/mailbox".into(),
         "s3://region/bucket/prefix".into(),
