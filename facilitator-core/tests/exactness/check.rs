@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use facilitator_core::crypto::{TrustedKeys, sha256};
+use facilitator_core::crypto::ecies::ephemeral_point;
+use facilitator_core::crypto::{PublicPoint, TrustedKeys, sha256};
 use facilitator_core::formats::batch::{hex, read_header, read_packets, read_signature};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::ledger::{Delivered, LedgerObject, Released, Verdict, WindowResult};
@@ -32,6 +33,8 @@ pub struct Truth {
     trusted: TrustedKeys,
     /// By share and batch.
     batches: [HashMap<String, Packets>; 2],
+    /// The packets' ephemeral keys, by share and batch.
+    ephemeral_keys: [HashMap<String, Vec<PublicPoint>>; 2],
     /// Validation batches and sum parts found good already, by the digest of all that was looked at.
     good: HashSet<[u8; 32]>,
     last: Content,
@@ -74,9 +77,21 @@ impl Truth {
             }
             batches
         });
+        let ephemeral_keys = SHARES.map(|share| {
+            let there = world.places[place(share, Place::Ingestion)].snapshot();
+            let packets = there.iter().filter_map(|(name, bytes)| {
+                let (id, part) = parse_ingestion_name(name)?;
+                (part == IngestionPart::Packets).then(|| (id.path(), DataSharePacket::read_all(bytes).unwrap()))
+            });
+            let of = |packet: &DataSharePacket| *ephemeral_point(&packet.encrypted_payload).unwrap();
+            packets
+                .map(|(path, packets)| (path, packets.iter().map(of).collect()))
+                .collect()
+        });
         Self {
             trusted: world.keys.trusted.clone(),
             batches,
+            ephemeral_keys,
             good: HashSet::new(),
             last: world.content(),
         }
@@ -148,6 +163,7 @@ impl Truth {
                 }
             }
         }
+        self.check_answered_once(share, ledger)?;
         let mut summed: HashMap<Uuid, String> = HashMap::new();
         for (name, bytes) in portal {
             let (_, window, writer, part) =
@@ -181,6 +197,23 @@ impl Truth {
             let header = portal.get(key(SumPartPart::Header).as_str());
             if there && header.map(|bytes| hex(&sha256(bytes))) != result.sum_part_digest {
                 return Err(format!("{name} has the digest of another sum part"));
+            }
+        }
+        Ok(())
+    }
+
+    /// No packet is answered in two batches, whatever UUID it has there.
+    fn check_answered_once(&self, share: Share, ledger: &Objects) -> Result<(), String> {
+        let mut answered: HashMap<&PublicPoint, &str> = HashMap::new();
+        for (path, keys) in &self.ephemeral_keys[usize::from(share.index())] {
+            let id = BatchId::parse(path).map_err(|error| error.to_string())?;
+            let Some(record) = record(ledger, &id)? else { continue };
+            for (packet, ..) in record.plain.included() {
+                if let Some(other) = answered.insert(&keys[packet], path)
+                    && other != path
+                {
+                    return Err(format!("packet {packet} of {path} is answered in {other} as well"));
+                }
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ mod check;
 mod gate;
 mod interleave;
 mod outcomes;
+mod replays;
 mod stops;
 mod world;
 
@@ -61,7 +62,7 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
     const PARTS: usize = 4;
     const SEEDS: u64 = 800;
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    let exhaustive: [(&str, MakeCase); 6] = [
+    let exhaustive: [(&str, MakeCase); 7] = [
         ("two intakes", || Box::pin(interleave::same_intake(Build::Right))),
         ("two intakes, other keys", || {
             Box::pin(interleave::intakes_with_other_keys(Build::Right))
@@ -70,6 +71,9 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
         ("overlapping windows", || Box::pin(interleave::overlapping_windows())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
         ("late peer", || Box::pin(interleave::late_peer())),
+        ("original and replay", || {
+            Box::pin(replays::original_and_replay(Build::Right))
+        }),
     ];
     for (name, make) in exhaustive {
         let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
@@ -90,10 +94,11 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
             jobs.push((format!("pairs of stops: {share:?}, part {part}"), Box::new(job)));
         }
     }
-    let random: [(&str, MakeCase); 3] = [
+    let random: [(&str, MakeCase); 4] = [
         ("everything", || Box::pin(interleave::everything())),
         ("overlapping windows", || Box::pin(interleave::windows_and_crashes())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
+        ("replays and compaction", || Box::pin(replays::replays_and_compaction())),
     ];
     for (name, make) in random {
         let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
@@ -155,14 +160,19 @@ fn every_wrong_build_is_caught() {
         assert!(!violations.is_empty(), "{build:?} passes");
         eprintln!("{build:?}: {} violations, such as: {}", violations.len(), violations[0]);
     }
-    let counts = Counts::default();
-    runtime.block_on(async {
-        interleave::intakes_with_other_keys(Build::PutNotConditional)
-            .await
-            .every_order(20_000, &counts)
-            .await;
-    });
-    let violations = counts.violations.into_inner().unwrap();
-    assert!(!violations.is_empty(), "puts that overwrite pass");
-    eprintln!("put not conditional: {}", violations[0]);
+    let wrong: [(&str, MakeCase); 2] = [
+        ("put not conditional", || {
+            Box::pin(interleave::intakes_with_other_keys(Build::PutNotConditional))
+        }),
+        ("look before announce", || {
+            Box::pin(replays::original_and_replay(Build::LookBeforeAnnounce))
+        }),
+    ];
+    for (name, make) in wrong {
+        let counts = Counts::default();
+        runtime.block_on(async { make().await.every_order(20_000, &counts).await });
+        let violations = counts.violations.into_inner().unwrap();
+        assert!(!violations.is_empty(), "{name} passes");
+        eprintln!("{name}: {}", violations[0]);
+    }
 }

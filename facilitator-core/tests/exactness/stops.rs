@@ -51,7 +51,11 @@ impl Scene {
             build,
             ..Setup::of(share)
         };
-        let name = format!("{share:?} {format:?} {build:?}");
+        Self::new(format!("{share:?} {format:?} {build:?}"), world, setup, tasks)
+    }
+
+    /// Reruns are set up as the first run.
+    pub fn new(name: String, world: World, setup: Setup, tasks: Vec<Task>) -> Self {
         Self {
             name,
             begin: world.content(),
@@ -258,6 +262,7 @@ pub async fn single_scenes() -> Vec<Scene> {
         ] {
             scenes.push(Scene::of_mounts(share, mounts).await);
         }
+        scenes.push(crate::replays::scene(share).await);
     }
     let mut below = Scene::of(Share::First, ValidationFormat::ThreeObjects, Build::Right).await;
     below.setup.min_clients = 100;

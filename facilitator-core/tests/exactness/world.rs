@@ -8,13 +8,14 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use facilitator_core::aggregate::{AggregateOutcome, aggregate};
-use facilitator_core::claims::ReplayGuard;
-use facilitator_core::crypto::{PacketDecryptionKey, sha256};
+use facilitator_core::claims::{ReplayGuard, compact};
+use facilitator_core::crypto::{ClaimKey, PacketDecryptionKey, sha256};
+use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, InstanceName, WindowId};
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::work::{Share, ValidationFormat};
-use facilitator_core::intake::{IntakeOutcome, take_in};
+use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, WorkError};
 use facilitator_core::sample::{Fault as SampleFault, FaultKind, Recipient, Sample, SampleSpec, make};
 use jiff::Timestamp;
@@ -76,6 +77,7 @@ pub enum Build {
     PutNotConditional,
     SignatureFirst,
     RecordAfterValidation,
+    LookBeforeAnnounce,
 }
 
 /// How a worker works.
@@ -186,6 +188,12 @@ impl World {
                     |name| name.starts_with("delivered/"),
                     false,
                 ),
+                // What the worker sees of claims it sees before its own are there.
+                (Build::LookBeforeAnnounce, Place::Ledger) => reorder(
+                    |name| name.starts_with("claims/"),
+                    |name| name.starts_with("records/"),
+                    false,
+                ),
                 _ => gated,
             }
         };
@@ -255,7 +263,7 @@ impl World {
         make(&spec, &self.recipients(second_key), &self.keys.ingestor).unwrap()
     }
 
-    fn put_ingestion(&self, share: Share, id: &BatchId, header: &[u8], signature: &[u8], packets: &[u8]) {
+    pub fn put_ingestion(&self, share: Share, id: &BatchId, header: &[u8], signature: &[u8], packets: &[u8]) {
         let mailbox = &self.places[place(share, Place::Ingestion)];
         for (part, bytes) in [
             (IngestionPart::Packets, packets),
@@ -339,6 +347,10 @@ pub enum Task {
     Intake(BatchId),
     /// The last planning before the cutoff.
     IntakeAnyway(BatchId),
+    /// Claimed together.
+    IntakeAll(Vec<BatchId>),
+    /// The claims of the day and of every mounted key.
+    Compact,
     Aggregate(WindowId),
 }
 
@@ -364,6 +376,24 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
         outcomes.push(match task {
             Task::Intake(batch) => Outcome::Intake(take_in(processor, batch, false).await?),
             Task::IntakeAnyway(batch) => Outcome::Intake(take_in(processor, batch, true).await?),
+            Task::IntakeAll(batches) => {
+                let wanted = |batch: &BatchId| Wanted {
+                    batch: batch.clone(),
+                    take_anyway: false,
+                };
+                let wanted: Vec<_> = batches.iter().map(wanted).collect();
+                for result in take_in_all(processor, &wanted).await {
+                    outcomes.push(Outcome::Intake(result?));
+                }
+                continue;
+            }
+            Task::Compact => {
+                for mounted in processor.packet_keys.iter() {
+                    let day = ClaimDay::of(window().start);
+                    compact(&*processor.mailboxes.ledger, ClaimKey::of(&mounted.key).name(), day).await?;
+                }
+                continue;
+            }
             Task::Aggregate(window) => Outcome::Aggregate(aggregate(processor, window, &[now()]).await?),
         });
     }

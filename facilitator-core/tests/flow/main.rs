@@ -8,5 +8,6 @@ mod agreement;
 mod faults;
 mod original;
 mod repeat;
+mod replays;
 mod windows;
 mod world;
