@@ -23,7 +23,7 @@ const PORTAL: &str = include_str!("../../../facilitator-core/tests/fixtures/prio
 const KEY_ID: &str = "demo-us-ct-g-enpa-batch-signing-key";
 const POINTS: [&str; 2] = [
     "BIl6j+J6dYttxALdjISDv6ZI4/VWVEhUzaS05LgrsfswmbLOgNt9HUC2E0w+9RqZx3XMkdEHBHfNuCSMpOwofVQ=",
-    "BMiDkkt8yXtvUVnzR41lXBHY3HSwjSMxYgRP8JsqHeCtoxvxZ7oOYoCh3Xc2bYQYZWKgTvuVEJYzUUYJ8+mLA1U=",
+    "BHHn+u9JB3LByxZqEMdx1I8Nc6OcOdxMyblqn7leIowr3m2zKbDfROqZzaSq56szBwpQQOKtZd382A4pQWOUoZk=",
 ];
 
 fn at(seconds: i64) -> Timestamp {

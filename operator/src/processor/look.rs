@@ -1,6 +1,6 @@
 //! One look at one processor: observe, decide, act, report.
 
-use crds::conditions::{READY, WORKERS_READY};
+use crds::conditions::{MANIFEST_PUBLISHED, READY, WORKERS_READY, reasons};
 use crds::{AggregationWindow, DataShareProcessor, DataShareProcessorStatus};
 use facilitator_core::formats::work::IntakeItem;
 use jiff::{SignedDuration, Timestamp};
@@ -108,7 +108,7 @@ impl Look<'_> {
             Ok(mailboxes) => mailboxes,
             Err(error) => {
                 findings.stall = Some(Stall {
-                    reason: crds::conditions::reasons::INVALID_SPEC,
+                    reason: reasons::INVALID_SPEC,
                     message: error.to_string(),
                 });
                 return Ok(());
@@ -394,7 +394,7 @@ impl Look<'_> {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(source) => return Err(ReconcileError::Cluster { source }),
         };
-        if written && let Some((reason, message)) = news(before, &after) {
+        for (reason, message) in news(before, &after).into_iter().filter(|_| written) {
             self.context
                 .events
                 .publish(self.processor, true, &reason, "Reconcile", &message)
@@ -425,26 +425,26 @@ fn rebuild_every(tick: SignedDuration, took: SignedDuration) -> SignedDuration {
     of(tick, REBUILD_TICKS).max(of(took, REBUILD_SHARE)).min(REBUILD_LATEST)
 }
 
-/// What an Event should tell: `Ready` became False, or is False for another reason than before.
-fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Option<(String, String)> {
-    let ready = |status: &DataShareProcessorStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == READY)
-            .cloned()
+/// What Events should tell: `Ready` or `ManifestPublished` became False, or is False for another reason than before.
+fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<(String, String)> {
+    // The one is a person's wish; the other is so for a minute after each change, until the web server has it.
+    const NO_NEWS: [&str; 2] = [reasons::SUSPENDED, reasons::NOT_SERVED];
+    let of = |kind: &str| {
+        let find = |status: &DataShareProcessorStatus| status.conditions.iter().find(|c| c.type_ == kind).cloned();
+        let now = find(after).filter(|now| now.status == "False" && !NO_NEWS.contains(&now.reason.as_str()))?;
+        let same = before
+            .and_then(find)
+            .is_some_and(|then| then.status == now.status && then.reason == now.reason);
+        (!same).then_some((now.reason, now.message))
     };
-    let now = ready(after).filter(|ready| ready.status == "False")?;
-    let same = before
-        .and_then(ready)
-        .is_some_and(|then| then.status == now.status && then.reason == now.reason);
-    (!same && now.reason != crds::conditions::reasons::SUSPENDED).then_some((now.reason, now.message))
+    [READY, MANIFEST_PUBLISHED].into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crds::conditions::PEERS_KNOWN;
 
     #[test]
     fn old_windows_are_looked_for_often_where_that_is_cheap() {
@@ -460,14 +460,26 @@ mod tests {
     fn an_event_is_told_once_for_each_trouble() {
         let status = |listed: Result<(), String>| {
             let findings = Findings {
+                peers: Some(Verdict::new(PEERS_KNOWN, Some(true), reasons::OK, "")),
                 listed: Some(listed),
                 ..Findings::default()
             };
             report::status(None, &findings, 1, Timestamp::UNIX_EPOCH)
         };
         let (bad, pending) = (status(Err("no".into())), status(Ok(())));
-        assert_eq!(news(None, &pending), None);
-        assert_eq!(news(Some(&pending), &bad).unwrap().1, "no");
-        assert_eq!(news(Some(&bad), &bad), None);
+        fn texts(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<String> {
+            news(before, after).into_iter().map(|(_, text)| text).collect()
+        }
+        assert_eq!(texts(None, &pending), [""; 0]);
+        assert_eq!(texts(Some(&pending), &bad), ["no"]);
+        assert_eq!(texts(Some(&bad), &bad), [""; 0]);
+        let published = |reason: &str| {
+            let mut status = bad.clone();
+            let verdict = Verdict::new(MANIFEST_PUBLISHED, Some(false), reason, "why");
+            crate::status::set_condition(&mut status.conditions, &verdict, Some(1), Timestamp::UNIX_EPOCH);
+            status
+        };
+        assert_eq!(texts(Some(&bad), &published(reasons::PUBLISH_FAILED)), ["why"]);
+        assert_eq!(texts(Some(&bad), &published(reasons::NOT_SERVED)), [""; 0]);
     }
 }

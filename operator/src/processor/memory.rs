@@ -291,6 +291,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_blocked_is_tried_again_when_other_parties_say_something_else() {
+        use crate::processor::partners::{Peers, resolve};
+        use crate::workload::Blocked;
+        let id = BatchId::parse("agg/2026/11/20/08/00/00000000-0000-0000-0000-000000000001").unwrap();
+        let mut processor = crate::processor::example::processor();
+        let parties = |processor: &crds::DataShareProcessor| resolve(processor, &Peers::new()).parties;
+        let mut memory = Memory::default();
+        memory.rests_on(parties(&processor).as_ref());
+        memory.batches.entry(&id).blocked = Some(Blocked {
+            reason: "SignerUnknown".into(),
+            message: String::new(),
+            at: Timestamp::UNIX_EPOCH,
+            generation: 1,
+            taken_anyway: false,
+        });
+        let is_blocked = |memory: &Memory| memory.batches.get(&id).unwrap().blocked.is_some();
+        memory.rests_on(parties(&processor).as_ref());
+        memory.rests_on(None);
+        assert!(is_blocked(&memory), "nothing new is known");
+        let ingestor = processor.spec.ingestor.inline.as_mut().unwrap();
+        ingestor.batch_signing_keys[0].id = "another".into();
+        memory.rests_on(parties(&processor).as_ref());
+        assert!(!is_blocked(&memory));
+    }
+
+    #[test]
     fn another_spec_looks_at_everything_again_and_another_processor_forgets_all() {
         let mut memory = Memory::default();
         memory.belong_to("uid-1", 1);
