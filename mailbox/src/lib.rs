@@ -7,6 +7,8 @@ mod access;
 #[cfg(feature = "cloud")]
 mod body;
 #[cfg(feature = "cloud")]
+mod cloud;
+#[cfg(feature = "cloud")]
 mod credentials;
 mod error;
 mod file;

@@ -143,7 +143,7 @@ impl MailboxUrl {
             #[cfg(not(feature = "cloud"))]
             Place::S3 { .. } | Place::Gcs { .. } => {
                 // Nothing waits for a folder.
-                drop(patience);
+                let _ = patience;
                 let detail = "this build has no cloud mailboxes";
                 return Err(MailboxError::of_mailbox(MailboxErrorKind::Unsupported, self, detail));
             }

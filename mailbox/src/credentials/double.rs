@@ -1,4 +1,5 @@
 //! A double of a token endpoint on loopback, which writes down what it is asked.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

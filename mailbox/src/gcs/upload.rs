@@ -11,9 +11,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::bucket::Bucket;
 use super::wire::{Fault, OBJECT_FIELDS, Object, crc32c_text};
-use super::{Inner, MARK, SHA256};
+
 use crate::body::{crc32c_digest, hex};
+use crate::cloud::{MARK, SHA256};
 use crate::{MailboxError, MailboxErrorKind, ObjectKey, PutOutcome, Upload};
 
 /// Objects up to so many bytes are put whole, and again where the put is cut.
@@ -59,18 +61,20 @@ impl Envelope {
     }
 }
 
-impl Inner {
+impl Bucket {
     fn upload(&self, envelope: &Envelope, body: reqwest::Body) -> reqwest::RequestBuilder {
         let mut wanted = vec![("uploadType", "multipart"), ("fields", OBJECT_FIELDS)];
-        wanted.extend(self.required().then_some(("ifGenerationMatch", "0")));
+        wanted.extend(self.cloud.required().then_some(("ifGenerationMatch", "0")));
         wanted.extend(
-            self.access
+            self.cloud
+                .access
                 .encryption
                 .as_ref()
                 .map(|key| ("kmsKeyName", key.kms_key.as_str())),
         );
         wanted.extend(
-            self.access
+            self.cloud
+                .access
                 .canned_acl
                 .map(|_| ("predefinedAcl", "bucketOwnerFullControl")),
         );
@@ -84,9 +88,9 @@ impl Inner {
 }
 
 /// Puts an object whole.
-pub(super) async fn put(inner: &Arc<Inner>, key: &ObjectKey, content: &Bytes) -> Result<PutOutcome, MailboxError> {
-    let name = inner.name(key)?;
-    if !inner.required() && inner.object(key).await?.is_some() {
+pub(super) async fn put(bucket: &Arc<Bucket>, key: &ObjectKey, content: &Bytes) -> Result<PutOutcome, MailboxError> {
+    let name = bucket.cloud.name(key)?;
+    if !bucket.cloud.required() && bucket.object(key).await?.is_some() {
         return Ok(PutOutcome::Exists);
     }
     let mut crc32c = crc32c_digest();
@@ -94,15 +98,19 @@ pub(super) async fn put(inner: &Arc<Inner>, key: &ObjectKey, content: &Bytes) ->
     let sha256 = hex(&Sha256::digest(content));
     let envelope = &Envelope::new(&name, Some((&sha256, crc32c_value(&crc32c))));
     let body = &Bytes::from([&envelope.head, content, &envelope.tail].map(|part| &part[..]).concat());
-    inner
+    bucket
+        .cloud
         .retry
         .run(|tried| async move {
-            let request = inner.upload(envelope, body.clone().into());
-            match inner.call(request, inner.upload_time(body.len() as u64), true).await {
+            let request = bucket.upload(envelope, body.clone().into());
+            match bucket
+                .call(request, bucket.cloud.upload_time(body.len() as u64), true)
+                .await
+            {
                 Ok(_) => Ok(PutOutcome::Created),
-                Err(fault) if fault.taken && tried > 0 => inner.whose(key, &envelope.mark).await,
+                Err(fault) if fault.taken && tried > 0 => bucket.whose(key, &envelope.mark).await,
                 Err(fault) if fault.taken => Ok(PutOutcome::Exists),
-                Err(fault) => Err(inner.error(fault, key)),
+                Err(fault) => Err(bucket.error(fault, key)),
             }
         })
         .await
@@ -110,7 +118,7 @@ pub(super) async fn put(inner: &Arc<Inner>, key: &ObjectKey, content: &Bytes) ->
 
 /// An upload in pieces: the request runs while they are written.
 pub(super) struct GcsUpload {
-    inner: Arc<Inner>,
+    bucket: Arc<Bucket>,
     key: ObjectKey,
     gathered: BytesMut,
     state: State,
@@ -144,18 +152,18 @@ impl Drop for Sending {
 }
 
 impl Sending {
-    fn begin(inner: &Arc<Inner>, key: &ObjectKey) -> Result<Self, MailboxError> {
-        let envelope = Envelope::new(&inner.name(key)?, None);
+    fn begin(bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<Self, MailboxError> {
+        let envelope = Envelope::new(&bucket.cloud.name(key)?, None);
         let (pieces, mut waiting) = mpsc::channel(PIECES);
         // There is room for it.
         let _ = pieces.try_send(Ok(envelope.head.clone()));
         let body = reqwest::Body::wrap_stream(futures::stream::poll_fn(move |context| waiting.poll_recv(context)));
-        let request = inner.upload(&envelope, body);
-        let inner = Arc::clone(inner);
+        let request = bucket.upload(&envelope, body);
+        let bucket = Arc::clone(bucket);
         let answer = tokio::spawn(async move {
             // Each piece has its time in `push`, the answer its own in `finish`.
-            let answer = inner.send(request, Duration::MAX, true).await?;
-            inner.json(answer).await
+            let answer = bucket.send(request, Duration::MAX, true).await?;
+            bucket.json(answer).await
         });
         Ok(Self {
             mark: envelope.mark,
@@ -194,9 +202,9 @@ impl Sending {
 }
 
 impl GcsUpload {
-    pub fn new(inner: Arc<Inner>, key: ObjectKey) -> Self {
+    pub fn new(bucket: Arc<Bucket>, key: ObjectKey) -> Self {
         Self {
-            inner,
+            bucket,
             key,
             gathered: BytesMut::new(),
             state: State::Gathering,
@@ -205,17 +213,17 @@ impl GcsUpload {
 
     /// Starts the request, whatever is gathered.
     pub async fn begin(&mut self) -> Result<(), MailboxError> {
-        let taken = !self.inner.required() && self.inner.object(&self.key).await?.is_some();
+        let taken = !self.bucket.cloud.required() && self.bucket.object(&self.key).await?.is_some();
         self.state = if taken {
             State::Taken
         } else {
-            State::Sending(Box::new(Sending::begin(&self.inner, &self.key)?))
+            State::Sending(Box::new(Sending::begin(&self.bucket, &self.key)?))
         };
         Ok(())
     }
 
     fn error(&self, kind: MailboxErrorKind, detail: &str) -> MailboxError {
-        MailboxError::of_object(kind, &self.inner.url, &self.key, detail)
+        self.bucket.cloud.error(kind, &self.key, detail)
     }
 
     fn broken(&self) -> MailboxError {
@@ -226,8 +234,10 @@ impl GcsUpload {
     async fn flush(&mut self) -> Result<(), MailboxError> {
         match std::mem::replace(&mut self.state, State::Broken) {
             State::Sending(mut sending) => {
-                let flushed = sending.flush(&mut self.gathered, self.inner.retry.patience.idle).await;
-                flushed.map_err(|fault| self.inner.error(fault, &self.key))?;
+                let flushed = sending
+                    .flush(&mut self.gathered, self.bucket.cloud.retry.patience.idle)
+                    .await;
+                flushed.map_err(|fault| self.bucket.error(fault, &self.key))?;
                 self.state = State::Sending(sending);
             }
             State::Taken => {
@@ -242,11 +252,13 @@ impl GcsUpload {
 
     /// Ends the request and waits for its answer.
     async fn finish(&self, mut sending: Sending) -> Result<PutOutcome, MailboxError> {
-        let inner = &self.inner;
-        let pushed = sending.push(sending.tail.clone(), inner.retry.patience.idle).await;
-        pushed.map_err(|fault| inner.error(fault, &self.key))?;
+        let bucket = &self.bucket;
+        let pushed = sending
+            .push(sending.tail.clone(), bucket.cloud.retry.patience.idle)
+            .await;
+        pushed.map_err(|fault| bucket.error(fault, &self.key))?;
         sending.pieces = None;
-        let patience = inner.upload_time(sending.length / 64);
+        let patience = bucket.cloud.joining_time(sending.length);
         let answer = match tokio::time::timeout(patience, &mut sending.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(Fault::new(
@@ -274,21 +286,21 @@ impl GcsUpload {
             Err(fault) if fault.taken => Ok(PutOutcome::Exists),
             // Perhaps only the answer was lost.
             Err(fault) if fault.kind == MailboxErrorKind::Unavailable => {
-                match inner.whose(&self.key, &sending.mark).await {
+                match bucket.whose(&self.key, &sending.mark).await {
                     Ok(PutOutcome::Created) => Ok(PutOutcome::Created),
-                    _ => Err(inner.error(fault, &self.key)),
+                    _ => Err(bucket.error(fault, &self.key)),
                 }
             }
-            Err(fault) => Err(inner.error(fault, &self.key)),
+            Err(fault) => Err(bucket.error(fault, &self.key)),
         }
     }
 
     /// Removes the version that we made and that nobody must read: nothing else would ever replace it.
     async fn remove(&self, object: &Object) {
-        let request = self.inner.http.delete(self.inner.object_url(&object.name));
+        let request = self.bucket.http.delete(self.bucket.object_url(&object.name));
         let request = request.query(&[("generation", &object.generation)]);
-        if let Err(fault) = self.inner.call(request, self.inner.retry.patience.answer, false).await {
-            let error = self.inner.error(fault, &self.key);
+        if let Err(fault) = self.bucket.call(request, self.bucket.cloud.answer_time(), false).await {
+            let error = self.bucket.error(fault, &self.key);
             tracing::error!(%error, "an object that was damaged on its way is left in the bucket");
         }
     }
@@ -307,7 +319,7 @@ impl Upload for GcsUpload {
     async fn commit_if_absent(mut self: Box<Self>) -> Result<PutOutcome, MailboxError> {
         self.flush().await?;
         match std::mem::replace(&mut self.state, State::Broken) {
-            State::Gathering => put(&self.inner, &self.key, &self.gathered.split().freeze()).await,
+            State::Gathering => put(&self.bucket, &self.key, &self.gathered.split().freeze()).await,
             State::Sending(sending) => self.finish(*sending).await,
             State::Taken => Ok(PutOutcome::Exists),
             State::Broken => Err(self.broken()),

@@ -8,15 +8,16 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 
-use super::{Inner, MARK};
+use super::bucket::Bucket;
 use crate::body::crc32c_digest;
+use crate::cloud::MARK;
 use crate::{MailboxError, MailboxErrorKind, ObjectKey, PutOutcome, Upload};
 
 /// Bytes of a part. S3 takes 10,000 parts: each thousand of them is twice as long as the one before, for any size.
 const PART: usize = 8 << 20;
 
 pub(super) struct S3Upload {
-    inner: Arc<Inner>,
+    bucket: Arc<Bucket>,
     key: ObjectKey,
     gathered: BytesMut,
     /// The upload, once a part has been sent.
@@ -41,9 +42,9 @@ fn crc32c_text(digest: &crc_fast::Digest) -> String {
 }
 
 impl S3Upload {
-    pub fn new(inner: Arc<Inner>, key: ObjectKey) -> Self {
+    pub fn new(bucket: Arc<Bucket>, key: ObjectKey) -> Self {
         Self {
-            inner,
+            bucket,
             key,
             gathered: BytesMut::new(),
             started: None,
@@ -61,26 +62,27 @@ impl S3Upload {
         if self.started.is_some() {
             return Ok(());
         }
-        let (inner, key) = (&self.inner, &self.key);
-        let (name, mark) = (inner.name(key)?, uuid::Uuid::new_v4().to_string());
+        let (bucket, key) = (&self.bucket, &self.key);
+        let (name, mark) = (bucket.cloud.name(key)?, uuid::Uuid::new_v4().to_string());
         let (named, marked) = (&name, &mark);
-        let created = inner
+        let created = bucket
+            .cloud
             .retry
             .run(|_| async move {
-                let (encryption, kms_key) = inner.encryption();
-                let request = inner
+                let (encryption, kms_key) = bucket.encryption();
+                let request = bucket
                     .client
                     .create_multipart_upload()
-                    .bucket(&inner.bucket)
+                    .bucket(&bucket.bucket)
                     .key(named)
                     .metadata(MARK, marked)
                     .checksum_algorithm(ChecksumAlgorithm::Crc32C)
                     .checksum_type(ChecksumType::FullObject)
-                    .set_acl(inner.acl())
+                    .set_acl(bucket.acl())
                     .set_server_side_encryption(encryption)
                     .set_ssekms_key_id(kms_key);
-                let answer = inner.call(inner.retry.patience.answer, request.send()).await;
-                answer.map_err(|fault| inner.error(fault, key))
+                let answer = bucket.call(bucket.cloud.answer_time(), request.send()).await;
+                answer.map_err(|fault| bucket.error(fault, key))
             })
             .await?;
         let Some(id) = created.upload_id else {
@@ -98,7 +100,7 @@ impl S3Upload {
     }
 
     fn error(&self, kind: MailboxErrorKind, detail: &str) -> MailboxError {
-        MailboxError::of_object(kind, &self.inner.url, &self.key, detail)
+        self.bucket.cloud.error(kind, &self.key, detail)
     }
 
     /// Sends what is gathered up to `length` bytes of it as the next part.
@@ -114,22 +116,25 @@ impl S3Upload {
             i32::try_from(started.parts.len() + 1).unwrap_or(i32::MAX),
             crc32c_text(&digest),
         );
-        let (inner, key) = (&self.inner, &self.key);
+        let (bucket, key) = (&self.bucket, &self.key);
         let (name, id, part, sum) = (&started.name, &started.id, &content, &checksum);
-        let sent = inner
+        let sent = bucket
+            .cloud
             .retry
             .run(|_| async move {
-                let request = inner
+                let request = bucket
                     .client
                     .upload_part()
-                    .bucket(&inner.bucket)
+                    .bucket(&bucket.bucket)
                     .key(name)
                     .upload_id(id)
                     .part_number(number)
                     .body(part.clone().into())
                     .checksum_crc32_c(sum);
-                let answer = inner.call(inner.upload_time(part.len()), request.send()).await;
-                answer.map_err(|fault| inner.error(fault, key))
+                let answer = bucket
+                    .call(bucket.cloud.upload_time(part.len() as u64), request.send())
+                    .await;
+                answer.map_err(|fault| bucket.error(fault, key))
             })
             .await?;
         let part = CompletedPart::builder()
@@ -143,36 +148,37 @@ impl S3Upload {
     }
 
     async fn complete(&self, started: &Started) -> Result<PutOutcome, MailboxError> {
-        let inner = &self.inner;
-        if !inner.required() && inner.head(&self.key).await?.is_some() {
+        let bucket = &self.bucket;
+        if !bucket.cloud.required() && bucket.head(&self.key).await?.is_some() {
             return Ok(PutOutcome::Exists);
         }
         let parts = &CompletedMultipartUpload::builder()
             .set_parts(Some(started.parts.clone()))
             .build();
         // The store joins the parts before it answers.
-        let patience = inner.upload_time(usize::try_from(started.length / 64).unwrap_or(usize::MAX));
-        inner
+        let patience = bucket.cloud.joining_time(started.length);
+        bucket
+            .cloud
             .retry
             .run(|tried| async move {
-                let request = inner
+                let request = bucket
                     .client
                     .complete_multipart_upload()
-                    .bucket(&inner.bucket)
+                    .bucket(&bucket.bucket)
                     .key(&started.name)
                     .upload_id(&started.id)
                     .multipart_upload(parts.clone())
                     .checksum_crc32_c(crc32c_text(&started.whole))
                     .checksum_type(ChecksumType::FullObject)
                     .mpu_object_size(i64::try_from(started.length).unwrap_or(i64::MAX))
-                    .set_if_none_match(inner.required().then(|| "*".to_owned()));
-                match inner.call(patience, request.send()).await {
+                    .set_if_none_match(bucket.cloud.required().then(|| "*".to_owned()));
+                match bucket.call(patience, request.send()).await {
                     Ok(_) => Ok(PutOutcome::Created),
                     Err(fault) if tried > 0 && (fault.taken || fault.no_upload) => {
-                        inner.whose(&self.key, &started.mark).await
+                        bucket.whose(&self.key, &started.mark).await
                     }
                     Err(fault) if fault.taken => Ok(PutOutcome::Exists),
-                    Err(fault) => Err(inner.error(fault, &self.key)),
+                    Err(fault) => Err(bucket.error(fault, &self.key)),
                 }
             })
             .await
@@ -180,12 +186,12 @@ impl S3Upload {
 }
 
 /// Removes the parts of an upload that won't be completed. What can't be removed now is the bucket's lifecycle rule's.
-async fn remove(inner: Arc<Inner>, started: Started) -> Result<(), MailboxError> {
-    let request = inner.client.abort_multipart_upload().bucket(&inner.bucket);
+async fn remove(bucket: Arc<Bucket>, started: Started) -> Result<(), MailboxError> {
+    let request = bucket.client.abort_multipart_upload().bucket(&bucket.bucket);
     let request = request.key(&started.name).upload_id(&started.id);
-    match inner.call(inner.retry.patience.answer, request.send()).await {
+    match bucket.call(bucket.cloud.answer_time(), request.send()).await {
         Err(fault) if !fault.no_upload => {
-            let error = fault.into_error(&inner.url, None);
+            let error = fault.into_error(&bucket.cloud.url, None);
             tracing::warn!(%error, object = started.name, "parts of an upload are left in the bucket");
             Err(error)
         }
@@ -214,7 +220,7 @@ impl Upload for S3Upload {
             return Err(self.error(MailboxErrorKind::Io, "the upload was broken off by an earlier fault"));
         }
         if self.started.is_none() {
-            return self.inner.put(&self.key, &self.gathered.split().freeze()).await;
+            return self.bucket.put(&self.key, &self.gathered.split().freeze()).await;
         }
         if !self.gathered.is_empty() || self.started.as_ref().is_some_and(|started| started.parts.is_empty()) {
             self.send(usize::MAX).await?;
@@ -234,7 +240,7 @@ impl Upload for S3Upload {
 
     async fn abort(mut self: Box<Self>) -> Result<(), MailboxError> {
         match self.started.take() {
-            Some(started) => remove(Arc::clone(&self.inner), started).await,
+            Some(started) => remove(Arc::clone(&self.bucket), started).await,
             None => Ok(()),
         }
     }
@@ -246,7 +252,7 @@ impl Drop for S3Upload {
             return;
         };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(remove(Arc::clone(&self.inner), started))),
+            Ok(runtime) => drop(runtime.spawn(remove(Arc::clone(&self.bucket), started))),
             Err(_) => tracing::warn!(object = started.name, "parts of an upload are left in the bucket"),
         }
     }

@@ -7,6 +7,7 @@ mod operations;
 mod proxy;
 mod report;
 mod servers;
+mod settings;
 mod stage;
 
 use std::future::Future;
@@ -42,15 +43,15 @@ const OPERATIONS: &[(&str, Run)] = &operations![
     operations::listings_are_ranges_in_byte_order,
     operations::listings_tell_what_head_tells,
     operations::many_objects_come_in_pages,
-    faults::a_prefix_is_a_mailbox_of_its_own,
-    faults::large_objects_take_little_memory,
-    faults::conditional_writes_are_checked,
-    faults::a_store_that_ignores_conditions_is_refused,
-    faults::a_bucket_that_is_missing_is_named,
-    faults::a_wrong_region_is_named,
-    faults::who_may_not_write_is_told_so,
-    faults::only_trusted_authorities_are_believed,
-    faults::encryption_and_rights_of_new_objects_are_asked_for,
+    settings::a_prefix_is_a_mailbox_of_its_own,
+    settings::large_objects_take_little_memory,
+    settings::conditional_writes_are_checked,
+    settings::a_store_that_ignores_conditions_is_refused,
+    settings::a_bucket_that_is_missing_is_named,
+    settings::a_wrong_region_is_named,
+    settings::who_may_not_write_is_told_so,
+    settings::only_trusted_authorities_are_believed,
+    settings::encryption_and_rights_of_new_objects_are_asked_for,
     faults::a_put_survives_a_cut_connection,
     faults::an_upload_in_pieces_survives_a_cut_connection,
     faults::a_read_survives_a_cut_connection,

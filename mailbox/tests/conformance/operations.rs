@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
-use mailbox::{ListPage, ListRequest, MailboxErrorKind, ObjectKey, PutOutcome};
+use mailbox::{ListPage, ListRequest, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
 
 use crate::stage::{Shared, Shown, Stage};
 
@@ -25,6 +25,29 @@ pub async fn put(mailbox: &Shared, name: &str) {
 
 pub fn names(page: &ListPage) -> Vec<&str> {
     page.objects.iter().map(|object| object.key.as_str()).collect()
+}
+
+/// Bytes that differ from place to place.
+pub fn content(length: usize) -> Bytes {
+    (0..length).map(|at| (at % 251) as u8).collect::<Vec<_>>().into()
+}
+
+/// Uploads in pieces.
+pub async fn upload(mailbox: &Shared, name: &str, whole: &Bytes) -> Result<PutOutcome, MailboxError> {
+    let mut upload = mailbox.begin_upload(&key(name)).await?;
+    for start in (0..whole.len()).step_by(700_000) {
+        upload
+            .write(whole.slice(start..whole.len().min(start + 700_000)))
+            .await?;
+    }
+    upload.commit_if_absent().await
+}
+
+/// Reads as it streams in.
+pub async fn read(mailbox: &Shared, name: &str) -> Result<Bytes, MailboxError> {
+    let body = mailbox.open(&key(name)).await?;
+    let chunks: Vec<Bytes> = body.stream.try_collect().await?;
+    Ok(chunks.concat().into())
 }
 
 /// Every page of a listing, checked: no page above the limit, names ascending.

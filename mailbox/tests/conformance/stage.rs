@@ -114,3 +114,14 @@ impl Stage {
         Ok((open_mailbox_with(&self.url(server), &access, patience).unwrap(), proxy))
     }
 }
+
+/// The value, or the end of the operation: the backend can't show it.
+macro_rules! shown {
+    ($attempt:expr) => {
+        match $attempt {
+            Ok(value) => value,
+            Err(not) => return not,
+        }
+    };
+}
+pub(crate) use shown;

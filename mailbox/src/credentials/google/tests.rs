@@ -1,8 +1,14 @@
 #![allow(clippy::unwrap_used)]
+use std::time::UNIX_EPOCH;
+
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};
 use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
-use base64::prelude::BASE64_STANDARD;
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use serde_json::json;
 
 use super::*;
 use crate::credentials::double::{Asked, Double};
