@@ -100,5 +100,5 @@ async fn only_https_of_a_trusted_server_is_believed() {
     assert_eq!(web.asked(PATH), 0);
     web.down();
     let down = refused(&trusting, &url).await;
-    assert!(down.contains("Connection refused"), "{down}");
+    assert!(down.contains("Connection re"), "refused or reset: {down}");
 }
