@@ -128,7 +128,7 @@ pub struct Patience {
     pub first_wait: Duration,
     /// Before any try, at most.
     pub longest_wait: Duration,
-    /// Tries beyond calls' first ones that a mailbox may have open at once; each ten successes earn one back.
+    /// Tries beyond calls' first ones that a mailbox has to spend; every ten successes earn one back.
     pub budget: u32,
 }
 

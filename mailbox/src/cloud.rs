@@ -22,6 +22,8 @@ pub(crate) struct Cloud {
     pub retry: Arc<Retry>,
     /// The bucket has been seen: a missing object is no missing bucket.
     seen: AtomicBool,
+    /// The store has been seen to refuse what it must.
+    refuses: AtomicBool,
 }
 
 impl Cloud {
@@ -33,6 +35,7 @@ impl Cloud {
             access: access.clone(),
             retry: Arc::new(Retry::new(patience)),
             seen: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
         }
     }
 
@@ -98,7 +101,25 @@ impl Cloud {
         }
     }
 
-    /// The refusal of a store that replaces objects whatever `condition` says. `way`: how it was asked to.
+    /// Whether a check of conditional writes is due: they are wanted, and weren't seen to work.
+    pub fn must_check(&self) -> bool {
+        self.required() && !self.refuses.load(Ordering::Relaxed)
+    }
+
+    pub fn saw_refusals(&self) {
+        self.refuses.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the put of a name that is there was refused. Whoever may create, but not replace, is told that they may not.
+    pub fn is_refusal(outcome: Result<PutOutcome, MailboxError>) -> Result<bool, MailboxError> {
+        match outcome {
+            Ok(outcome) => Ok(outcome == PutOutcome::Exists),
+            Err(error) if error.kind() == MailboxErrorKind::Denied => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The error about a store that replaces objects whatever `condition` says. `way`: how it was asked to.
     pub fn replaces(&self, key: &ObjectKey, condition: &str, way: &str) -> MailboxError {
         let detail = format!(
             "it replaces an object that is there although {condition} forbids it ({way}): use a store that honours \

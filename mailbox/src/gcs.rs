@@ -17,7 +17,7 @@ use bytes::Bytes;
 use self::bucket::{Bucket, Reading, announced, content_of, crc32c_of};
 use self::upload::GcsUpload;
 use crate::body::{self, Check};
-use crate::cloud::SHA256;
+use crate::cloud::{Cloud, SHA256};
 use crate::listing;
 use crate::{
     Access, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey,
@@ -172,25 +172,22 @@ impl Mailbox for GcsMailbox {
 
     async fn check_conditional_writes(&self, key: &ObjectKey, content: Bytes) -> Result<(), MailboxError> {
         let bucket = &self.bucket;
-        if !bucket.cloud.required() {
+        if !bucket.cloud.must_check() {
             return Ok(());
         }
-        let mut outcome = upload::put(bucket, key, &content).await?;
-        if outcome == PutOutcome::Created {
-            outcome = upload::put(bucket, key, &content).await?;
+        let replaces = |way| Err(bucket.cloud.replaces(key, "ifGenerationMatch=0", way));
+        if upload::put(bucket, key, &content).await? == PutOutcome::Created
+            && !Cloud::is_refusal(upload::put(bucket, key, &content).await)?
+        {
+            return replaces("uploadType=multipart, whole");
         }
-        if outcome == PutOutcome::Exists {
-            // The same kind of upload, but in pieces and of a length that isn't announced.
-            let mut upload = GcsUpload::new(Arc::clone(bucket), key.clone());
-            upload.begin().await?;
-            upload.write(content).await?;
-            outcome = Box::new(upload).commit_if_absent().await?;
+        let mut upload = GcsUpload::new(Arc::clone(bucket), key.clone());
+        upload.begin().await?;
+        upload.write(content).await?;
+        if !Cloud::is_refusal(Box::new(upload).commit_if_absent().await)? {
+            return replaces("uploadType=multipart, in pieces");
         }
-        match outcome {
-            PutOutcome::Exists => Ok(()),
-            PutOutcome::Created => Err(bucket
-                .cloud
-                .replaces(key, "ifGenerationMatch=0", "uploadType=multipart")),
-        }
+        bucket.cloud.saw_refusals();
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use self::bucket::{Bucket, Reading, content_of};
 use self::upload::S3Upload;
 use crate::body::{self, Check};
-use crate::cloud::SHA256;
+use crate::cloud::{Cloud, SHA256};
 use crate::listing;
 use crate::{
     Access, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey,
@@ -128,21 +128,23 @@ impl Mailbox for S3Mailbox {
     }
 
     async fn check_conditional_writes(&self, key: &ObjectKey, content: Bytes) -> Result<(), MailboxError> {
-        if !self.bucket.cloud.required() {
+        let bucket = &self.bucket;
+        if !bucket.cloud.must_check() {
             return Ok(());
         }
-        let bucket = &self.bucket;
+        let replaces = |way| Err(bucket.cloud.replaces(key, "If-None-Match", way));
         if bucket.put(key, &content).await? == PutOutcome::Created
-            && bucket.put(key, &content).await? == PutOutcome::Created
+            && !Cloud::is_refusal(bucket.put(key, &content).await)?
         {
-            return Err(bucket.cloud.replaces(key, "If-None-Match", "PutObject"));
+            return replaces("PutObject");
         }
         let mut upload = S3Upload::new(Arc::clone(bucket), key.clone());
         upload.begin().await?;
         upload.write(content).await?;
-        match Box::new(upload).commit_if_absent().await? {
-            PutOutcome::Created => Err(bucket.cloud.replaces(key, "If-None-Match", "CompleteMultipartUpload")),
-            PutOutcome::Exists => Ok(()),
+        if !Cloud::is_refusal(Box::new(upload).commit_if_absent().await)? {
+            return replaces("CompleteMultipartUpload");
         }
+        bucket.cloud.saw_refusals();
+        Ok(())
     }
 }

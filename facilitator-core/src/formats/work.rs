@@ -1,5 +1,6 @@
 //! What the operator gives a worker pod, and what the pod reports: JSON, `docs/formats.md` §3.8 and §4.
 
+use mailbox::Access;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -71,20 +72,35 @@ pub struct ProcessorParameter {
     pub uid: String,
 }
 
-/// URLs of the five mailboxes.
+/// One mailbox: where it is and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MailboxParameter {
+    /// `file:///folder`, `s3://region/bucket[/prefix]` or `gs://bucket[/prefix]`.
+    pub url: String,
+    /// Absent: as the cloud itself wants it, with the pod's own identity.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub access: Access,
+}
+
+fn is_default(access: &Access) -> bool {
+    *access == Access::default()
+}
+
+/// The five mailboxes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MailboxParameters {
     /// Where the ingestor puts our share's batches.
-    pub ingestion: String,
+    pub ingestion: MailboxParameter,
     /// Where the peer puts its validation batches for us.
-    pub peer_validation: String,
+    pub peer_validation: MailboxParameter,
     /// Our own ledger.
-    pub ledger: String,
+    pub ledger: MailboxParameter,
     /// The peer's mailbox for our validation batches.
-    pub peer: String,
+    pub peer: MailboxParameter,
     /// Where sum parts go.
-    pub portal: String,
+    pub portal: MailboxParameter,
 }
 
 /// What of a window's settings a worker must know.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
+use serde::Serialize;
 use tokio::task::JoinError;
 
 /// How an operation on a backend ended.
@@ -84,20 +85,26 @@ pub fn tell(cells: &[Cell], complete: bool) -> ExitCode {
     }
 }
 
+#[derive(Serialize)]
+struct Line<'a> {
+    operation: &'a str,
+    backend: &'a str,
+    result: &'a str,
+    reason: &'a str,
+}
+
 fn summary(cells: &[Cell]) -> String {
-    let cells: Vec<_> = cells
-        .iter()
-        .map(|cell| {
-            let (result, reason) = cell.words();
-            serde_json::json!({
-                "operation": cell.operation,
-                "backend": cell.backend,
-                "result": result,
-                "reason": reason,
-            })
-        })
-        .collect();
-    serde_json::to_string_pretty(&cells).unwrap() + "\n"
+    let mut lines = Vec::with_capacity(cells.len());
+    for cell in cells {
+        let (result, reason) = cell.words();
+        lines.push(Line {
+            operation: cell.operation,
+            backend: cell.backend,
+            result,
+            reason,
+        });
+    }
+    serde_json::to_string_pretty(&lines).unwrap() + "\n"
 }
 
 /// Operation × backend; what a backend can't show has a number, and its reason below.

@@ -15,16 +15,20 @@ use crate::servers::Protocol;
 use crate::stage::{Backend, Shared, Shown, Stage, short_patience, shown};
 
 pub async fn conditional_writes_are_checked(stage: Stage) -> Shown {
+    let (mailbox, proxy) = shown!(stage.behind(|_| Fault::None).await);
     let (name, whole) = (key("probe"), content(1000));
-    // Twice: with and without an object there before.
-    for _ in 0..2 {
-        stage
-            .mailbox()
-            .check_conditional_writes(&name, whole.clone())
-            .await
-            .unwrap();
-    }
-    assert_eq!(stage.mailbox().read(&name, 1000).await.unwrap(), whole);
+    mailbox.put_if_absent(&name, whole.clone()).await.unwrap();
+    mailbox.check_conditional_writes(&name, whole.clone()).await.unwrap();
+    let requests = proxy.seen().len();
+    mailbox.check_conditional_writes(&name, whole.clone()).await.unwrap();
+    assert_eq!(proxy.seen().len(), requests, "it was shown already");
+    assert_eq!(mailbox.read(&name, 1000).await.unwrap(), whole);
+    // Also where the object isn't there yet.
+    stage
+        .mailbox()
+        .check_conditional_writes(&key("new"), whole.clone())
+        .await
+        .unwrap();
     Shown::Yes
 }
 

@@ -6,14 +6,15 @@ use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
 use crds::processor::{InlineParty, Share as SpecShare, ValidationFormat as SpecFormat};
 use crds::{DataShareProcessor, DataShareProcessorSpec};
 use facilitator_core::formats::work::{
-    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, ReplayGuardParameters, Share,
-    ValidationFormat, WindowParameters,
+    MailboxParameter, MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION,
+    ReplayGuardParameters, Share, ValidationFormat, WindowParameters,
 };
 use facilitator_core::window::{Window, WindowError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
+use mailbox::Access;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -48,11 +49,11 @@ pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start
         ledger_id,
         start_at: start_at.to_string(),
         mailboxes: MailboxParameters {
-            ingestion: mailboxes.ingestion.url.clone(),
-            peer_validation: mailboxes.peer_validation.url.clone(),
-            ledger: mailboxes.ledger.url.clone(),
-            peer: mailboxes.outgoing.peer.url.clone(),
-            portal: mailboxes.outgoing.portal.url.clone(),
+            ingestion: mailbox(&mailboxes.ingestion),
+            peer_validation: mailbox(&mailboxes.peer_validation),
+            ledger: mailbox(&mailboxes.ledger),
+            peer: mailbox(&mailboxes.outgoing.peer),
+            portal: mailbox(&mailboxes.outgoing.portal),
         },
         ingestor_keys: keys(spec.ingestor.inline.as_ref()),
         peer_keys: keys(spec.peer.inline.as_ref()),
@@ -70,6 +71,13 @@ pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start
             enabled: spec.replay_guard.enabled,
             horizon_days: spec.replay_guard.horizon_days,
         },
+    }
+}
+
+fn mailbox(mailbox: &crds::processor::Mailbox) -> MailboxParameter {
+    MailboxParameter {
+        url: mailbox.url.clone(),
+        access: Access::default(),
     }
 }
 
