@@ -190,6 +190,12 @@ pub fn good() -> Vec<Case> {
         ),
         create("old windows", processor(), vec![("/spec/windows/cutoffs", cutoffs)], ""),
         create(
+            "replays let through",
+            processor(),
+            vec![("/spec/replayGuard", json!({"enabled": false}))],
+            "",
+        ),
+        create(
             "a start",
             processor(),
             vec![("/spec/windows/startAt", json!("2021-10-21T08:00:00Z"))],
@@ -660,6 +666,18 @@ pub fn refused_by_schema() -> Vec<Case> {
             p(),
             vec![("/spec/windows/minClients", json!(0))],
             "greater than or equal to 1",
+        ),
+        create(
+            "horizon of no days",
+            p(),
+            vec![("/spec/replayGuard", json!({"horizonDays": 0}))],
+            "greater than or equal to 1",
+        ),
+        create(
+            "horizon of a century",
+            p(),
+            vec![("/spec/replayGuard", json!({"horizonDays": 36_500}))],
+            "less than or equal to 90",
         ),
         create(
             "start",

@@ -19,8 +19,9 @@ const OWNER_CONTEXT: &[u8] = b"prio-operator claims v1 owner";
 /// Makes the claims on packets that one packet key opens. Its `Debug` shows no secret.
 pub struct ClaimKey {
     name: PacketKeyName,
-    fingerprint: Zeroizing<[u8; 16]>,
-    owner: Zeroizing<[u8; 32]>,
+    /// Boxed, so that no copy stays where the whole is moved from.
+    fingerprint: Box<Zeroizing<[u8; 16]>>,
+    owner: Box<Zeroizing<[u8; 32]>>,
 }
 
 impl fmt::Debug for ClaimKey {
@@ -38,8 +39,8 @@ impl ClaimKey {
         let point = key.public_point();
         let mut derived = Self {
             name: PacketKeyName::of(&sha256(point)),
-            fingerprint: Zeroizing::new([0; 16]),
-            owner: Zeroizing::new([0; 32]),
+            fingerprint: Box::new(Zeroizing::new([0; 16])),
+            owner: Box::new(Zeroizing::new([0; 32])),
         };
         let source = Hkdf::<Sha256>::new(None, key.scalar());
         let expand = |context: &[u8], output: &mut [u8]| {
@@ -66,7 +67,7 @@ impl ClaimKey {
     #[must_use]
     pub fn fingerprint(&self, ephemeral: &[u8; 16]) -> u64 {
         let mut block = aes::Block::from(*ephemeral);
-        Aes128::new(&(*self.fingerprint).into()).encrypt_block(&mut block);
+        Aes128::new((&**self.fingerprint).into()).encrypt_block(&mut block);
         let mut first = [0; 8];
         first.copy_from_slice(&block[..8]);
         u64::from_le_bytes(first)

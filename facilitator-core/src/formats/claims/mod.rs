@@ -131,8 +131,10 @@ impl ClaimDay {
     /// Parses `YYYYMMDD`, exactly.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let time = BatchTime::parse_compact(&format!("{text}0000")).ok();
-        time.filter(|_| text.len() == 8).map(Self::of)
+        let of = |digits: &str| i16::try_from(number(digits)?).ok();
+        let part = |from, to| i8::try_from(of(text.get(from..to)?)?).ok();
+        let year = of(text.get(..4)?).filter(|year| *year >= 1 && text.len() == 8)?;
+        Date::new(year, part(4, 6)?, part(6, 8)?).ok().map(Self)
     }
 
     /// So many days later, or earlier; at most to the ends of time.
@@ -211,22 +213,18 @@ pub fn parse_claims_name(name: &str) -> Option<(PacketKeyName, ClaimsObject)> {
     let object = match time.strip_suffix("-runs") {
         Some(day) => ClaimsObject::Run {
             day: ClaimDay::parse(day)?,
-            number: last
-                .parse()
-                .ok()
-                .filter(|number| (1..=MAX_RUN_NUMBER).contains(number))?,
+            number: number(last).filter(|number| last.len() == 6 && *number > 0)?,
         },
         None => {
-            let (day, hour) = time.split_at_checked(8)?;
+            let (day, hour) = time.split_at_checked(8).filter(|(_, hour)| hour.len() == 2)?;
             ClaimsObject::Chunk(ChunkName {
                 day: ClaimDay::parse(day)?,
-                hour: hour.parse().ok().filter(|hour| *hour < 24)?,
+                hour: u8::try_from(number(hour)?).ok().filter(|hour| *hour < 24)?,
                 digest: parse_hex(last)?,
             })
         }
     };
-    // A name that we would not write is not one that we read.
-    (object.key(key).as_str() == name).then_some((key, object))
+    Some((key, object))
 }
 
 /// The day of a folder's name `<YYYYMMDDHH>` or `<YYYYMMDD>-runs`, below a packet key's.
@@ -241,12 +239,26 @@ fn first_half(digest: &[u8; 32]) -> [u8; 16] {
     half
 }
 
+/// Digits alone: no sign, no space.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+/// 32 digits, lower case. A look reads tens of thousands of names.
 fn parse_hex(text: &str) -> Option<[u8; 16]> {
-    let bytes: Vec<u8> = (0..16)
-        .map(|n| u8::from_str_radix(text.get(2 * n..2 * n + 2)?, 16).ok())
-        .collect::<Option<_>>()?;
-    let bytes: [u8; 16] = bytes.try_into().ok()?;
-    (hex(&bytes) == text).then_some(bytes)
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks();
+    let pairs: &[[u8; 2]; 16] = pairs.try_into().ok().filter(|_| rest.is_empty())?;
+    let mut bytes = [0; 16];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = (digit(*high)? << 4) | digit(*low)?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -279,6 +291,11 @@ mod tests {
             format!("claims/{key}/20261120-runs/1"),
             format!("claims/{key}/20261120-runs/+00001"),
             format!("claims/{key}/+0261120-runs/000001"),
+            format!("claims/{key}/00001120-runs/000001"),
+            format!("claims/{key}/202611200/{key}"),
+            format!("claims/{key}/20261120003/{key}"),
+            format!("claims/{key}/20261120+3/{key}"),
+            format!("claims/{key}/20261120-runs/0000001"),
             format!("records/{key}/2026112003/{key}"),
             format!("claims/{}/2026112003/{key}", &key[2..]),
             "claims".into(),
