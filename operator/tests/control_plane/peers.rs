@@ -275,7 +275,7 @@ async fn processors_follow_their_peers_and_pods_are_given_what_they_need() {
     );
     assert_eq!(parameters.peer_keys[0].public_key, POINTS[0]);
     assert_eq!(
-        parameters.mailboxes.portal, "gs://pha-sums",
+        parameters.mailboxes.portal.url, "gs://pha-sums",
         "the portal's bucket for First"
     );
     // Where the others' servers are is nothing that a pod is told.
