@@ -3,6 +3,7 @@
 //! Prints a table and writes `target/bench/summary.json`. `docs/performance.md` explains the rows.
 #![allow(clippy::print_stdout, reason = "this is the table")]
 
+mod claims;
 mod floor;
 mod measure;
 mod parts;
@@ -21,7 +22,7 @@ use crate::measure::Row;
 /// Measures the core; every figure stands beside its floor.
 #[derive(Parser)]
 struct Args {
-    /// Only parts whose name holds this: pieces, intake, small, sums, parts, process.
+    /// Only parts whose name holds this: pieces, intake, small, sums, parts, claims, process.
     #[arg(default_value = "")]
     only: String,
     /// Packets of an intake batch.
@@ -36,6 +37,9 @@ struct Args {
     /// Rounds of intake and sums.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Batches of a pod, for claims.
+    #[arg(long, value_delimiter = ',', default_value = "100,500")]
+    batches_per_pod: Vec<usize>,
     /// The binary whose whole process is measured.
     #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/release/facilitator")]
     facilitator: PathBuf,
@@ -63,6 +67,11 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("parts") {
         rows.extend(parts::rows(&keys, args.batches, args.rounds)?);
+    }
+    if wanted("claims") {
+        for batches in &args.batches_per_pod {
+            rows.extend(claims::rows(*batches)?);
+        }
     }
     if wanted("process") {
         rows.extend(process::rows(&args.facilitator, 20_000)?);

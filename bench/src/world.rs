@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, InstanceName, WindowId};
 use facilitator_core::formats::work::{Share, ValidationFormat};
@@ -133,6 +134,7 @@ impl<'a> World<'a> {
                 id: "p".to_owned(),
                 key: self.keys.packet_key(share)?,
             }]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
             in_memory: InMemory::default(),
         })

@@ -7,6 +7,7 @@
 
 mod batch;
 mod decide;
+mod differences;
 mod execute;
 mod judge;
 pub mod membership;
@@ -25,8 +26,9 @@ use self::verdict::{Verdicts, put_result};
 use crate::formats::ledger::{BlockedReason, FailedReason, LedgerObject, PLANS, RESULTS, WindowResult, short_message};
 use crate::formats::names::{BatchRange, WindowId};
 use crate::formats::plan::ExclusionReason;
+use crate::formats::work::Approval;
 use crate::guards::floor;
-use crate::processor::{NoPlanSnafu, Processor, WorkError};
+use crate::processor::{InternalSnafu, NoPlanSnafu, Processor, WorkError};
 use crate::put::read_if_there;
 
 /// How the aggregation of a window ended.
@@ -95,12 +97,55 @@ pub async fn aggregate(
     let frozen = match begin(processor, window).await? {
         Begun::Over(outcome) => return Ok(outcome),
         Begun::Open(Some(frozen)) => frozen,
-        Begun::Open(None) => match make_plan(processor, window, cutoffs).await? {
+        Begun::Open(None) => match make_plan(processor, window, cutoffs, None).await? {
             Ok(frozen) => frozen,
             Err(unplanned) => return Ok(unplanned),
         },
     };
     execute_plan(processor, window, frozen).await
+}
+
+/// Releases a window once more, under an approved override: plans it at `cutoff`, or goes on from its plan. It is released
+/// only if what all sums of that time tell together is of nobody or of as many clients as the floor asks for (ledger rule 6).
+///
+/// `now` is compared when the set is frozen: an override that has expired by then freezes none, and nothing is put.
+///
+/// # Errors
+/// [`WorkError`], as [`aggregate`].
+pub async fn aggregate_again(
+    processor: &Processor,
+    window: &WindowId,
+    approval: &Approval,
+    cutoff: Timestamp,
+    now: Timestamp,
+) -> Result<AggregateOutcome, WorkError> {
+    let again = window.again(approval.release).map_err(|error| {
+        InternalSnafu {
+            doing: "releasing a window again",
+            detail: error.to_string(),
+        }
+        .build()
+    })?;
+    let frozen = read_plan(processor, &again).await?;
+    if let Some(done) = done_already(processor, &again, frozen.as_ref()).await? {
+        return Ok(done);
+    }
+    let frozen = match frozen {
+        Some(frozen) => frozen,
+        None if now.as_millisecond() >= approval.expires_at_millis => {
+            let expired = Timestamp::from_millisecond(approval.expires_at_millis).unwrap_or(Timestamp::MIN);
+            return Ok(AggregateOutcome::Blocked {
+                reason: BlockedReason::OverrideExpired,
+                message: format!("the override for release {} expired at {expired}", approval.release),
+                cutoff_millis: None,
+            });
+        }
+        None => match make_plan(processor, &again, &[cutoff], Some(approval)).await? {
+            Ok(frozen) => frozen,
+            Err(unplanned) => return Ok(unplanned),
+        },
+    };
+    execute_plan(processor, &again, frozen).await
 }
 
 /// Looks at one range of a large window's batches, so that the last one who does makes the plan. The ranges of all that
@@ -149,25 +194,35 @@ pub async fn partial_sum(
     })
 }
 
-/// What every run begins with: a window that has a result is over, and one that another's release is in the way of gets one.
+/// What every run of a first release begins with: a window that has a result is over, and one that another's release is in
+/// the way of gets one.
 async fn begin(processor: &Processor, window: &WindowId) -> Result<Begun, WorkError> {
-    let key = window.ledger_key(RESULTS);
     let frozen = read_plan(processor, window).await?;
-    if let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, WindowResult::MAX_BYTES).await? {
-        let result = Box::new(WindowResult::from_bytes(&key, &bytes)?);
-        let cutoff_millis = frozen.map(|frozen| frozen.plan.cutoff_millis);
-        return Ok(Begun::Over(AggregateOutcome::Done {
-            result,
-            cutoff_millis,
-            already: true,
-        }));
+    if let Some(done) = done_already(processor, window, frozen.as_ref()).await? {
+        return Ok(Begun::Over(done));
     }
-    if let Some(message) = decide::withdrawn_already(processor, window).await? {
-        let failure = Verdicts::of(frozen.as_ref()).failed(FailedReason::WindowOverlaps, &message);
+    if let Some(Stop::Failed(reason, message)) = decide::withdrawn_already(processor, window).await? {
+        let failure = Verdicts::of(frozen.as_ref()).failed(reason, &message);
         let outcome = put_result(processor, window, failure, frozen.as_ref()).await?;
         return Ok(Begun::Over(outcome));
     }
     Ok(Begun::Open(frozen))
+}
+
+async fn done_already(
+    processor: &Processor,
+    window: &WindowId,
+    frozen: Option<&Frozen>,
+) -> Result<Option<AggregateOutcome>, WorkError> {
+    let key = window.ledger_key(RESULTS);
+    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, WindowResult::MAX_BYTES).await? else {
+        return Ok(None);
+    };
+    Ok(Some(AggregateOutcome::Done {
+        result: Box::new(WindowResult::from_bytes(&key, &bytes)?),
+        cutoff_millis: frozen.map(|frozen| frozen.plan.cutoff_millis),
+        already: true,
+    }))
 }
 
 async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) -> Result<AggregateOutcome, WorkError> {
@@ -194,6 +249,10 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
         // What was announced passed the floor of its time: the partner may have it already.
         let announced = release::is_announced(processor, window, &frozen, &counted).await?;
         if !announced && !floor::may_release(counted.clients, processor.min_clients) {
+            // Nothing proves what is said beside a seal until it is opened: where none is, our own count decides.
+            if parts.distrust() {
+                continue;
+            }
             let message = format!(
                 "{} valid clients, fewer than the floor of {}",
                 counted.clients, processor.min_clients
@@ -219,7 +278,8 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
     };
     let result = match release::release(processor, window, &frozen, &counted, &total).await? {
         Ok(part) => verdicts.summed(part),
-        Err((reason, message)) => verdicts.failed(reason, &message),
+        Err(Stop::Blocked(reason, message)) => return Ok(blocked(&frozen, reason, &message)),
+        Err(Stop::Failed(reason, message)) => verdicts.failed(reason, &message),
     };
     put_result(processor, window, result, Some(&frozen)).await
 }

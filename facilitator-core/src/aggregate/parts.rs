@@ -104,6 +104,14 @@ impl<'a> Parts<'a> {
         Ok(Ok(all))
     }
 
+    /// Leaves the partial sums aside, whatever they say. Whether there were any.
+    pub(super) fn distrust(&mut self) -> bool {
+        let is_used = |part: &Part<'_>| matches!(part.counted, Some(CountedBy::Another(_)));
+        let any = self.parts.iter().any(is_used);
+        self.parts.iter_mut().for_each(|part| part.there = false);
+        any
+    }
+
     /// The sum of what was counted. `None`: a partial sum is damaged or another now, and what it said isn't to be believed:
     /// all must be counted again, that part here.
     pub(super) async fn sum(&mut self) -> Result<Result<Option<Zeroizing<Vec<u32>>>, Stop>, WorkError> {

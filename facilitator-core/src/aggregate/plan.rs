@@ -13,6 +13,7 @@ use crate::formats::ledger::{LedgerObject, PLANS, REVISION, short_message};
 use crate::formats::names::{BatchRange, WindowId, parse_shard_name};
 use crate::formats::plan::Plan;
 use crate::formats::shard::PlanShard;
+use crate::formats::work::Approval;
 use crate::processor::{Processor, WorkError};
 use crate::put::{put, put_or_read, read_if_there};
 
@@ -42,11 +43,12 @@ pub(super) async fn read_plan(processor: &Processor, window: &WindowId) -> Resul
 }
 
 /// Freezes the set; where another worker froze one first, that one counts. What shards tell of the window isn't looked for
-/// again: the bytes are the same as without them. `Err`: there is no set now.
+/// again: the bytes are the same as without them. `approval`: that of a further release. `Err`: there is no set now.
 pub(super) async fn make_plan(
     processor: &Processor,
     window: &WindowId,
     cutoffs: &[Timestamp],
+    approval: Option<&Approval>,
 ) -> Result<Result<Frozen, AggregateOutcome>, WorkError> {
     let mut cutoffs = cutoffs.to_vec();
     cutoffs.sort_unstable();
@@ -85,6 +87,7 @@ pub(super) async fn make_plan(
         shape: set.shape,
         members: set.members,
         exclusions: set.exclusions,
+        approval: approval.cloned(),
     };
     let key = window.ledger_key(PLANS);
     let bytes = plan.to_bytes()?.into();
@@ -122,7 +125,7 @@ pub(super) async fn make_shard(
     if BatchRange::whole(window).tiled(&there).iter().any(|tile| !tile.there) {
         return Ok(AggregateOutcome::Part);
     }
-    match make_plan(processor, window, cutoffs).await? {
+    match make_plan(processor, window, cutoffs, None).await? {
         Ok(_) => Ok(AggregateOutcome::Part),
         Err(unplanned) => Ok(unplanned),
     }

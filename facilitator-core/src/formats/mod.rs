@@ -2,6 +2,7 @@
 
 pub mod avro;
 pub mod batch;
+pub mod claims;
 pub(crate) mod error;
 pub mod ingestion;
 pub mod ledger;

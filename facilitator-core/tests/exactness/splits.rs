@@ -230,12 +230,16 @@ async fn every_split_and_order_gives_the_bytes_of_one_pod() {
 #[tokio::test]
 async fn parts_that_are_damaged_or_lie_are_done_again() {
     type Change = fn(&mut Partial);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 9] = [
         ("a damaged seal", |partial| partial.sealed.0[0] ^= 1),
         ("no seal", |partial| partial.sealed.0.clear()),
         ("more clients", |partial| {
             partial.plain.clients += 100;
             partial.plain.members[0] += 100;
+        }),
+        ("fewer clients", |partial| {
+            partial.plain.clients = 0;
+            partial.plain.members[0] = 0;
         }),
         ("another invalid list", |partial| {
             partial.plain.invalid.0.extend([7; 16])
@@ -280,8 +284,8 @@ async fn parts_that_are_damaged_or_lie_are_done_again() {
             damage(&mut partial);
             partial.to_bytes().unwrap()
         });
-        // The floor is above what there is and below what one of them claims.
-        for min_clients in [1, 50] {
+        // The floor is what there is, then above that and below what one of them claims.
+        for min_clients in [6, 50] {
             let setup = Setup { min_clients, ..setup };
             let outcome = world.run(&setup, std::slice::from_ref(&end)).await.unwrap().remove(0);
             let Outcome::Aggregate(AggregateOutcome::Done { result, .. }) = outcome else {

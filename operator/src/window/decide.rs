@@ -1,4 +1,4 @@
-//! The decision on windows: states, the next Job, objects.
+//! The decision on windows: states, and what remembers them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,9 @@ use facilitator_core::window::{due, planned_at, planned_at_with_legacy_peer};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::jobs::plan;
+use super::further::{self, Further};
 use super::parts::Parted;
+use super::plan::{plan, planned_windows};
 use super::projection::project;
 use super::status::{self, State};
 use super::{WindowDecision, WindowInput};
@@ -32,6 +33,8 @@ pub(super) struct Seen<'a> {
     pub(super) due: Vec<Timestamp>,
     pub(super) first_seen: Timestamp,
     pub(super) state: State,
+    /// Its override, if it has one.
+    pub(super) further: Option<Further<'a>>,
 }
 
 /// Decides on every window of the inventory.
@@ -48,11 +51,15 @@ pub fn decide(input: &WindowInput<'_>, now: Timestamp) -> WindowDecision {
         if memory.get(id).is_none() {
             recall(input, id, object, &mut memory);
         }
+        further::recall(input.schedule, id, object, &mut memory);
     }
     count_finished(input, &mut memory, generation, now);
     for (id, object) in &objects {
         if let Some(value) = object.annotations().get(RETRY_ANNOTATION) {
             memory.ask_again(id, value);
+            if let Some(given) = input.schedule.overrides.get(id) {
+                memory.ask_again(&given.id, value);
+            }
         }
     }
     let running = running(input.jobs);
@@ -72,6 +79,19 @@ pub fn decide(input: &WindowInput<'_>, now: Timestamp) -> WindowDecision {
     }
 
     let (planned, short_of_room) = input.room.fit(plan(input, &memory, &seen));
+    let planned_windows: BTreeSet<WindowId> = planned.iter().flat_map(planned_windows).collect();
+    for one in &mut seen {
+        if planned_windows.contains(one.id) {
+            one.state = State::Summing;
+        }
+        if let Some(further) = one
+            .further
+            .as_mut()
+            .filter(|further| planned_windows.contains(&further.given.id))
+        {
+            further.state = further::State::Summing;
+        }
+    }
     let mut decision = WindowDecision {
         jobs: planned.into_iter().collect(),
         short_of_room,
@@ -92,7 +112,8 @@ pub fn decide(input: &WindowInput<'_>, now: Timestamp) -> WindowDecision {
     decision.counts.overdue = i64::try_from(decision.overdue.len()).unwrap_or(i64::MAX);
 
     let jobs = input.jobs.iter().map(JobView::uid).collect();
-    let known: BTreeSet<&WindowId> = seen.iter().map(|one| one.id).collect();
+    let further = seen.iter().filter_map(|one| Some(&one.further.as_ref()?.given.id));
+    let known: BTreeSet<&WindowId> = seen.iter().map(|one| one.id).chain(further).collect();
     memory.keep(&jobs, |id| known.contains(id));
     decision.memory = memory;
     decision
@@ -128,12 +149,21 @@ pub(super) fn chunks(view: &JobView) -> &[Vec<AggregateItem>] {
     }
 }
 
-fn id_of(aggregation: &str, start: &str, end: &str) -> Option<WindowId> {
-    WindowId::parse(&format!("{aggregation}/{start}-{end}")).ok()
+fn id_of(aggregation: &str, start: &str, end: &str, release: Option<u8>) -> Option<WindowId> {
+    let window = WindowId::parse(&format!("{aggregation}/{start}-{end}")).ok()?;
+    match release {
+        None => Some(window),
+        Some(release) => window.again(release).ok(),
+    }
 }
 
 pub(super) fn id_of_item(item: &AggregateItem) -> Option<WindowId> {
-    id_of(&item.aggregation, &item.start, &item.end)
+    let release = item.approval.as_ref().map(|approval| approval.release);
+    id_of(&item.aggregation, &item.start, &item.end, release)
+}
+
+fn id_of_report(report: &WindowReport) -> Option<WindowId> {
+    id_of(&report.aggregation, &report.start, &report.end, report.release)
 }
 
 /// The windows that unfinished Jobs hold, with the Job.
@@ -163,17 +193,12 @@ fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, gener
             .reports
             .iter()
             .flat_map(|report| &report.windows)
-            .filter_map(|window| Some((id_of(&window.aggregation, &window.start, &window.end)?, window)))
+            .filter_map(|window| Some((id_of_report(window)?, window)))
             .collect();
         for (index, chunk) in chunks(view).iter().enumerate() {
             let mut left = Vec::new();
             for (item, id) in chunk.iter().filter_map(|item| Some((item, id_of_item(item)?))) {
-                if input
-                    .inventory
-                    .windows
-                    .get(&id)
-                    .is_none_or(|window| window.finished.is_some())
-                {
+                if input.inventory.is_over(&id) != Some(false) {
                     continue;
                 }
                 let Some(report) = reports.get(&id) else {
@@ -250,6 +275,7 @@ fn see<'a>(
         due,
         first_seen,
         state: State::Due,
+        further: further::see(input, memory, running, id, inventory, now),
     };
     one.state = if inventory.finished.is_some() {
         match inventory.result.as_ref().map(|result| result.verdict) {

@@ -73,8 +73,7 @@ impl<'a> Parted<'a> {
         generation: i64,
         now: Timestamp,
     ) {
-        let inventory = input.inventory.windows.get(&self.id);
-        if inventory.is_none_or(|window| window.finished.is_some()) {
+        if input.inventory.is_over(&self.id) != Some(false) {
             return;
         }
         let is_of_this = |line: &&WindowReport| {

@@ -32,6 +32,7 @@ fn aggregate() -> PlannedJob {
         end: "202611200300".to_owned(),
         cutoffs: vec![at("03:50").as_millisecond()],
         part: None,
+        approval: None,
     };
     PlannedJob {
         work: Work::Aggregate(vec![vec![item]]),
