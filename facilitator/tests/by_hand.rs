@@ -302,7 +302,7 @@ fn help_tells_what_everything_is_for() {
 fn a_window_summed_in_parts_has_the_sum_part_of_one_that_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    done("sample --into demo --batches 5", here);
+    done("sample --into demo --batches 5 --period-minutes 480", here);
     for step in &STEPS[..2] {
         done(step, here);
     }
