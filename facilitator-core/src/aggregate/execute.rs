@@ -59,6 +59,13 @@ pub(super) struct JudgedMember {
 
 type Failure = (FailedReason, String);
 
+impl JudgedMember {
+    /// How many of its packets count.
+    pub(super) fn clients(&self) -> u64 {
+        self.packets - self.excluded - self.subtracted.len() as u64
+    }
+}
+
 impl Execution<'_> {
     /// Checks every member's record and peer messages against the plan, and every proof.
     pub(super) async fn count(&self) -> Result<Result<Counted, Stop>, WorkError> {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::ledger::{LedgerObject, ledger_object};
 use super::record::{Message, RecordHead};
-use super::work::Share;
+use super::work::{Approval, Share};
 use crate::proof::reduce;
 
 /// What all members of a plan have in common.
@@ -119,6 +119,9 @@ pub struct Plan {
     pub members: Vec<Member>,
     /// The rest, sorted by object name.
     pub exclusions: Vec<Exclusion>,
+    /// The approval under which the window is released once more; `None` for its first release.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 ledger_object!(Plan, 256 << 20);
 

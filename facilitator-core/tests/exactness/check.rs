@@ -37,6 +37,8 @@ pub struct Truth {
     ephemeral_keys: [HashMap<String, Vec<PublicPoint>>; 2],
     /// Validation batches and sum parts found good already, by the digest of all that was looked at.
     good: HashSet<[u8; 32]>,
+    /// Where a window is released again, all sums together tell of nobody or of so many.
+    pub floor: usize,
     last: Content,
 }
 
@@ -93,6 +95,7 @@ impl Truth {
             batches,
             ephemeral_keys,
             good: HashSet::new(),
+            floor: 1,
             last: world.content(),
         }
     }
@@ -165,20 +168,29 @@ impl Truth {
         }
         self.check_answered_once(share, ledger)?;
         let mut summed: HashMap<Uuid, String> = HashMap::new();
+        let mut sums: Vec<WindowId> = Vec::new();
         for (name, bytes) in portal {
             let (_, window, writer, part) =
                 parse_sum_part_name(name).ok_or_else(|| format!("a strange object {name}"))?;
-            if writer != share || !ledger.contains_key(window.ledger_key("released").as_str()) {
-                return Err(format!("{name} without `released`"));
+            let said = |folder| ledger.contains_key(window.ledger_key(folder).as_str());
+            if writer != share || !said("released") || !said("decisions") {
+                return Err(format!("{name} without `released` and `decisions`"));
             }
             if part != SumPartPart::Signature {
                 continue;
             }
             for uuid in self.check_sum_part(share, &window, name, bytes, now)? {
+                if window.release() > 1 {
+                    continue;
+                }
                 if let Some(other) = summed.insert(uuid, name.clone()) {
                     return Err(format!("batch {uuid} is in two released sums: {other} and {name}"));
                 }
             }
+            sums.push(window);
+        }
+        if sums.iter().any(|window| window.release() > 1) {
+            self.check_groups(share, &sums, portal)?;
         }
         for (name, bytes) in ledger
             .range("results/".to_owned()..)
@@ -200,6 +212,39 @@ impl Truth {
             }
         }
         Ok(())
+    }
+
+    /// Clients that the same sums count, as the portal sees them, are none or at least the floor.
+    fn check_groups(&self, share: Share, sums: &[WindowId], portal: &Objects) -> Result<(), String> {
+        let mut counted_by: HashMap<(Uuid, Uuid), Vec<&WindowId>> = HashMap::new();
+        for window in sums {
+            let read = |part| {
+                portal
+                    .get(window.sum_part_key(&crate::world::instance(), share, part).as_str())
+                    .map_or(&[][..], |bytes| bytes)
+            };
+            let part = SumPart::read(read(SumPartPart::Header)).map_err(|error| error.to_string())?;
+            let invalid =
+                InvalidPacket::read_all(read(SumPartPart::InvalidPackets)).map_err(|error| error.to_string())?;
+            let invalid: HashSet<Uuid> = invalid.iter().map(|packet| packet.uuid).collect();
+            for (batch, packets) in &self.batches[usize::from(share.index())] {
+                let batch = BatchId::parse(batch).map_err(|error| error.to_string())?.uuid;
+                if !part.batch_uuids.contains(&batch) {
+                    continue;
+                }
+                for (packet, _) in packets.iter().filter(|(packet, _)| !invalid.contains(packet)) {
+                    counted_by.entry((batch, *packet)).or_default().push(window);
+                }
+            }
+        }
+        let mut groups: HashMap<Vec<&WindowId>, usize> = HashMap::new();
+        for windows in counted_by.into_values() {
+            *groups.entry(windows).or_default() += 1;
+        }
+        match groups.iter().find(|(_, clients)| **clients < self.floor) {
+            Some((windows, clients)) => Err(format!("{clients} clients are in {windows:?} alone")),
+            None => Ok(()),
+        }
     }
 
     /// No packet is answered in two batches, whatever UUID it has there.

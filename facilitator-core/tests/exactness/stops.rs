@@ -8,6 +8,7 @@ use facilitator_core::sample::FaultKind;
 
 use crate::check::{Truth, difference};
 use crate::gate::{Fault, Gate};
+use crate::overrides;
 use crate::world::{Build, Content, Mounts, SHARES, Setup, Task, Worker, World, window};
 
 /// What was tried and what was found.
@@ -264,6 +265,8 @@ pub async fn single_scenes() -> Vec<Scene> {
         }
         scenes.push(crate::replays::scene(share).await);
     }
+    scenes.push(overrides::scene(Share::First, 2).await);
+    scenes.push(overrides::scene(Share::Second, 1).await);
     let mut below = Scene::of(Share::First, ValidationFormat::ThreeObjects, Build::Right).await;
     below.setup.min_clients = 100;
     below.again = below.setup;

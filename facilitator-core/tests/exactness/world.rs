@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use bytes::Bytes;
-use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again};
 use facilitator_core::claims::{ReplayGuard, compact};
 use facilitator_core::crypto::{ClaimKey, PacketDecryptionKey, sha256};
 use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, InstanceName, WindowId};
 use facilitator_core::formats::signature::BatchSignature;
-use facilitator_core::formats::work::{Share, ValidationFormat};
+use facilitator_core::formats::work::{Approval, Share, ValidationFormat};
 use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, WorkError};
 use facilitator_core::sample::{Fault as SampleFault, FaultKind, Recipient, Sample, SampleSpec, make};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mailbox::{Mailbox, MemoryMailbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -77,7 +77,8 @@ pub enum Build {
     PutNotConditional,
     SignatureFirst,
     RecordAfterValidation,
-    LookBeforeAnnounce,
+    DecideBeforeAnnouncing,
+    LookBeforeClaiming,
 }
 
 /// How a worker works.
@@ -188,8 +189,13 @@ impl World {
                     |name| name.starts_with("delivered/"),
                     false,
                 ),
+                (Build::DecideBeforeAnnouncing, Place::Ledger) => reorder(
+                    |name| name.starts_with("released/"),
+                    |name| name.starts_with("decisions/"),
+                    false,
+                ),
                 // What the worker sees of claims it sees before its own are there.
-                (Build::LookBeforeAnnounce, Place::Ledger) => reorder(
+                (Build::LookBeforeClaiming, Place::Ledger) => reorder(
                     |name| name.starts_with("claims/"),
                     |name| name.starts_with("records/"),
                     false,
@@ -352,6 +358,22 @@ pub enum Task {
     /// The claims of the day and of every mounted key.
     Compact,
     Aggregate(WindowId),
+    /// Under an override that hasn't expired.
+    Again(WindowId, u8),
+    /// The same, by a worker that begins when it has.
+    AgainTooLate(WindowId, u8),
+}
+
+/// How long the overrides of the tests are good for.
+const OVERRIDE: SignedDuration = SignedDuration::from_secs(60);
+
+fn approval(release: u8) -> Approval {
+    Approval {
+        release,
+        expires_at_millis: (now() + OVERRIDE).as_millisecond(),
+        approved_by: "somebody".into(),
+        reason: "late batches".into(),
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -395,6 +417,14 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
                 continue;
             }
             Task::Aggregate(window) => Outcome::Aggregate(aggregate(processor, window, &[now()]).await?),
+            Task::Again(window, release) => {
+                let approval = approval(*release);
+                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), now()).await?)
+            }
+            Task::AgainTooLate(window, release) => {
+                let approval = approval(*release);
+                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), now() + OVERRIDE).await?)
+            }
         });
     }
     Ok(outcomes)

@@ -7,6 +7,7 @@ mod support;
 mod agreement;
 mod faults;
 mod original;
+mod overrides;
 mod repeat;
 mod replays;
 mod windows;

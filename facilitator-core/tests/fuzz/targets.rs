@@ -14,7 +14,7 @@ use facilitator_core::formats::ledger::{
 };
 use facilitator_core::formats::manifest::{
     DataShareProcessorGlobalManifest, DataShareProcessorSpecificManifest, IngestorManifest, ManifestKind,
-    PortalManifest, StorageUrl, check_base_url, lint,
+    PortalManifest, StorageUrl, check_base_url, validate,
 };
 use facilitator_core::formats::names::{
     BatchId, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_sum_part_name, parse_validation_name,
@@ -166,7 +166,7 @@ fn manifest_files() -> Vec<Vec<u8>> {
 fn manifests(input: &[u8]) -> Result<String, String> {
     let now = "2026-11-22T00:00:00Z".parse().unwrap();
     for kind in ManifestKind::ALL {
-        drop(lint(kind, input, now));
+        drop(validate(kind, input, now));
     }
     let processor = DataShareProcessorSpecificManifest::parse(input);
     if let Ok(manifest) = &processor {
@@ -263,6 +263,11 @@ fn object_names(input: &[u8]) -> Result<String, String> {
     {
         return Err("a sum part's object has two names".into());
     }
+    if let Ok(window) = WindowId::parse(text)
+        && window.path() != text
+    {
+        return Err("a window has two names".into());
+    }
     if let Ok(url) = MailboxUrl::parse(text)
         && MailboxUrl::parse(&url.to_string()).as_ref() != Ok(&url)
     {
@@ -303,7 +308,9 @@ fn name_seeds() -> Vec<Vec<u8>> {
         id.validation_key(Share::Second, ValidationPart::Packets).into_string(),
         format!("{window}.sum_0"),
         format!("{window}.invalid_uuid_1.avro"),
+        "us-ct.release-2/kittens-seen/202611200000-202611200300.sum_1.sig".into(),
         "kittens-seen/202611200000-202611200300".into(),
+        "kittens-seen/202611200000-202611200300.9".into(),
         id.path(),
         "file:///var/mailbox".into(),
         "s3://region/bucket/prefix".into(),

@@ -8,6 +8,7 @@ use facilitator_core::formats::work::{
 };
 use facilitator_core::processor::Processor;
 use facilitator_core::put;
+use jiff::Timestamp;
 use mailbox::ObjectKey;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -113,7 +114,7 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         WorkList::Aggregate { revision, work, chunks } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
-                match items::window(&processor, &item, &mut budget).await {
+                match items::window(&processor, &item, Timestamp::now(), &mut budget).await {
                     Ok((line, _)) => report.windows.push(line),
                     Err(failure) => keep(&mut fault, failure)?,
                 }

@@ -1,6 +1,6 @@
 //! One item, retried while storage may come back, to its line of the report.
 
-use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again};
 use facilitator_core::claims::{Compacted, compact};
 use facilitator_core::formats::claims::{ClaimDay, PacketKeyName};
 use facilitator_core::formats::ledger::{BlockedReason, Verdict, short_message};
@@ -174,13 +174,14 @@ fn line(item: &IntakeItem, batch: &BatchId, result: Result<IntakeOutcome, WorkEr
     Ok((report, already))
 }
 
-/// Plans and sums one window.
+/// Plans and sums one window; under an override that hasn't expired at `now`, once more.
 ///
 /// # Errors
 /// As [`intake`].
 pub async fn window(
     processor: &Processor,
     item: &AggregateItem,
+    now: Timestamp,
     budget: &mut Budget,
 ) -> Result<(WindowReport, AggregateOutcome), Failure> {
     let window = window_of(item)?;
@@ -190,8 +191,21 @@ pub async fn window(
         .map(|millis| Timestamp::from_millisecond(*millis))
         .collect();
     let cutoffs = cutoffs.map_err(|error| Failure::new(ExitClass::Configuration, error, "correct the work list"))?;
+    let wrong = |error: &dyn std::fmt::Display| Failure::new(ExitClass::Configuration, error, "correct the work list");
+    let again = match (&item.approval, &cutoffs[..]) {
+        (None, _) => None,
+        (Some(approval), [cutoff]) => {
+            window.again(approval.release).map_err(|error| wrong(&error))?;
+            Some((approval, *cutoff))
+        }
+        (Some(_), _) => return Err(wrong(&"a window is released again at one cutoff")),
+    };
     let result = loop {
-        match aggregate(processor, &window, &cutoffs).await {
+        let result = match again {
+            None => aggregate(processor, &window, &cutoffs).await,
+            Some((approval, cutoff)) => aggregate_again(processor, &window, approval, cutoff, now).await,
+        };
+        match result {
             Err(error) if error.is_retryable() => {
                 tracing::warn!(window = %window.path(), %error, "storage failed; trying again");
                 if !budget.wait().await {
@@ -291,6 +305,7 @@ fn window_report(item: &AggregateItem, outcome: &AggregateOutcome) -> WindowRepo
         aggregation: item.aggregation.clone(),
         start: item.start.clone(),
         end: item.end.clone(),
+        release: item.approval.as_ref().map(|approval| approval.release),
         outcome,
         reason,
         message,

@@ -10,7 +10,7 @@ use facilitator_core::formats::ledger::{
 };
 use facilitator_core::formats::work::Report;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use mailbox::{ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
+use mailbox::{Access, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
 use snafu::{ResultExt, Snafu};
 
 use super::listing::{Listing, result_of};
@@ -71,7 +71,7 @@ impl Mailboxes {
     pub fn open(mailboxes: &crds::processor::Mailboxes) -> Result<Self, ObserveError> {
         let open = |mailbox, url: &str| {
             MailboxUrl::parse(url)
-                .and_then(|url| open_mailbox(&url))
+                .and_then(|url| open_mailbox(&url, &Access::default()))
                 .context(ListingSnafu { mailbox })
         };
         Ok(Self {

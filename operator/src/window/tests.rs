@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod further;
 mod objects;
 mod troubles;
 
@@ -41,7 +42,8 @@ impl World {
     }
 
     fn step(&mut self, now: &str) -> WindowDecision {
-        let schedule = schedule(&self.processor);
+        let mut schedule = schedule(&self.processor);
+        schedule.overrides = overrides(&self.objects);
         let inventory = self.mailboxes.inventory(&schedule, at(now));
         let timing = Timing::default();
         let room = Room { jobs: 10, pods: 10 };

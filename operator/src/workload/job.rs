@@ -146,9 +146,13 @@ fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
             items.chain(["chunk".to_owned()])
         })),
         Work::Aggregate(chunks) => parts.extend(chunks.iter().flat_map(|chunk| {
-            let items = chunk
-                .iter()
-                .map(|i| format!("{}/{}-{}/{:?}", i.aggregation, i.start, i.end, i.cutoffs));
+            let items = chunk.iter().map(|i| {
+                let window = format!("{}/{}-{}/{:?}", i.aggregation, i.start, i.end, i.cutoffs);
+                match &i.approval {
+                    None => window,
+                    Some(approval) => format!("{window}/{approval:?}"),
+                }
+            });
             items.chain(["chunk".to_owned()])
         })),
         Work::CompactClaims(chunks) => {
