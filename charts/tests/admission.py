@@ -71,7 +71,7 @@ def install_cluster():
     """the cluster's chart installs, and its policies' expressions are well typed"""
     helm("upgrade", "--install", "prio-operator-cluster", CHARTS / "prio-operator-cluster", "--namespace",
          "prio-operator-system", "--create-namespace", "--take-ownership")
-    for name in ("datashareprocessors", "batches", "aggregationwindows"):
+    for name in ("datashareprocessors", "batches", "aggregationwindows", "peers"):
         kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}.prio-operator.io")
 
     def typed():
@@ -108,9 +108,10 @@ def install_party():
 def operator_rights():
     """the operator may do its work, and may not read Secrets nor change the lists"""
     allowed = ["create jobs.batch", "create batches.prio-operator.io", "patch datashareprocessors.prio-operator.io/status",
+               "watch peers.prio-operator.io", "patch peers.prio-operator.io/status",
                "create events.events.k8s.io", "update leases.coordination.k8s.io", "create configmaps", "list pods"]
     refused = ["get secrets", "list secrets", "create pods", "patch roles.rbac.authorization.k8s.io", "escalate roles.rbac.authorization.k8s.io",
-               "bind roles.rbac.authorization.k8s.io", "update datashareprocessors.prio-operator.io", "patch jobs.batch", "delete configmaps", "create serviceaccounts/token",
+               "bind roles.rbac.authorization.k8s.io", "update datashareprocessors.prio-operator.io", "patch jobs.batch", "delete configmaps", "patch configmaps", "create peers.prio-operator.io", "patch peers.prio-operator.io", "create serviceaccounts/token",
                "impersonate serviceaccounts", "create pods/exec", "get pods/log", "list namespaces"]
     kubectl("get", "crd", "batches.prio-operator.io", *as_user(OPERATOR))
     for verdict, questions in (("yes", allowed), ("no", refused)):

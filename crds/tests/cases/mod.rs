@@ -124,6 +124,28 @@ fn an_override() -> Value {
     })
 }
 
+/// Another party.
+pub fn peer() -> Value {
+    json!({
+        "apiVersion": "prio-operator.io/v1alpha1",
+        "kind": "Peer",
+        "metadata": {"name": "other", "namespace": "default"},
+        "spec": {"party": "ShareProcessor", "manifestBaseUrl": "https://manifests.example/prio", "instance": "us-ct"},
+    })
+}
+
+/// A processor's own manifests.
+fn manifest() -> Value {
+    let request = format!("-----BEGIN CERTIFICATE REQUEST-----\n{}", "B".repeat(200));
+    json!({
+        "publishTo": {"configMap": {"name": "us-ct-manifests"}},
+        "servedAt": {"baseUrl": "https://manifests.example:8443/prio/"},
+        "serverIdentity": {"gcpServiceAccountEmail": "a@b.example", "awsAccountId": "123456789012"},
+        "batchSigningPublicKeys": [{"id": "k", "publicKey": public_key()}],
+        "packetEncryptionKey": {"id": "p", "certificateSigningRequest": request},
+    })
+}
+
 fn create(name: &'static str, base: Value, changes: Vec<(&'static str, Value)>, message: &'static str) -> Case {
     Case {
         name,
@@ -167,6 +189,12 @@ pub fn good() -> Vec<Case> {
             "",
         ),
         create("old windows", processor(), vec![("/spec/windows/cutoffs", cutoffs)], ""),
+        create(
+            "replays let through",
+            processor(),
+            vec![("/spec/replayGuard", json!({"enabled": false}))],
+            "",
+        ),
         create(
             "a start",
             processor(),
@@ -235,6 +263,34 @@ pub fn good() -> Vec<Case> {
             vec![("/spec/override/expiresAt", json!("2026-12-28T12:00:00Z"))],
             "",
         ),
+        create("peer", peer(), vec![], ""),
+        create(
+            "an ingestor of one manifest",
+            peer(),
+            vec![("/spec/party", json!("Ingestor")), ("/spec/instance", Value::Null)],
+            "",
+        ),
+        update(
+            "approval",
+            peer(),
+            vec![(
+                "/metadata/annotations",
+                json!({"prio-operator.io/approve-manifest": "00"}),
+            )],
+            "",
+        ),
+        create(
+            "parties by reference",
+            processor(),
+            vec![
+                ("/spec/ingestor", json!({"peerRef": {"name": "apple"}})),
+                ("/spec/peer", json!({"peerRef": {"name": "other"}, "legacy": true})),
+                ("/spec/portal", json!({"peerRef": {"name": "portal"}})),
+                ("/spec/mailboxes/outgoing", json!({"peer": {}, "portal": {}})),
+            ],
+            "",
+        ),
+        create("own manifests", processor(), vec![("/spec/manifest", manifest())], ""),
     ]
 }
 
@@ -439,6 +495,114 @@ pub fn refused_by_rule() -> Vec<Case> {
             "may not end in .release-",
         ),
         create(
+            "ingestor twice",
+            p(),
+            vec![("/spec/ingestor/peerRef", json!({"name": "apple"}))],
+            "exactly one of ingestor.inline and ingestor.peerRef",
+        ),
+        create(
+            "no ingestor",
+            p(),
+            vec![("/spec/ingestor", json!({}))],
+            "exactly one of ingestor.inline and ingestor.peerRef",
+        ),
+        create(
+            "no peer",
+            p(),
+            vec![("/spec/peer", json!({"legacy": true}))],
+            "exactly one of peer.inline and peer.peerRef",
+        ),
+        create(
+            "portal twice",
+            p(),
+            vec![("/spec/portal", json!({"inline": {}, "peerRef": {"name": "portal"}}))],
+            "exactly one of portal.inline and portal.peerRef",
+        ),
+        create(
+            "nowhere to put validations",
+            p(),
+            vec![("/spec/mailboxes/outgoing/peer", json!({}))],
+            "outgoing.peer needs a url",
+        ),
+        create(
+            "nowhere to put sum parts",
+            p(),
+            vec![("/spec/mailboxes/outgoing/portal", json!({}))],
+            "outgoing.portal needs a url",
+        ),
+        create(
+            "no url of our own",
+            p(),
+            vec![("/spec/mailboxes/peerValidation", json!({}))],
+            "are ours: each needs a url",
+        ),
+        create(
+            "served over http",
+            p(),
+            vec![
+                ("/spec/manifest", manifest()),
+                ("/spec/manifest/servedAt/baseUrl", json!("http://manifests.example")),
+            ],
+            "partners take manifests over nothing else",
+        ),
+        create(
+            "two identities",
+            p(),
+            vec![
+                ("/spec/manifest", manifest()),
+                ("/spec/manifest/serverIdentity/gcpServiceAccountId", json!("1")),
+            ],
+            "the original refuses a manifest with both",
+        ),
+        create(
+            "no signing request",
+            p(),
+            vec![
+                ("/spec/manifest", manifest()),
+                (
+                    "/spec/manifest/packetEncryptionKey/certificateSigningRequest",
+                    json!("?".repeat(200)),
+                ),
+            ],
+            "certificateSigningRequest must be PEM",
+        ),
+        update(
+            "another party",
+            peer(),
+            vec![("/spec/party", json!("Ingestor"))],
+            "spec.party is immutable",
+        ),
+        create(
+            "a share processor of no instance",
+            peer(),
+            vec![("/spec/instance", Value::Null)],
+            "give instance",
+        ),
+        create(
+            "a portal's instance",
+            peer(),
+            vec![("/spec/party", json!("Portal"))],
+            "leave instance out",
+        ),
+        create(
+            "http",
+            peer(),
+            vec![("/spec/manifestBaseUrl", json!("http://manifests.example"))],
+            "must begin with https://",
+        ),
+        create(
+            "a user in the URL",
+            peer(),
+            vec![("/spec/manifestBaseUrl", json!("https://user@manifests.example/a"))],
+            "without user, query or fragment",
+        ),
+        create(
+            "a query in the URL",
+            peer(),
+            vec![("/spec/manifestBaseUrl", json!("https://manifests.example/a?b"))],
+            "without user, query or fragment",
+        ),
+        create(
             "backward window",
             window(),
             vec![("/spec/end", json!("202110210700"))],
@@ -459,10 +623,16 @@ pub fn refused_by_schema() -> Vec<Case> {
             "supported values: \"First\", \"Second\"",
         ),
         create(
-            "no ingestor",
-            p(),
-            vec![("/spec/ingestor", json!({}))],
-            "spec.ingestor.inline",
+            "party",
+            peer(),
+            vec![("/spec/party", json!("Bank"))],
+            "supported values: \"Ingestor\", \"ShareProcessor\", \"Portal\"",
+        ),
+        create(
+            "always asking",
+            peer(),
+            vec![("/spec/refreshSeconds", json!(1))],
+            "greater than or equal to 10",
         ),
         create(
             "no packet key",
@@ -496,6 +666,18 @@ pub fn refused_by_schema() -> Vec<Case> {
             p(),
             vec![("/spec/windows/minClients", json!(0))],
             "greater than or equal to 1",
+        ),
+        create(
+            "horizon of no days",
+            p(),
+            vec![("/spec/replayGuard", json!({"horizonDays": 0}))],
+            "greater than or equal to 1",
+        ),
+        create(
+            "horizon of a century",
+            p(),
+            vec![("/spec/replayGuard", json!({"horizonDays": 36_500}))],
+            "less than or equal to 90",
         ),
         create(
             "start",

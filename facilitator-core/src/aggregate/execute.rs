@@ -224,8 +224,8 @@ impl Execution<'_> {
             };
             let opened = crypto::open(
                 &self.processor.packet_keys[key].key,
-                &plain.header_digest,
-                plain.share,
+                &plain.head.header_digest,
+                plain.head.share,
                 &member.plain_digest,
                 sealed,
             );
@@ -288,7 +288,7 @@ impl Execution<'_> {
         .await?;
         let batch = member.batch.path();
         let failed = |reason, message| Ok(Err(Stop::Failed(reason, message)));
-        if passed.digest != plain.packet_digest {
+        if passed.digest != plain.head.packet_digest {
             let message = format!("the packets of {batch} had to be opened and aren't those of the record any more");
             return failed(FailedReason::IngestionChanged, message);
         }

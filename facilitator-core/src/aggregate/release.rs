@@ -67,27 +67,23 @@ pub(super) async fn release(
         }
         .build()
     })?;
-    let object = |part, bytes| OwnObject {
-        key: window.sum_part_key(&processor.instance, processor.share, part),
-        bytes,
-    };
+    let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
+    let object = |part, bytes| OwnObject::new(key(part), bytes);
     let digest = sha256(&header);
-    let header = object(SumPartPart::Header, header);
-    let header_key = header.key.clone();
     let mut parts = Vec::with_capacity(2);
     if !invalid.is_empty() {
         parts.push(object(SumPartPart::InvalidPackets, invalid.into()));
     }
-    parts.push(header);
+    parts.push(object(SumPartPart::Header, header));
     let signature = object(SumPartPart::Signature, signature.write().into());
     let portal = &*processor.mailboxes.portal;
-    let put = put_batch(portal, &parts, &signature, async || {
+    let put = put_batch(portal, parts, signature, async || {
         meaning(processor, portal, window, &part, &counted.invalid).await
     })
     .await?;
     Ok(match put {
         BatchPut::There(put) => Ok(ReleasedPart {
-            header: header_key,
+            header: key(SumPartPart::Header),
             digest,
             put,
         }),

@@ -28,7 +28,7 @@ pub const DECISIONS: &str = "decisions";
 /// The folder of windows' verdicts.
 pub const RESULTS: &str = "results";
 /// Folders that later revisions use; nothing else may be put there.
-pub const RESERVED_FOLDERS: [&str; 2] = ["claims", "partials"];
+pub const RESERVED_FOLDERS: [&str; 1] = ["partials"];
 /// The ledger's identity.
 pub const LEDGER_OBJECT: &str = "ledger.json";
 /// The longest message in an object, in characters, so that objects keep their bounds.

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::ledger::{LedgerObject, ledger_object};
-use super::record::{Message, RecordPlain};
+use super::record::{Message, RecordHead};
 use super::work::{Approval, Share};
 use crate::proof::reduce;
 
@@ -30,7 +30,7 @@ pub struct Shape {
 impl Shape {
     /// The shape of a record's batch.
     #[must_use]
-    pub fn of(record: &RecordPlain) -> Self {
+    pub fn of(record: &RecordHead) -> Self {
         Self {
             name: record.name.clone(),
             bins: record.bins,

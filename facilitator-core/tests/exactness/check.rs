@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use facilitator_core::crypto::{TrustedKeys, sha256};
+use facilitator_core::crypto::ecies::ephemeral_point;
+use facilitator_core::crypto::{PublicPoint, TrustedKeys, sha256};
 use facilitator_core::formats::batch::{hex, read_header, read_packets, read_signature};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::ledger::{Delivered, LedgerObject, Released, Verdict, WindowResult};
@@ -32,6 +33,8 @@ pub struct Truth {
     trusted: TrustedKeys,
     /// By share and batch.
     batches: [HashMap<String, Packets>; 2],
+    /// The packets' ephemeral keys, by share and batch.
+    ephemeral_keys: [HashMap<String, Vec<PublicPoint>>; 2],
     /// Validation batches and sum parts found good already, by the digest of all that was looked at.
     good: HashSet<[u8; 32]>,
     /// Where a window is released again, all sums together tell of nobody or of so many.
@@ -76,9 +79,21 @@ impl Truth {
             }
             batches
         });
+        let ephemeral_keys = SHARES.map(|share| {
+            let there = world.places[place(share, Place::Ingestion)].snapshot();
+            let packets = there.iter().filter_map(|(name, bytes)| {
+                let (id, part) = parse_ingestion_name(name)?;
+                (part == IngestionPart::Packets).then(|| (id.path(), DataSharePacket::read_all(bytes).unwrap()))
+            });
+            let of = |packet: &DataSharePacket| *ephemeral_point(&packet.encrypted_payload).unwrap();
+            packets
+                .map(|(path, packets)| (path, packets.iter().map(of).collect()))
+                .collect()
+        });
         Self {
             trusted: world.keys.trusted.clone(),
             batches,
+            ephemeral_keys,
             good: HashSet::new(),
             floor: 1,
             last: world.content(),
@@ -151,6 +166,7 @@ impl Truth {
                 }
             }
         }
+        self.check_answered_once(share, ledger)?;
         let mut summed: HashMap<Uuid, String> = HashMap::new();
         let mut sums: Vec<WindowId> = Vec::new();
         for (name, bytes) in portal {
@@ -229,6 +245,23 @@ impl Truth {
             Some((windows, clients)) => Err(format!("{clients} clients are in {windows:?} alone")),
             None => Ok(()),
         }
+    }
+
+    /// No packet is answered in two batches, whatever UUID it has there.
+    fn check_answered_once(&self, share: Share, ledger: &Objects) -> Result<(), String> {
+        let mut answered: HashMap<&PublicPoint, &str> = HashMap::new();
+        for (path, keys) in &self.ephemeral_keys[usize::from(share.index())] {
+            let id = BatchId::parse(path).map_err(|error| error.to_string())?;
+            let Some(record) = record(ledger, &id)? else { continue };
+            for (packet, ..) in record.plain.included() {
+                if let Some(other) = answered.insert(&keys[packet], path)
+                    && other != path
+                {
+                    return Err(format!("packet {packet} of {path} is answered in {other} as well"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A reader that sees the signature sees the whole validation batch, and it says what the record says.

@@ -52,7 +52,11 @@ impl Scene {
             build,
             ..Setup::of(share)
         };
-        let name = format!("{share:?} {format:?} {build:?}");
+        Self::new(format!("{share:?} {format:?} {build:?}"), world, setup, tasks)
+    }
+
+    /// Reruns are set up as the first run.
+    pub fn new(name: String, world: World, setup: Setup, tasks: Vec<Task>) -> Self {
         Self {
             name,
             begin: world.content(),
@@ -259,6 +263,7 @@ pub async fn single_scenes() -> Vec<Scene> {
         ] {
             scenes.push(Scene::of_mounts(share, mounts).await);
         }
+        scenes.push(crate::replays::scene(share).await);
     }
     scenes.push(overrides::scene(Share::First, 2).await);
     scenes.push(overrides::scene(Share::Second, 1).await);

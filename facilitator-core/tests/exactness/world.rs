@@ -8,13 +8,15 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again};
-use facilitator_core::crypto::{PacketDecryptionKey, sha256};
+use facilitator_core::claims::{ReplayGuard, compact};
+use facilitator_core::crypto::{ClaimKey, PacketDecryptionKey, sha256};
+use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, InstanceName, WindowId};
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::work::{Approval, Share, ValidationFormat};
-use facilitator_core::intake::{IntakeOutcome, take_in};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, WorkError};
+use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, WorkError};
 use facilitator_core::sample::{Fault as SampleFault, FaultKind, Recipient, Sample, SampleSpec, make};
 use jiff::{SignedDuration, Timestamp};
 use mailbox::{Mailbox, MemoryMailbox};
@@ -75,7 +77,8 @@ pub enum Build {
     PutNotConditional,
     SignatureFirst,
     RecordAfterValidation,
-    LookBeforeAnnouncing,
+    DecideBeforeAnnouncing,
+    LookBeforeClaiming,
 }
 
 /// How a worker works.
@@ -186,9 +189,15 @@ impl World {
                     |name| name.starts_with("delivered/"),
                     false,
                 ),
-                (Build::LookBeforeAnnouncing, Place::Ledger) => reorder(
+                (Build::DecideBeforeAnnouncing, Place::Ledger) => reorder(
                     |name| name.starts_with("released/"),
                     |name| name.starts_with("decisions/"),
+                    false,
+                ),
+                // What the worker sees of claims it sees before its own are there.
+                (Build::LookBeforeClaiming, Place::Ledger) => reorder(
+                    |name| name.starts_with("claims/"),
+                    |name| name.starts_with("records/"),
                     false,
                 ),
                 _ => gated,
@@ -217,7 +226,9 @@ impl World {
             peer_keys: self.keys.trusted.clone(),
             signing_key: facilitator_core::crypto::BatchSigningKey::parse(own.id(), &text).unwrap(),
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
+            in_memory: InMemory::default(),
         }
     }
 
@@ -258,7 +269,7 @@ impl World {
         make(&spec, &self.recipients(second_key), &self.keys.ingestor).unwrap()
     }
 
-    fn put_ingestion(&self, share: Share, id: &BatchId, header: &[u8], signature: &[u8], packets: &[u8]) {
+    pub fn put_ingestion(&self, share: Share, id: &BatchId, header: &[u8], signature: &[u8], packets: &[u8]) {
         let mailbox = &self.places[place(share, Place::Ingestion)];
         for (part, bytes) in [
             (IngestionPart::Packets, packets),
@@ -342,6 +353,10 @@ pub enum Task {
     Intake(BatchId),
     /// The last planning before the cutoff.
     IntakeAnyway(BatchId),
+    /// Claimed together.
+    IntakeAll(Vec<BatchId>),
+    /// The claims of the day and of every mounted key.
+    Compact,
     Aggregate(WindowId),
     /// Under an override that hasn't expired.
     Again(WindowId, u8),
@@ -383,6 +398,24 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
         outcomes.push(match task {
             Task::Intake(batch) => Outcome::Intake(take_in(processor, batch, false).await?),
             Task::IntakeAnyway(batch) => Outcome::Intake(take_in(processor, batch, true).await?),
+            Task::IntakeAll(batches) => {
+                let wanted = |batch: &BatchId| Wanted {
+                    batch: batch.clone(),
+                    take_anyway: false,
+                };
+                let wanted: Vec<_> = batches.iter().map(wanted).collect();
+                for result in take_in_all(processor, &wanted).await {
+                    outcomes.push(Outcome::Intake(result?));
+                }
+                continue;
+            }
+            Task::Compact => {
+                for mounted in processor.packet_keys.iter() {
+                    let day = ClaimDay::of(window().start);
+                    compact(&*processor.mailboxes.ledger, ClaimKey::of(&mounted.key).name(), day).await?;
+                }
+                continue;
+            }
             Task::Aggregate(window) => Outcome::Aggregate(aggregate(processor, window, &[now()]).await?),
             Task::Again(window, release) => {
                 let approval = approval(*release);

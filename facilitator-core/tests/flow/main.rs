@@ -9,5 +9,6 @@ mod faults;
 mod original;
 mod overrides;
 mod repeat;
+mod replays;
 mod windows;
 mod world;

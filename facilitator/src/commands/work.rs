@@ -103,8 +103,9 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
     match list {
         WorkList::Intake { revision, work, chunks } => {
             report.work = work;
-            for item in chunk(revision, chunks, args.index)? {
-                match items::intake(&processor, &item, &mut budget).await {
+            let items = chunk(revision, chunks, args.index)?;
+            for line in items::intake(&processor, &items, &mut budget).await? {
+                match line {
                     Ok((line, _)) => report.batches.push(line),
                     Err(failure) => keep(&mut fault, failure)?,
                 }
@@ -118,6 +119,13 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
                     Err(failure) => keep(&mut fault, failure)?,
                 }
             }
+        }
+        // What was compacted is in the ledger: there is nothing to report.
+        WorkList::CompactClaims { revision, chunks, .. } => {
+            for item in chunk(revision, chunks, args.index)? {
+                items::compaction(&processor, &item, &mut budget).await?;
+            }
+            return Ok(());
         }
     }
     put_report(&processor, &report, &mut budget).await?;
