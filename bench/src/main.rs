@@ -4,9 +4,11 @@
 #![allow(clippy::print_stdout, reason = "this is the table")]
 
 mod bulk;
+mod claims;
 mod floor;
 mod measure;
 mod memory;
+mod parts;
 mod pieces;
 mod process;
 mod work;
@@ -22,8 +24,8 @@ use crate::measure::Row;
 /// Measures the core; every figure stands beside its floor.
 #[derive(Parser)]
 struct Args {
-    /// Only parts whose name holds this: pieces, intake, small, sums, process; and memory, which takes minutes and a
-    /// gigabyte of disk, and runs only where it is named.
+    /// Only parts whose name holds this: pieces, intake, small, sums, parts, claims, process; and memory, which takes
+    /// minutes and two gigabytes of disk, and runs only where it is named.
     #[arg(default_value = "")]
     only: String,
     /// Packets of an intake batch.
@@ -35,9 +37,15 @@ struct Args {
     /// Bytes of the batch whose intake's memory is measured.
     #[arg(long, default_value_t = 400_000_000)]
     bytes: u64,
+    /// Batches of the window that is summed in parts.
+    #[arg(long, default_value_t = 10_000)]
+    batches: u32,
     /// Rounds of intake and sums.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Batches of a pod, for claims.
+    #[arg(long, value_delimiter = ',', default_value = "100,500")]
+    batches_per_pod: Vec<usize>,
     /// The binary whose whole process is measured.
     #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/release/facilitator")]
     facilitator: PathBuf,
@@ -62,6 +70,14 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("sums") {
         rows.extend(work::sums(&keys, args.rounds)?);
+    }
+    if wanted("parts") {
+        rows.extend(parts::rows(&keys, args.batches, args.rounds)?);
+    }
+    if wanted("claims") {
+        for batches in &args.batches_per_pod {
+            rows.extend(claims::rows(*batches)?);
+        }
     }
     if wanted("process") {
         rows.extend(process::rows(&args.facilitator, 20_000)?);

@@ -1,6 +1,7 @@
 //! The Prio v2 batch protocol: formats, cryptography, proofs, intake and aggregation. No Kubernetes, no cloud.
 
 pub mod aggregate;
+pub mod claims;
 pub mod crypto;
 pub mod formats;
 pub mod guards;

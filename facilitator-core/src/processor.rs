@@ -6,6 +6,7 @@ use std::time::Duration;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::Snafu;
 
+use crate::claims::{ClaimsFault, ReplayGuard};
 use crate::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
 use crate::formats::ledger::LedgerError;
 use crate::formats::names::InstanceName;
@@ -82,6 +83,8 @@ pub struct Processor {
     pub signing_key: BatchSigningKey,
     /// The keys that open packets, in the order in which they are tried.
     pub packet_keys: Arc<[MountedPacketKey]>,
+    /// How far a packet that another batch has is looked for; `None`: nowhere.
+    pub replay_guard: Option<ReplayGuard>,
     /// How long a partner's objects that look wrong are left before they are read once more: their writer may be replacing
     /// them. [`REREAD_PAUSE`] but in tests.
     pub reread_pause: Duration,
@@ -125,12 +128,24 @@ pub enum WorkError {
         /// What is wrong.
         source: RecordError,
     },
+    /// Claims couldn't be put or looked at: nothing that isn't recorded yet may be answered.
+    #[snafu(transparent)]
+    Claims {
+        /// What is wrong.
+        source: ClaimsFault,
+    },
     /// A record of another batch, share or processor.
     #[snafu(display(
         "{object} is the record of another batch, share or processor; restore it, or ask who else writes the ledger"
     ))]
     Foreign {
         /// The record's name.
+        object: String,
+    },
+    /// A part of a window is to be summed that has no plan.
+    #[snafu(display("{object} isn't there: restore it; a window is planned before a part of it is summed"))]
+    NoPlan {
+        /// The plan's name.
         object: String,
     },
     /// A fault of ours.
@@ -163,7 +178,10 @@ impl WorkError {
     #[must_use]
     pub fn mailbox_error(&self) -> Option<&MailboxError> {
         match self {
-            Self::Mailbox { source } => Some(source),
+            Self::Mailbox { source }
+            | Self::Claims {
+                source: ClaimsFault::Mailbox { source },
+            } => Some(source),
             _ => None,
         }
     }

@@ -61,7 +61,13 @@ impl<'a> OwnObject<'a> {
                     false => put(mailbox, key, &bytes).await?,
                 };
                 match outcome {
-                    PutOutcome::Created => Ok(None),
+                    PutOutcome::Created => {
+                        // The store shows that it replaces nothing by what was just put: a partner's mailbox takes no probes.
+                        if bytes.len() <= SINGLE_PUT_BYTES {
+                            mailbox.check_conditional_writes(key, bytes).await?;
+                        }
+                        Ok(None)
+                    }
                     PutOutcome::Exists => compare(mailbox, key, &ContentDigest::of(&bytes)).await.map(Some),
                 }
             }

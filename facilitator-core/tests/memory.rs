@@ -118,6 +118,8 @@ fn processor(folder: &Path, keys: Keys) -> Processor {
             id: "one".into(),
             key: keys.second_packets,
         }]),
+        // Claims take memory of their own.
+        replay_guard: None,
         reread_pause: Duration::ZERO,
         // Little, so that what doesn't grow doesn't hide what does.
         in_memory: InMemory {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, encrypt, open, seal};
+use facilitator_core::crypto::{BatchSigningKey, ClaimKey, PacketDecryptionKey, encrypt, open, seal};
 use facilitator_core::formats::ingestion::DataSharePacket;
 use facilitator_core::formats::work::Share;
 
@@ -134,6 +134,20 @@ fn keys_leave_nothing_behind() {
         0,
         "shown, as text"
     );
+
+    let key = &keys.first_packets;
+    let claimed = |secret: &[u8]| {
+        left_behind(secret, || {
+            let moved = vec![ClaimKey::of(key)];
+            let keys: Arc<[ClaimKey]> = moved.into();
+            assert_ne!(keys[0].fingerprint(&[7; 16]), 0);
+        })
+    };
+    let mut derived = [0; 16];
+    let info: [&[u8]; 2] = [b"prio-operator claims v1 fingerprint", key.public_point()];
+    let hkdf = hkdf::Hkdf::<sha2::Sha256>::new(None, scalar);
+    hkdf.expand_multi_info(&info, &mut derived).unwrap();
+    assert_eq!([claimed(scalar), claimed(&derived)], [0; 2], "claimed with");
 
     let text = keys.first.to_base64().unwrap();
     let der = STANDARD.decode(&*text).unwrap();
@@ -290,6 +304,11 @@ fn debug_shows_no_secret() {
     let at = signing.windows(2).position(|window| window == [0x04, 0x20]).unwrap() + 2;
     assert!(!shows(&keys.first_packets, &scalar), "packet key");
     assert!(!shows(&keys.first, &signing[at..]), "signing key");
+    let claims = format!("{:?}", ClaimKey::of(&keys.first_packets));
+    assert!(
+        claims.starts_with("ClaimKey { name: ") && claims.ends_with(", .. }"),
+        "{claims}"
+    );
 
     let shares = ShareSplitter::new(BINS).split(&[1; BINS as usize], &mut rng);
     // Shares of a sample have no `Debug` at all.

@@ -1,12 +1,13 @@
 //! What is where: names listed in the mailboxes, sorted into windows and batches. Pure; opens nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use facilitator_core::formats::ledger::{
-    DELIVERED, PLANS, REJECTED, RELEASED, RESULTS, Rejected, RejectedReason, WindowResult,
+    DELIVERED, PARTIALS, PLANS, REJECTED, RELEASED, RESULTS, Rejected, RejectedReason, SHARDS, WindowResult,
 };
 use facilitator_core::formats::names::{
-    BatchId, BatchTime, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_validation_name,
+    BatchId, BatchRange, BatchTime, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_partial_name,
+    parse_shard_name, parse_validation_name,
 };
 use facilitator_core::window::Window;
 use jiff::{SignedDuration, Timestamp};
@@ -30,7 +31,7 @@ pub struct Listings {
     pub ingestion: Vec<Listed>,
     /// The mailbox for the peer's validations.
     pub peer_validation: Vec<Listed>,
-    /// The ledger's `delivered/`, `rejected/`, `plans/`, `released/` and `results/`, in one list.
+    /// The ledger's `delivered/`, `rejected/`, `shards/`, `plans/`, `partials/`, `released/` and `results/`, in one list.
     pub ledger: Vec<Listed>,
     /// What objects of `rejected/` hold, by whole name, as far as they were read.
     pub rejections: BTreeMap<String, Rejected>,
@@ -50,6 +51,10 @@ pub struct Inventory {
 /// One window's share of the listings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WindowInventory {
+    /// The ranges that `shards/` has, by the last cutoff that they were looked at for, in milliseconds since 1970.
+    pub shards: BTreeMap<i64, BTreeSet<BatchRange>>,
+    /// The ranges that `partials/` has.
+    pub partials: BTreeSet<BatchRange>,
     /// When `plans/` got its object: the set is frozen.
     pub planned: Option<Timestamp>,
     /// `released/` has its object: a sum went out or is about to.
@@ -58,8 +63,29 @@ pub struct WindowInventory {
     pub finished: Option<Timestamp>,
     /// What that object says, once read.
     pub result: Option<WindowResult>,
+    /// Its releases after the first, by number.
+    pub further: BTreeMap<u8, FurtherInventory>,
     /// Its batches, in the order of their names.
     pub batches: BTreeMap<BatchId, BatchInventory>,
+}
+
+/// A further release's share of the listings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FurtherInventory {
+    /// `plans/` or `released/` has its object: the set is frozen.
+    pub planned: bool,
+    /// When `results/` got its object: it is over.
+    pub finished: Option<Timestamp>,
+    /// What that object says, once read.
+    pub result: Option<WindowResult>,
+}
+
+impl FurtherInventory {
+    /// Whether its set is frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.planned || self.finished.is_some()
+    }
 }
 
 /// One batch's share of the listings.
@@ -224,16 +250,40 @@ impl Inventory {
                 if !schedule.takes(&id) {
                     return;
                 }
-                let window = self.windows.entry(id).or_default();
-                match folder {
-                    PLANS => window.planned = Some(stored),
-                    RELEASED => window.released = true,
-                    _ => {
+                let window = self.windows.entry(id.first()).or_default();
+                match (folder, id.release()) {
+                    (PLANS, 1) => window.planned = Some(stored),
+                    (RELEASED, 1) => window.released = true,
+                    (_, 1) => {
                         window.finished = Some(stored);
                         window.result = result.cloned();
                     }
+                    (_, release) => {
+                        let further = window.further.entry(release).or_default();
+                        if folder == RESULTS {
+                            further.finished = Some(stored);
+                            further.result = result.cloned();
+                        } else {
+                            further.planned = true;
+                        }
+                    }
                 }
             }
+            SHARDS => match parse_shard_name(name) {
+                Some((id, _, _)) if !schedule.takes(&id) => {}
+                Some((id, cutoff, range)) => {
+                    let shards = &mut self.windows.entry(id).or_default().shards;
+                    shards.entry(cutoff).or_default().insert(range);
+                }
+                None => self.unknown_names += 1,
+            },
+            PARTIALS => match parse_partial_name(name) {
+                Some((id, _)) if !schedule.takes(&id) => {}
+                Some((id, range)) => {
+                    self.windows.entry(id).or_default().partials.insert(range);
+                }
+                None => self.unknown_names += 1,
+            },
             _ => self.unknown_names += 1,
         }
     }
@@ -245,6 +295,19 @@ impl Inventory {
 
     fn known_batch(&mut self, id: &BatchId, schedule: &Schedule) -> Option<&mut BatchInventory> {
         self.windows.get_mut(&window_of(id, schedule)?)?.batches.get_mut(id)
+    }
+
+    /// Whether this release of a window is over; `None` for a window that the listings don't hold.
+    #[must_use]
+    pub fn is_over(&self, id: &WindowId) -> Option<bool> {
+        let window = self.windows.get(&id.first())?;
+        Some(match id.release() {
+            1 => window.finished.is_some(),
+            release => window
+                .further
+                .get(&release)
+                .is_some_and(|further| further.finished.is_some()),
+        })
     }
 
     /// The batch and its window, if the listings hold it.

@@ -1,5 +1,6 @@
 //! Encryption of packets, signatures of batches, sealing of accumulators: the protocol's cryptography, by libraries.
 
+pub mod claims;
 pub mod csr;
 pub mod ecies;
 mod encoding;
@@ -7,8 +8,9 @@ pub mod gcm;
 pub mod seal;
 pub mod signing;
 
+pub use claims::ClaimKey;
 pub use ecies::{DecryptionError, EncryptionError, PacketDecryptionKey, encrypt};
-pub use seal::{SealError, open, seal};
+pub use seal::{SealError, open, open_partial, seal, seal_partial};
 pub use signing::{BatchSigningKey, BatchVerifyingKey, SignatureError, SigningError, TrustedKeys};
 
 use snafu::Snafu;

@@ -2,14 +2,17 @@
 
 pub mod avro;
 pub mod batch;
+pub mod claims;
 pub(crate) mod error;
 pub mod ingestion;
 pub mod ledger;
 pub mod manifest;
 pub mod names;
 pub mod parameters;
+pub mod partial;
 pub mod plan;
 pub mod record;
+pub mod shard;
 pub mod signature;
 pub mod sum_part;
 pub mod validation;

@@ -1,5 +1,6 @@
 //! The intake of one ingestion batch: record, validation batch, `delivered`. Each is put once; running it again goes on
-//! from what is there and changes nothing.
+//! from what is there and changes nothing. Before a record is put, the packets that it answers are claimed
+//! ([`crate::claims`]), of many batches together ([`take_in_all`]).
 //!
 //! Memory doesn't grow with the batch: packets are decided and written to the record as they stream in ([`draft()`]), and the
 //! validation batch is made of the record as that streams in. [`crate::processor::InMemory`] says up to what size all of it
@@ -8,6 +9,7 @@
 mod accumulate;
 mod deliver;
 mod draft;
+mod group;
 mod meaning;
 mod opener;
 mod read;
@@ -15,8 +17,8 @@ mod read;
 pub use accumulate::{Accumulated, DecidedPacket, Known, Pass, accumulate};
 pub(crate) use deliver::{is_at_peer, parameters_of};
 pub use draft::{Draft, Drafted, Replays, Witness, draft};
+pub use group::{Wanted, take_in_all};
 pub(crate) use opener::Opener;
-pub(crate) use read::read_packets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +31,7 @@ use crate::formats::ledger::{
 use crate::formats::names::{BatchId, IngestionPart, parse_ingestion_name};
 use crate::formats::record::{PacketExclusion, RecordReader};
 use crate::own_record::StoredRecord;
-use crate::processor::{Processor, WorkError};
+use crate::processor::{InternalSnafu, Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
 
 /// Batches with a signature and a header among these names: a packet object may be absent, an empty batch has none.
@@ -98,6 +100,35 @@ pub struct Refusal {
 /// # Errors
 /// [`WorkError`]: no outcome is known yet; a rerun goes on from what is there.
 pub async fn take_in(processor: &Processor, batch: &BatchId, take_anyway: bool) -> Result<IntakeOutcome, WorkError> {
+    let wanted = Wanted {
+        batch: batch.clone(),
+        take_anyway,
+    };
+    match take_in_all(processor, &[wanted]).await.pop() {
+        Some(result) => result,
+        None => InternalSnafu {
+            doing: "taking a batch in",
+            detail: "it has no result",
+        }
+        .fail(),
+    }
+}
+
+/// A batch's intake up to where its packets are claimed.
+enum Begun<'a, W> {
+    /// It is at its end: it was decided before, or nothing is to be answered.
+    Ended(IntakeOutcome),
+    /// Its packets are decided, none is answered yet.
+    Drafted(Box<Draft<'a, W>>),
+}
+
+/// Goes on from what is there: a batch with a record is answered as the record says, and claims nothing.
+async fn begin<'a, W: Witness>(
+    processor: &'a Processor,
+    batch: &BatchId,
+    take_anyway: bool,
+    witness: impl FnMut() -> W,
+) -> Result<Begun<'a, W>, WorkError> {
     let ledger = &*processor.mailboxes.ledger;
     let delivered_key = batch.ledger_key(DELIVERED);
     if let Some(bytes) = read_if_there(ledger, &delivered_key, Delivered::MAX_BYTES).await? {
@@ -109,35 +140,38 @@ pub async fn take_in(processor: &Processor, batch: &BatchId, take_anyway: bool) 
             }
             None => (0, 0),
         };
-        return Ok(IntakeOutcome::Validated {
+        return Ok(Begun::Ended(IntakeOutcome::Validated {
             put: delivered.put,
             packets,
             excluded,
             already: true,
-        });
+        }));
     }
     let rejected_key = batch.ledger_key(REJECTED);
     if let Some(bytes) = read_if_there(ledger, &rejected_key, Rejected::MAX_BYTES).await? {
         let Rejected { reason, message, .. } = Rejected::from_bytes(&rejected_key, &bytes)?;
-        return Ok(IntakeOutcome::Rejected {
+        return Ok(Begun::Ended(IntakeOutcome::Rejected {
             reason,
             message,
             already: true,
-        });
+        }));
     }
-    let record = match StoredRecord::open(processor, batch).await? {
-        Some(there) => there,
-        None => match draft(processor, batch, take_anyway, None, || ()).await? {
-            Drafted::Draft(draft) => draft.commit(processor).await?,
-            // Another worker may have read the batch before its writer replaced it: what is recorded is answered.
-            Drafted::Refused(refusal) => match StoredRecord::open(processor, batch).await? {
-                Some(there) => there,
-                None => return reject(processor, batch, refusal).await,
-            },
-            Drafted::Blocked(outcome) => return Ok(outcome),
-        },
-    };
-    deliver::deliver(processor, batch, &record).await
+    if let Some(record) = StoredRecord::open(processor, batch).await? {
+        return Ok(Begun::Ended(deliver::deliver(processor, batch, &record).await?));
+    }
+    Ok(match draft(processor, batch, take_anyway, None, witness).await? {
+        Drafted::Draft(draft) => Begun::Drafted(draft),
+        Drafted::Refused(refusal) => Begun::Ended(refuse(processor, batch, refusal).await?),
+        Drafted::Blocked(outcome) => Begun::Ended(outcome),
+    })
+}
+
+/// Refuses a batch for good, unless another worker read it before its writer replaced it: what is recorded is answered.
+async fn refuse(processor: &Processor, batch: &BatchId, refusal: Refusal) -> Result<IntakeOutcome, WorkError> {
+    match StoredRecord::open(processor, batch).await? {
+        Some(record) => deliver::deliver(processor, batch, &record).await,
+        None => reject(processor, batch, refusal).await,
+    }
 }
 
 /// Whether packets that can't be opened make the batch wait: ledger rule 2.

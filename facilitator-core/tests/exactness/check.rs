@@ -2,9 +2,11 @@
 //! did: objects are read as a partner or an auditor reads them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use facilitator_core::crypto::{TrustedKeys, sha256};
+use facilitator_core::crypto::ecies::ephemeral_point;
+use facilitator_core::crypto::{PublicPoint, TrustedKeys, sha256};
 use facilitator_core::formats::batch::{hex, read_header, read_packets, read_signature};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::ledger::{Delivered, LedgerObject, Released, Verdict, WindowResult};
@@ -12,41 +14,42 @@ use facilitator_core::formats::names::{
     BatchId, IngestionPart, SumPartPart, ValidationPart, WindowId, parse_ingestion_name, parse_sum_part_name,
     parse_validation_name,
 };
-use facilitator_core::formats::plan::{Plan, messages_digest};
+use facilitator_core::formats::plan::Plan;
 use facilitator_core::formats::record::Record;
 use facilitator_core::formats::sum_part::{InvalidPacket, SumPart};
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::Share;
+use facilitator_core::processor::{MountedPacketKey, Processor};
 use facilitator_core::proof;
 use uuid::Uuid;
 
 use crate::world::{Content, Mounts, Place, SHARES, Setup, World, place};
 
-type Objects = BTreeMap<String, Bytes>;
+pub type Objects = BTreeMap<String, Bytes>;
 
 /// A batch's packets: the UUID and, where it opens, our share of the values.
-type Packets = Vec<(Uuid, Option<Vec<u32>>)>;
+pub type Packets = Vec<(Uuid, Option<Vec<u32>>)>;
 
 /// What is true of a world, found by decrypting everything.
 pub struct Truth {
     trusted: TrustedKeys,
     /// By share and batch.
-    batches: [HashMap<String, Packets>; 2],
+    pub batches: [HashMap<String, Packets>; 2],
+    /// The packets' ephemeral keys, by share and batch.
+    ephemeral_keys: [HashMap<String, Vec<PublicPoint>>; 2],
     /// Validation batches and sum parts found good already, by the digest of all that was looked at.
-    good: HashSet<[u8; 32]>,
+    pub good: HashSet<[u8; 32]>,
+    /// Where a window is released again, all sums together tell of nobody or of so many.
+    pub floor: usize,
     last: Content,
+    /// By share, every packet key.
+    pub keys: [Arc<[MountedPacketKey]>; 2],
 }
 
 impl Truth {
     pub fn of(world: &World) -> Self {
         let batches = SHARES.map(|share| {
-            let processor = world.processor(
-                &Setup {
-                    mounts: Mounts::Both,
-                    ..Setup::of(share)
-                },
-                &crate::gate::Gate::open(),
-            );
+            let processor = all_keys(world, share);
             let there = world.places[place(share, Place::Ingestion)].snapshot();
             let mut batches = HashMap::new();
             for (name, bytes) in &there {
@@ -74,11 +77,25 @@ impl Truth {
             }
             batches
         });
+        let ephemeral_keys = SHARES.map(|share| {
+            let there = world.places[place(share, Place::Ingestion)].snapshot();
+            let packets = there.iter().filter_map(|(name, bytes)| {
+                let (id, part) = parse_ingestion_name(name)?;
+                (part == IngestionPart::Packets).then(|| (id.path(), DataSharePacket::read_all(bytes).unwrap()))
+            });
+            let of = |packet: &DataSharePacket| *ephemeral_point(&packet.encrypted_payload).unwrap();
+            packets
+                .map(|(path, packets)| (path, packets.iter().map(of).collect()))
+                .collect()
+        });
         Self {
             trusted: world.keys.trusted.clone(),
             batches,
+            ephemeral_keys,
             good: HashSet::new(),
+            floor: 1,
             last: world.content(),
+            keys: SHARES.map(|share| all_keys(world, share).packet_keys),
         }
     }
 
@@ -148,21 +165,37 @@ impl Truth {
                 }
             }
         }
+        for (name, bytes) in ledger
+            .range("partials/".to_owned()..)
+            .take_while(|(name, _)| name.starts_with("partials/"))
+        {
+            self.check_partial(share, name, bytes, ledger)?;
+        }
+        self.check_answered_once(share, ledger)?;
         let mut summed: HashMap<Uuid, String> = HashMap::new();
+        let mut sums: Vec<WindowId> = Vec::new();
         for (name, bytes) in portal {
             let (_, window, writer, part) =
                 parse_sum_part_name(name).ok_or_else(|| format!("a strange object {name}"))?;
-            if writer != share || !ledger.contains_key(window.ledger_key("released").as_str()) {
-                return Err(format!("{name} without `released`"));
+            let said = |folder| ledger.contains_key(window.ledger_key(folder).as_str());
+            if writer != share || !said("released") || !said("decisions") {
+                return Err(format!("{name} without `released` and `decisions`"));
             }
             if part != SumPartPart::Signature {
                 continue;
             }
             for uuid in self.check_sum_part(share, &window, name, bytes, now)? {
+                if window.release() > 1 {
+                    continue;
+                }
                 if let Some(other) = summed.insert(uuid, name.clone()) {
                     return Err(format!("batch {uuid} is in two released sums: {other} and {name}"));
                 }
             }
+            sums.push(window);
+        }
+        if sums.iter().any(|window| window.release() > 1) {
+            self.check_groups(share, &sums, portal)?;
         }
         for (name, bytes) in ledger
             .range("results/".to_owned()..)
@@ -181,6 +214,56 @@ impl Truth {
             let header = portal.get(key(SumPartPart::Header).as_str());
             if there && header.map(|bytes| hex(&sha256(bytes))) != result.sum_part_digest {
                 return Err(format!("{name} has the digest of another sum part"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Clients that the same sums count, as the portal sees them, are none or at least the floor.
+    fn check_groups(&self, share: Share, sums: &[WindowId], portal: &Objects) -> Result<(), String> {
+        let mut counted_by: HashMap<(Uuid, Uuid), Vec<&WindowId>> = HashMap::new();
+        for window in sums {
+            let read = |part| {
+                portal
+                    .get(window.sum_part_key(&crate::world::instance(), share, part).as_str())
+                    .map_or(&[][..], |bytes| bytes)
+            };
+            let part = SumPart::read(read(SumPartPart::Header)).map_err(|error| error.to_string())?;
+            let invalid =
+                InvalidPacket::read_all(read(SumPartPart::InvalidPackets)).map_err(|error| error.to_string())?;
+            let invalid: HashSet<Uuid> = invalid.iter().map(|packet| packet.uuid).collect();
+            for (batch, packets) in &self.batches[usize::from(share.index())] {
+                let batch = BatchId::parse(batch).map_err(|error| error.to_string())?.uuid;
+                if !part.batch_uuids.contains(&batch) {
+                    continue;
+                }
+                for (packet, _) in packets.iter().filter(|(packet, _)| !invalid.contains(packet)) {
+                    counted_by.entry((batch, *packet)).or_default().push(window);
+                }
+            }
+        }
+        let mut groups: HashMap<Vec<&WindowId>, usize> = HashMap::new();
+        for windows in counted_by.into_values() {
+            *groups.entry(windows).or_default() += 1;
+        }
+        match groups.iter().find(|(_, clients)| **clients < self.floor) {
+            Some((windows, clients)) => Err(format!("{clients} clients are in {windows:?} alone")),
+            None => Ok(()),
+        }
+    }
+
+    /// No packet is answered in two batches, whatever UUID it has there.
+    fn check_answered_once(&self, share: Share, ledger: &Objects) -> Result<(), String> {
+        let mut answered: HashMap<&PublicPoint, &str> = HashMap::new();
+        for (path, keys) in &self.ephemeral_keys[usize::from(share.index())] {
+            let id = BatchId::parse(path).map_err(|error| error.to_string())?;
+            let Some(record) = record(ledger, &id)? else { continue };
+            for (packet, ..) in record.plain.included() {
+                if let Some(other) = answered.insert(&keys[packet], path)
+                    && other != path
+                {
+                    return Err(format!("packet {packet} of {path} is answered in {other} as well"));
+                }
             }
         }
         Ok(())
@@ -216,7 +299,7 @@ impl Truth {
             .included()
             .map(|(_, uuid, _, message)| (uuid, message))
             .collect();
-        if answered != recorded || messages_digest(answered) != messages_digest(recorded) {
+        if answered != recorded {
             return Err(wrong(&"says something else than the record"));
         }
         let truth = &self.batches[usize::from(share.index())][&id.path()];
@@ -307,7 +390,15 @@ impl Truth {
     }
 }
 
-fn parse<T: LedgerObject>(name: &str, bytes: &[u8]) -> Result<T, String> {
+fn all_keys(world: &World, share: Share) -> Processor {
+    let setup = Setup {
+        mounts: Mounts::Both,
+        ..Setup::of(share)
+    };
+    world.processor(&setup, &crate::gate::Gate::open())
+}
+
+pub fn parse<T: LedgerObject>(name: &str, bytes: &[u8]) -> Result<T, String> {
     T::from_bytes(&name.parse().map_err(|_| "a name".to_owned())?, bytes).map_err(|error| error.to_string())
 }
 
@@ -319,7 +410,7 @@ fn record(ledger: &Objects, id: &BatchId) -> Result<Option<Record>, String> {
         .map_err(|error| format!("record of {}: {error}", id.path()))
 }
 
-fn members(name: &str, plan: &Plan) -> Result<Vec<(BatchId, String)>, String> {
+pub fn members(name: &str, plan: &Plan) -> Result<Vec<(BatchId, String)>, String> {
     let id = |member: &facilitator_core::formats::plan::Member| {
         let path = format!("{}/{}/{}", plan.aggregation, member.time, member.uuid);
         let id = BatchId::parse(&path).map_err(|error| format!("{name}: {error}"))?;

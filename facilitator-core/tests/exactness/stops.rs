@@ -8,7 +8,8 @@ use facilitator_core::sample::FaultKind;
 
 use crate::check::{Truth, difference};
 use crate::gate::{Fault, Gate};
-use crate::world::{Build, Content, Mounts, SHARES, Setup, TINY, Task, Worker, World, window};
+use crate::overrides;
+use crate::world::{Build, Content, Mounts, SHARES, Setup, TINY, Task, Worker, World, in_parts, window};
 
 /// What was tried and what was found.
 #[derive(Default)]
@@ -51,7 +52,11 @@ impl Scene {
             build,
             ..Setup::of(share)
         };
-        let name = format!("{share:?} {format:?} {build:?}");
+        Self::new(format!("{share:?} {format:?} {build:?}"), world, setup, tasks)
+    }
+
+    /// Reruns are set up as the first run.
+    pub fn new(name: String, world: World, setup: Setup, tasks: Vec<Task>) -> Self {
         Self {
             name,
             begin: world.content(),
@@ -86,6 +91,15 @@ impl Scene {
             again: setup,
             tasks,
         }
+    }
+
+    /// The same, the window summed in two parts.
+    pub async fn in_parts(share: Share) -> Self {
+        let mut scene = Self::of(share, ValidationFormat::ThreeObjects, Build::Right).await;
+        scene.tasks.pop();
+        scene.tasks.extend(in_parts(&[2]));
+        scene.name = format!("{share:?} in parts");
+        scene
     }
 
     /// A batch for two keys, with one key mounted and then both, or the other way round.
@@ -283,6 +297,7 @@ pub async fn single_scenes() -> Vec<Scene> {
             scenes.push(Scene::of(share, format, Build::Right).await);
             scenes.push(Scene::streamed(share, format, Build::Right).await);
         }
+        scenes.push(Scene::in_parts(share).await);
         for mounts in [
             [Mounts::One, Mounts::Both],
             [Mounts::Both, Mounts::One],
@@ -290,7 +305,10 @@ pub async fn single_scenes() -> Vec<Scene> {
         ] {
             scenes.push(Scene::of_mounts(share, mounts).await);
         }
+        scenes.push(crate::replays::scene(share).await);
     }
+    scenes.push(overrides::scene(Share::First, 2).await);
+    scenes.push(overrides::scene(Share::Second, 1).await);
     let mut below = Scene::of(Share::First, ValidationFormat::ThreeObjects, Build::Right).await;
     below.setup.min_clients = 100;
     below.again = below.setup;

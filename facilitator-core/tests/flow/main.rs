@@ -8,6 +8,8 @@ mod agreement;
 mod faults;
 mod large;
 mod original;
+mod overrides;
 mod repeat;
+mod replays;
 mod windows;
 mod world;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::PacketDecryptionKey;
 use facilitator_core::formats::ledger::WindowResult;
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, InstanceName, SumPartPart, WindowId};
@@ -82,6 +83,7 @@ impl World {
             peer_keys: keys.trusted,
             signing_key,
             packet_keys: Arc::new([mounted("packets", packet_key)]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
             in_memory: InMemory::default(),
         }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{TrustedKeys, encrypt, sha256};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{BatchId, IngestionPart, InstanceName, ValidationPart};
@@ -61,6 +62,7 @@ impl Party {
                 id: "one".into(),
                 key: own.first_packets,
             }]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: Duration::ZERO,
             in_memory: InMemory::default(),
         };

@@ -4,13 +4,14 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, TrustedKeys};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
-use facilitator_core::formats::work::{Parameters, PublicKeyParameter, REVISION};
+use facilitator_core::formats::work::{MailboxParameter, Parameters, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
-use mailbox::MailboxErrorKind;
+use mailbox::{ConditionalWrites, MailboxErrorKind};
 use uuid::Uuid;
 
 use crate::exit::{ExitClass, Failure};
@@ -71,19 +72,25 @@ pub fn json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, Failure> {
 pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Failure> {
     let instance = InstanceName::parse(&parameters.instance)
         .map_err(|error| configuration(error, "correct the processor's instance"))?;
-    let open = |url: &str| {
-        places::mailbox(url).map_err(|error| Failure {
+    let open = |mailbox: &MailboxParameter| {
+        places::mailbox_with(&mailbox.url, &mailbox.access).map_err(|error| Failure {
             exit: ExitClass::Configuration,
             ..error
         })
     };
-    let urls = &parameters.mailboxes;
+    let all = &parameters.mailboxes;
+    if all.ledger.access.conditional_writes == ConditionalWrites::Weak {
+        let message = format!("the ledger {} is set to conditionalWrites Weak", all.ledger.url);
+        let advice =
+            "keep the ledger in a store that honours conditional writes: two workers that race would both be right";
+        return Err(configuration(message, advice));
+    }
     let mailboxes = Mailboxes {
-        ingestion: open(&urls.ingestion)?,
-        peer_validation: open(&urls.peer_validation)?,
-        ledger: open(&urls.ledger)?,
-        peer: open(&urls.peer)?,
-        portal: open(&urls.portal)?,
+        ingestion: open(&all.ingestion)?,
+        peer_validation: open(&all.peer_validation)?,
+        ledger: open(&all.ledger)?,
+        peer: open(&all.peer)?,
+        portal: open(&all.portal)?,
     };
     Ok(Processor {
         instance,
@@ -96,6 +103,9 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         peer_keys: trusted("the peer", &parameters.peer_keys)?,
         signing_key: signing_key(&keys.join("batch-signing"))?,
         packet_keys: packet_keys(&keys.join("packet-decryption"), parameters.packet_decryption_keys)?.into(),
+        replay_guard: parameters.replay_guard.enabled.then_some(ReplayGuard {
+            horizon_days: parameters.replay_guard.horizon_days,
+        }),
         reread_pause: REREAD_PAUSE,
         in_memory: InMemory::default(),
     })

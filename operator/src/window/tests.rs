@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+mod further;
 mod objects;
+mod parts;
 mod troubles;
 
 use crds::conditions::{AGGREGATED, READY, STALLED};
@@ -41,7 +43,8 @@ impl World {
     }
 
     fn step(&mut self, now: &str) -> WindowDecision {
-        let schedule = schedule(&self.processor);
+        let mut schedule = schedule(&self.processor);
+        schedule.overrides = overrides(&self.objects);
         let inventory = self.mailboxes.inventory(&schedule, at(now));
         let timing = Timing::default();
         let room = Room { jobs: 10, pods: 10 };
@@ -155,7 +158,7 @@ fn items(decision: &WindowDecision) -> Vec<Vec<AggregateItem>> {
         .iter()
         .flat_map(|job| match &job.work {
             Work::Aggregate(chunks) => chunks.clone(),
-            Work::Intake(_) => Vec::new(),
+            Work::Intake(_) | Work::CompactClaims(_) => Vec::new(),
         })
         .collect()
 }

@@ -38,6 +38,8 @@ pub struct Try {
     pub blocked: Option<Blocked>,
     /// Of a window: the last cutoff that no batch had met.
     pub tried: Option<Timestamp>,
+    /// Of a window: a part of it can't be summed, and only the whole can say so for good.
+    pub part_failed: bool,
     /// The value of the retry annotation that was answered last.
     pub answered: Option<String>,
     /// The Job that had it last.
@@ -115,6 +117,13 @@ impl<K: Ord + Clone> Retries<K> {
             };
         }
         is_new
+    }
+
+    /// Something changed that blocked work may have waited for: all of it is due at once.
+    pub fn reopen_blocked(&mut self) {
+        for known in self.tries.values_mut() {
+            known.blocked = None;
+        }
     }
 
     /// Notes the end of an index: `left` pieces of it have no outcome, of `held` that it held. They are to blame only if

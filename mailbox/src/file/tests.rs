@@ -1,12 +1,13 @@
 //! What only a mailbox in a folder must do.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::{FileMailbox, ListRequest, Mailbox, MailboxErrorKind, ObjectKey, PutOutcome};
 use bytes::Bytes;
-use mailbox::{FileMailbox, ListRequest, Mailbox, MailboxErrorKind, ObjectKey, PutOutcome};
 
 fn key(name: &str) -> ObjectKey {
     ObjectKey::parse(name).unwrap()
