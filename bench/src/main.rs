@@ -5,6 +5,7 @@
 
 mod claims;
 mod floor;
+mod large;
 mod measure;
 mod parts;
 mod pieces;
@@ -22,7 +23,8 @@ use crate::measure::Row;
 /// Measures the core; every figure stands beside its floor.
 #[derive(Parser)]
 struct Args {
-    /// Only parts whose name holds this: pieces, intake, small, sums, parts, claims, process.
+    /// Only parts whose name holds this: pieces, intake, small, sums, parts, claims, process,
+    /// large.
     #[arg(default_value = "")]
     only: String,
     /// Packets of an intake batch.
@@ -34,6 +36,9 @@ struct Args {
     /// Batches of the window that is summed in parts.
     #[arg(long, default_value_t = 10_000)]
     batches: u32,
+    /// Packets of the batch whose aggregation's memory is measured: 2.4 million of Second's are 400 MB.
+    #[arg(long, default_value_t = 2_400_000)]
+    large: u64,
     /// Rounds of intake and sums.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -75,6 +80,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("process") {
         rows.extend(process::rows(&args.facilitator, 20_000)?);
+    }
+    if wanted("large") {
+        rows.extend(large::rows(&args.facilitator, args.large)?);
     }
     println!("{}", table(&rows));
     if let Some(folder) = args.summary.parent() {
