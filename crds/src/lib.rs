@@ -6,12 +6,14 @@ pub mod batch;
 pub mod conditions;
 pub mod definitions;
 pub mod names;
+pub mod peer;
 pub mod processor;
 pub mod reference;
 pub mod schema;
 pub mod window;
 
 pub use batch::{Batch, BatchSpec, BatchStatus};
+pub use peer::{Peer, PeerSpec, PeerStatus};
 pub use processor::{DataShareProcessor, DataShareProcessorSpec, DataShareProcessorStatus};
 pub use window::{AggregationWindow, AggregationWindowSpec, AggregationWindowStatus};
 

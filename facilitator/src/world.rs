@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use facilitator_core::formats::work::{
-    MailboxParameter, MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share,
-    ValidationFormat, WindowParameters,
+    MailboxParameter, MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION,
+    ReplayGuardParameters, Share, ValidationFormat, WindowParameters,
 };
 use mailbox::{Access, MailboxUrl};
 
@@ -100,6 +100,10 @@ impl World {
             validation_format: ValidationFormat::ThreeObjects,
             packet_decryption_keys: 1,
             windows: windows.clone(),
+            replay_guard: ReplayGuardParameters {
+                enabled: true,
+                horizon_days: 14,
+            },
         };
         let internal = |error| Failure::new(ExitClass::Internal, error, "report this fault");
         let text = serde_json::to_string_pretty(&parameters).map_err(internal)? + "\n";

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crds::conditions::{ADMISSION_GUARDED, MAILBOXES_LISTED, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY};
+use crds::conditions::{
+    ADMISSION_GUARDED, MAILBOXES_LISTED, MANIFEST_CURRENT, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED,
+    WINDOWS_ON_TIME, WORKERS_READY,
+};
 use crds::processor::{BatchCounts, WindowCounts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -18,14 +21,14 @@ use prometheus_client::registry::{Registry, Unit};
 /// Which controller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ControllerLabels {
-    /// `processor`.
+    /// `processor` or `peer`.
     pub controller: &'static str,
 }
 
 /// An error of a controller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ErrorLabels {
-    /// `processor`.
+    /// `processor` or `peer`.
     pub controller: &'static str,
     /// The class of error: a closed set, see `processor::ReconcileError::class`.
     pub class: &'static str,
@@ -49,6 +52,17 @@ pub struct ProcessorLabels {
     pub namespace: String,
     /// The processor's name.
     pub processor: String,
+}
+
+/// A Peer and one of its conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PeerLabels {
+    /// The Peer's namespace.
+    pub namespace: String,
+    /// The Peer's name.
+    pub peer: String,
+    /// The condition.
+    pub state: &'static str,
 }
 
 /// One of the mailboxes that the operator lists.
@@ -86,14 +100,27 @@ const STATES: [&str; 14] = [
     "aggregate",
 ];
 /// Every condition of a processor.
-const CONDITIONS: [&str; 6] = [
+const CONDITIONS: [&str; 8] = [
     READY,
     STALLED,
+    PEERS_KNOWN,
+    MANIFEST_PUBLISHED,
     MAILBOXES_LISTED,
     WORKERS_READY,
     WINDOWS_ON_TIME,
     ADMISSION_GUARDED,
 ];
+
+/// Every condition of a Peer.
+const PEER_CONDITIONS: [&str; 3] = [READY, STALLED, MANIFEST_CURRENT];
+
+fn peer_labels((namespace, peer): &ProcessorKey, state: &'static str) -> PeerLabels {
+    PeerLabels {
+        namespace: namespace.clone(),
+        peer: peer.clone(),
+        state,
+    }
+}
 
 fn labels(key: &ProcessorKey, state: &'static str) -> StateLabels {
     StateLabels {
@@ -133,6 +160,8 @@ pub struct Metrics {
     pub windows: Family<StateLabels, Gauge>,
     /// 1 where a condition is True.
     pub conditions: Family<StateLabels, Gauge>,
+    /// 1 where a condition of a Peer is True.
+    pub peer_conditions: Family<PeerLabels, Gauge>,
     /// Age of the oldest batch that waits for intake.
     pub oldest_waiting_seconds: Family<ProcessorLabels, Gauge>,
     /// 1 while this process holds the lease.
@@ -167,6 +196,7 @@ impl Default for Metrics {
             batches: Family::default(),
             windows: Family::default(),
             conditions: Family::default(),
+            peer_conditions: Family::default(),
             oldest_waiting_seconds: Family::default(),
             leader: Gauge::default(),
             listing_seconds: Family::new_with_constructor(seconds),
@@ -212,6 +242,11 @@ impl Metrics {
             "condition",
             "1 where a condition of a processor is True",
             self.conditions.clone(),
+        );
+        registry.register(
+            "peer_condition",
+            "1 where a condition of a Peer is True",
+            self.peer_conditions.clone(),
         );
         registry.register_with_unit(
             "oldest_waiting_batch",
@@ -297,6 +332,24 @@ impl Metrics {
                     .get_or_create(&labels(key, kind))
                     .set(i64::from(condition.status == "True"));
             }
+        }
+    }
+
+    /// What a Peer's conditions say.
+    pub fn peer_conditions(&self, key: &ProcessorKey, conditions: &[Condition]) {
+        for kind in PEER_CONDITIONS {
+            if let Some(condition) = conditions.iter().find(|condition| condition.type_ == kind) {
+                self.peer_conditions
+                    .get_or_create(&peer_labels(key, kind))
+                    .set(i64::from(condition.status == "True"));
+            }
+        }
+    }
+
+    /// A Peer is gone, and with it all that is told of it.
+    pub fn peer_gone(&self, key: &ProcessorKey) {
+        for kind in PEER_CONDITIONS {
+            self.peer_conditions.remove(&peer_labels(key, kind));
         }
     }
 

@@ -13,7 +13,8 @@ pub struct DataShareProcessorStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `MailboxesListed`, `WorkersReady`, `WindowsOnTime`, `AdmissionGuarded` and `Stalled`.
+    /// `Ready`, `PeersKnown`, `MailboxesListed`, `WorkersReady`, `WindowsOnTime`, `AdmissionGuarded`, `ManifestPublished`
+    /// and `Stalled`.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -143,6 +143,18 @@ pub struct Parameters {
     pub packet_decryption_keys: u32,
     /// The windows' settings.
     pub windows: WindowParameters,
+    /// Whether packets are looked for in other batches.
+    pub replay_guard: ReplayGuardParameters,
+}
+
+/// Whether and how far a packet that another batch has is refused (ledger rule 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplayGuardParameters {
+    /// `false`: packets are claimed and looked for nowhere.
+    pub enabled: bool,
+    /// Batches whose paths' days are at most so many days apart are compared.
+    pub horizon_days: u16,
 }
 
 /// One ingestion batch of a chunk.
@@ -172,6 +184,33 @@ pub struct AggregateItem {
     pub end: String,
     /// The cutoffs that are due, in order, milliseconds since 1970: the first with a member is planned.
     pub cutoffs: Vec<i64>,
+    /// The approval under which the window is released once more; `None` for its first release.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+}
+
+/// An approved override: a window may be released once more (ledger rule 6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Approval {
+    /// Which release of the window, 2 to 9.
+    pub release: u8,
+    /// When it expires, milliseconds since 1970: from then on no set is frozen under it.
+    pub expires_at_millis: i64,
+    /// Who approved it, as the API server knows them.
+    pub approved_by: String,
+    /// Why, for whoever looks at it later.
+    pub reason: String,
+}
+
+/// One day of one packet key's claims to compact.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompactItem {
+    /// The packet key's folder of claims, 32 hex digits.
+    pub packet_key: String,
+    /// The day of batches' paths, `YYYYMMDD`.
+    pub day: String,
 }
 
 /// `work.json`: a Job's chunks, one per completion index.
@@ -195,6 +234,15 @@ pub enum WorkList {
         work: String,
         /// One list per completion index.
         chunks: Vec<Vec<AggregateItem>>,
+    },
+    /// Days of claims to compact.
+    CompactClaims {
+        /// [`REVISION`].
+        revision: u32,
+        /// The Job's name.
+        work: String,
+        /// One list per completion index.
+        chunks: Vec<Vec<CompactItem>>,
     },
 }
 
@@ -256,6 +304,9 @@ pub struct WindowReport {
     pub start: String,
     /// `YYYYMMDDHHmm`.
     pub end: String,
+    /// Which release; `None` for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u8>,
     /// How it ended.
     pub outcome: WindowOutcome,
     /// A reason of `docs/formats.md` §3.7 or §3.8; empty for Summed.

@@ -7,6 +7,8 @@ mod support;
 mod agreement;
 mod faults;
 mod original;
+mod overrides;
 mod repeat;
+mod replays;
 mod windows;
 mod world;

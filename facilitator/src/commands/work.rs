@@ -8,6 +8,7 @@ use facilitator_core::formats::work::{
 };
 use facilitator_core::processor::Processor;
 use facilitator_core::put;
+use jiff::Timestamp;
 use mailbox::ObjectKey;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -102,8 +103,9 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
     match list {
         WorkList::Intake { revision, work, chunks } => {
             report.work = work;
-            for item in chunk(revision, chunks, args.index)? {
-                match items::intake(&processor, &item, &mut budget).await {
+            let items = chunk(revision, chunks, args.index)?;
+            for line in items::intake(&processor, &items, &mut budget).await? {
+                match line {
                     Ok((line, _)) => report.batches.push(line),
                     Err(failure) => keep(&mut fault, failure)?,
                 }
@@ -112,11 +114,18 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         WorkList::Aggregate { revision, work, chunks } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
-                match items::window(&processor, &item, &mut budget).await {
+                match items::window(&processor, &item, Timestamp::now(), &mut budget).await {
                     Ok((line, _)) => report.windows.push(line),
                     Err(failure) => keep(&mut fault, failure)?,
                 }
             }
+        }
+        // What was compacted is in the ledger: there is nothing to report.
+        WorkList::CompactClaims { revision, chunks, .. } => {
+            for item in chunk(revision, chunks, args.index)? {
+                items::compaction(&processor, &item, &mut budget).await?;
+            }
+            return Ok(());
         }
     }
     put_report(&processor, &report, &mut budget).await?;

@@ -4,12 +4,13 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, TrustedKeys};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
 use facilitator_core::formats::work::{MailboxParameter, Parameters, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
 use mailbox::{ConditionalWrites, MailboxErrorKind};
 use uuid::Uuid;
 
@@ -102,7 +103,11 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         peer_keys: trusted("the peer", &parameters.peer_keys)?,
         signing_key: signing_key(&keys.join("batch-signing"))?,
         packet_keys: packet_keys(&keys.join("packet-decryption"), parameters.packet_decryption_keys)?.into(),
+        replay_guard: parameters.replay_guard.enabled.then_some(ReplayGuard {
+            horizon_days: parameters.replay_guard.horizon_days,
+        }),
         reread_pause: REREAD_PAUSE,
+        in_memory: InMemory::default(),
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::ledger::{
     LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, REJECTED, REPORTS, RESULTS, Rejected, WindowResult,
 };
@@ -135,6 +136,16 @@ impl Mailboxes {
             .collect();
         cache.reports.insert(job.to_owned(), reports.clone());
         Ok(reports)
+    }
+
+    /// Lists the claims of these days, of all packet keys.
+    ///
+    /// # Errors
+    /// [`ObserveError::Listing`].
+    pub async fn claims(&self, days: &BTreeSet<ClaimDay>) -> Result<Vec<Listed>, ObserveError> {
+        super::listing::claims(self.ledger.as_ref(), days)
+            .await
+            .context(ListingSnafu { mailbox: "ledger" })
     }
 
     /// Lists what is in the scope, the ledger first: an answer that is in a mailbox after its ledger object was listed is

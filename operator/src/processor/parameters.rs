@@ -6,8 +6,8 @@ use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
 use crds::processor::{InlineParty, Share as SpecShare, ValidationFormat as SpecFormat};
 use crds::{DataShareProcessor, DataShareProcessorSpec};
 use facilitator_core::formats::work::{
-    MailboxParameter, MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share,
-    ValidationFormat, WindowParameters,
+    MailboxParameter, MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION,
+    ReplayGuardParameters, Share, ValidationFormat, WindowParameters,
 };
 use facilitator_core::window::{Window, WindowError};
 use jiff::Timestamp;
@@ -16,8 +16,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource, ResourceExt};
 use mailbox::Access;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use crate::digest::hex_digest;
 
 /// Digits of a digest in a ConfigMap's name.
 const NAME_DIGITS: usize = 12;
@@ -31,7 +32,7 @@ pub fn share(of: SpecShare) -> Share {
     }
 }
 
-/// Builds `parameters.json`.
+/// Builds `parameters.json` of a processor that leaves nothing to its Peers ([`super::partners::resolve`]).
 #[must_use]
 pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start_at: Timestamp) -> Parameters {
     let spec = &processor.spec;
@@ -54,8 +55,8 @@ pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start
             peer: mailbox(&mailboxes.outgoing.peer),
             portal: mailbox(&mailboxes.outgoing.portal),
         },
-        ingestor_keys: keys(&spec.ingestor.inline),
-        peer_keys: keys(&spec.peer.inline),
+        ingestor_keys: keys(spec.ingestor.inline.as_ref()),
+        peer_keys: keys(spec.peer.inline.as_ref()),
         legacy_peer: spec.peer.legacy,
         validation_format: match spec.validation_format {
             SpecFormat::ThreeObjects => ValidationFormat::ThreeObjects,
@@ -65,6 +66,10 @@ pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start
         windows: WindowParameters {
             period_seconds: spec.windows.period_seconds,
             min_clients: spec.windows.min_clients,
+        },
+        replay_guard: ReplayGuardParameters {
+            enabled: spec.replay_guard.enabled,
+            horizon_days: spec.replay_guard.horizon_days,
         },
     }
 }
@@ -76,12 +81,13 @@ fn mailbox(mailbox: &crds::processor::Mailbox) -> MailboxParameter {
     }
 }
 
-fn keys(party: &InlineParty) -> Vec<PublicKeyParameter> {
+fn keys(party: Option<&InlineParty>) -> Vec<PublicKeyParameter> {
     let of = |key: &crds::processor::PublicKey| PublicKeyParameter {
         id: key.id.clone(),
         public_key: key.public_key.clone(),
     };
-    party.batch_signing_keys.iter().map(of).collect()
+    let keys = party.map_or(&[][..], |party| &party.batch_signing_keys);
+    keys.iter().map(of).collect()
 }
 
 /// The immutable ConfigMap that holds the parameters, named by their digest and owned by the processor.
@@ -90,7 +96,7 @@ fn keys(party: &InlineParty) -> Vec<PublicKeyParameter> {
 /// None in practice: parameters are JSON.
 pub fn config_map(processor: &DataShareProcessor, parameters: &Parameters) -> Result<ConfigMap, serde_json::Error> {
     let content = serde_json::to_string(parameters)? + "\n";
-    let digest: String = hex(content.as_bytes()).chars().take(NAME_DIGITS).collect();
+    let digest: String = hex_digest(content.as_bytes()).chars().take(NAME_DIGITS).collect();
     let name = processor.name_any();
     let labels = [("app.kubernetes.io/managed-by", MANAGED_BY), (PROCESSOR_LABEL, &name)];
     Ok(ConfigMap {
@@ -158,11 +164,7 @@ pub fn agreement_digest(spec: &DataShareProcessorSpec) -> String {
         cutoffs,
     };
     // Numbers and strings always serialize.
-    hex(&serde_json::to_vec(&agreement).unwrap_or_default())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    facilitator_core::formats::ledger::hex(&Sha256::digest(bytes))
+    hex_digest(&serde_json::to_vec(&agreement).unwrap_or_default())
 }
 
 /// The first window that is ours, before a ledger says so: `startAt` of the spec, else the creation, rounded up to a window

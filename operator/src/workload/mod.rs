@@ -11,7 +11,7 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-use facilitator_core::formats::work::{AggregateItem, IntakeItem};
+use facilitator_core::formats::work::{AggregateItem, CompactItem, IntakeItem};
 use jiff::SignedDuration;
 
 pub use canary::{Allowance, HealthInput, HealthMemory, WorkersHealth, health};
@@ -52,6 +52,8 @@ pub enum Work {
     Intake(Vec<Vec<IntakeItem>>),
     /// Windows to sum.
     Aggregate(Vec<Vec<AggregateItem>>),
+    /// Days of claims to compact.
+    CompactClaims(Vec<Vec<CompactItem>>),
 }
 
 /// A Job to start.
@@ -68,11 +70,11 @@ pub struct PlannedJob {
 }
 
 impl PlannedJob {
-    /// Which stage's pods it runs.
+    /// Which stage's pods it runs. Claims are intake's.
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self.work {
-            Work::Intake(_) => Stage::Intake,
+            Work::Intake(_) | Work::CompactClaims(_) => Stage::Intake,
             Work::Aggregate(_) => Stage::Aggregate,
         }
     }
