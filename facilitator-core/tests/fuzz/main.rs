@@ -82,19 +82,20 @@ fn keep(target: &Target, input: &[u8]) {
     }
 }
 
-/// How an input ended, but for what it holds itself: numbers, digests and quoted text vary without end.
-fn feature(outcome: &str) -> String {
-    let mut plain = String::new();
-    let mut quoted = false;
-    for word in outcome.split(' ').take(60) {
-        let varies = quoted || word.contains(|c: char| c.is_ascii_digit());
-        quoted ^= word.matches(['"', '`']).count() % 2 == 1;
-        if !(varies || word.contains(['"', '`'])) {
-            plain.push_str(word);
-            plain.push(' ');
-        }
-    }
-    plain
+/// How an input ended, but for what it holds itself: numbers, digests and quoted text vary without end. All between the first
+/// quote and the last is left out, because what is quoted may hold quotes.
+fn feature(said: &str) -> String {
+    const QUOTES: [char; 2] = ['"', '`'];
+    let (before, after) = match (said.find(QUOTES), said.rfind(QUOTES)) {
+        (Some(first), Some(last)) => (&said[..first], &said[last + 1..]),
+        _ => (said, ""),
+    };
+    let words = before.split(' ').chain(after.split(' '));
+    let plain: Vec<_> = words
+        .filter(|word| !word.contains(|c: char| c.is_ascii_digit()))
+        .take(60)
+        .collect();
+    plain.join(" ")
 }
 
 struct Found {
@@ -130,7 +131,8 @@ impl Found {
                 for (count, said) in self.accepted.iter_mut().zip(&ended) {
                     *count += u64::from(said.starts_with(ACCEPTED));
                 }
-                features.insert(feature(&ended.join(" | ")))
+                let ways: Vec<_> = ended.iter().map(|said| feature(said)).collect();
+                features.insert(ways.join(" | "))
             }
             Err(failure) => {
                 let file = folder("failures").join(format!("{}-{}", target.name, &hex(&sha256(input))[..16]));
@@ -164,14 +166,16 @@ fn fuzz(target: &Target, time: Duration, seed: u64) -> Found {
         }
     }
     let known = features.len();
+    let mut in_corpus = corpus_files(target.name).len();
     let begun = Instant::now();
     while begun.elapsed() < time || found.executions < MIN_EXECUTIONS {
         let chosen = rng.random_range(0..pool.len());
         let other = rng.random_range(0..pool.len());
         let input = mutate::mutated(&pool[chosen], &pool[other], &mut rng, MAX_INPUT);
         let new = found.run(target, &input, &mut features);
-        if keeps && (new || corpus_files(target.name).len() < MIN_CORPUS) {
+        if keeps && (new || in_corpus < MIN_CORPUS) {
             keep(target, &input);
+            in_corpus += 1;
         }
         if new {
             pool.push(input);
