@@ -317,8 +317,8 @@ async fn no_set_is_frozen_before_every_store_is_past_the_cutoff() {
         tokio::time::sleep(Duration::from_millis(1)).await;
         store.tell_time(second(NOW + 1));
     };
-    let cutoffs = [second(NOW)];
-    let (outcome, ()) = tokio::join!(aggregate(&first, &window(), &cutoffs), later);
+    let (cutoffs, window) = ([second(NOW)], window());
+    let (outcome, ()) = tokio::join!(aggregate(&first, &window, &cutoffs), later);
     assert!(matches!(outcome.unwrap(), AggregateOutcome::Done { result, .. } if result.verdict == Verdict::Summed));
 }
 
