@@ -68,9 +68,13 @@ pub fn read_secret(file: &Path) -> io::Result<Zeroizing<String>> {
         }
     }
     if length > MAX_SECRET_BYTES {
-        return Err(io::Error::new(ErrorKind::FileTooLarge, "it is longer than a Secret can be"));
+        return Err(io::Error::new(
+            ErrorKind::FileTooLarge,
+            "it is longer than a Secret can be",
+        ));
     }
-    let text = str::from_utf8(&bytes[..length]).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it isn't UTF-8"))?;
+    let text =
+        str::from_utf8(&bytes[..length]).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it isn't UTF-8"))?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 

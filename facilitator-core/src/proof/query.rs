@@ -6,8 +6,6 @@
 //! price of little more than one: First's values, and the ones that it takes off in every bin. No division by r − w^i:
 //! every r is an ordinary point.
 
-use std::fmt;
-
 use zeroize::Zeroizing;
 
 use super::field::{add, inverse, montgomery, montgomery_mul, reduce, root, subtract};
@@ -33,14 +31,8 @@ pub struct ProofQuery {
 }
 
 /// Room to work in, for one query after another; wiped when dropped. Its `Debug` shows no element.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct QueryBuffer(Zeroizing<Vec<u32>>);
-
-impl fmt::Debug for QueryBuffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueryBuffer").finish_non_exhaustive()
-    }
-}
 
 impl ProofQuery {
     /// Prepares queries of packets of so many bins, 1 to 2^19 − 1.

@@ -76,10 +76,7 @@ impl ShareSplitter {
         for (whole, second) in elements.iter().zip(second.iter()) {
             first.extend_from_slice(&subtract(*whole, *second).to_le_bytes());
         }
-        Shares {
-            first,
-            second: seed,
-        }
+        Shares { first, second: seed }
     }
 
     /// Turns values on the n-th roots into values on the odd 2n-th roots.

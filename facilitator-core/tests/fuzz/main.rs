@@ -112,7 +112,12 @@ fn execute(target: &Target, input: &[u8]) -> Result<Vec<String>, String> {
     let begun = Instant::now();
     let ended = catch_unwind(AssertUnwindSafe(|| (target.run)(input))).map_err(|_| "it panicked".to_owned())??;
     let (peak, time) = (memory::peak(), begun.elapsed());
-    assert_eq!(ended.len(), target.parts.len(), "{}: an answer for each part", target.name);
+    assert_eq!(
+        ended.len(),
+        target.parts.len(),
+        "{}: an answer for each part",
+        target.name
+    );
     if peak > MAX_PEAK {
         return Err(format!("{peak} bytes were allocated"));
     }
@@ -262,7 +267,12 @@ fn no_input_panics_lingers_swells_or_reads_back_otherwise() {
     eprintln!("{executions} executions of {} targets", targets.len());
     assert_eq!(failures, Vec::<&String>::new());
     for (target, found) in targets.iter().zip(&found) {
-        assert!(found.executions >= MIN_EXECUTIONS, "{}: {}", target.name, found.executions);
+        assert!(
+            found.executions >= MIN_EXECUTIONS,
+            "{}: {}",
+            target.name,
+            found.executions
+        );
         // A target that refuses everything tries nothing behind the first check.
         assert!(
             found.accepted.iter().all(|count| *count > 0),

@@ -14,59 +14,89 @@ use crate::{Case, case};
 fn headers() -> Vec<Case> {
     type Change = fn(&mut IngestionHeader);
     let table: [(&str, &str, Change); 21] = [
-        ("bins 0", "Rejected ParametersUnsupported: bins is 0", |h| h.parameters.bins = 0),
-        ("bins -1", "Rejected ParametersUnsupported: bins is -1", |h| h.parameters.bins = -1),
+        ("bins 0", "Rejected ParametersUnsupported: bins is 0", |h| {
+            h.parameters.bins = 0
+        }),
+        ("bins -1", "Rejected ParametersUnsupported: bins is -1", |h| {
+            h.parameters.bins = -1
+        }),
         ("bins 2^19", "Rejected ParametersUnsupported: bins is 524288", |h| {
             h.parameters.bins = 1 << 19
         }),
-        ("bins 2^31 - 1", "Rejected ParametersUnsupported: bins is 2147483647", |h| {
-            h.parameters.bins = i32::MAX
-        }),
-        ("bins -2^31", "Rejected ParametersUnsupported: bins is -2147483648", |h| {
-            h.parameters.bins = i32::MIN
-        }),
+        (
+            "bins 2^31 - 1",
+            "Rejected ParametersUnsupported: bins is 2147483647",
+            |h| h.parameters.bins = i32::MAX,
+        ),
+        (
+            "bins -2^31",
+            "Rejected ParametersUnsupported: bins is -2147483648",
+            |h| h.parameters.bins = i32::MIN,
+        ),
         ("a prime of 0", "Rejected ParametersUnsupported: prime is 0", |h| {
             h.parameters.prime = 0
         }),
-        ("a prime of -4293918721", "Rejected ParametersUnsupported: prime is -4293918721", |h| {
-            h.parameters.prime = -4_293_918_721
-        }),
+        (
+            "a prime of -4293918721",
+            "Rejected ParametersUnsupported: prime is -4293918721",
+            |h| h.parameters.prime = -4_293_918_721,
+        ),
         ("another prime", "Rejected ParametersUnsupported: prime is 65537", |h| {
             h.parameters.prime = 65_537
         }),
-        ("a prime of 2^63 - 1", "Rejected ParametersUnsupported: prime is 9223372036854775807", |h| {
-            h.parameters.prime = i64::MAX
-        }),
-        ("three servers", "Rejected ParametersUnsupported: number_of_servers is 3", |h| {
-            h.parameters.number_of_servers = 3
-        }),
-        ("no server", "Rejected ParametersUnsupported: number_of_servers is 0", |h| {
-            h.parameters.number_of_servers = 0
-        }),
-        ("-2 servers", "Rejected ParametersUnsupported: number_of_servers is -2", |h| {
-            h.parameters.number_of_servers = -2
-        }),
+        (
+            "a prime of 2^63 - 1",
+            "Rejected ParametersUnsupported: prime is 9223372036854775807",
+            |h| h.parameters.prime = i64::MAX,
+        ),
+        (
+            "three servers",
+            "Rejected ParametersUnsupported: number_of_servers is 3",
+            |h| h.parameters.number_of_servers = 3,
+        ),
+        (
+            "no server",
+            "Rejected ParametersUnsupported: number_of_servers is 0",
+            |h| h.parameters.number_of_servers = 0,
+        ),
+        (
+            "-2 servers",
+            "Rejected ParametersUnsupported: number_of_servers is -2",
+            |h| h.parameters.number_of_servers = -2,
+        ),
         ("epsilon NaN", "Rejected ParametersUnsupported: epsilon is NaN", |h| {
             h.parameters.epsilon = f64::NAN
         }),
-        ("epsilon infinite", "Rejected ParametersUnsupported: epsilon is inf", |h| {
-            h.parameters.epsilon = f64::INFINITY
-        }),
-        ("epsilon -infinite", "Rejected ParametersUnsupported: epsilon is -inf", |h| {
-            h.parameters.epsilon = f64::NEG_INFINITY
-        }),
-        ("another batch's UUID", "Rejected HeaderMismatch: the header is of batch", |h| {
-            h.parameters.batch_uuid = Uuid::from_u128(2)
-        }),
-        ("another aggregation's name", "Rejected HeaderMismatch: the header is of aggregation", |h| {
-            h.parameters.name = "dogs-seen".into()
-        }),
-        ("a name of 2 KB", "PrioIngestionHeader: name is beyond the bound of 1024", |h| {
-            h.parameters.name = "n".repeat(2_000)
-        }),
-        ("a name of control characters", "Rejected HeaderMismatch: the header is of aggregation", |h| {
-            h.parameters.name = "\u{1b}[31m\n".into()
-        }),
+        (
+            "epsilon infinite",
+            "Rejected ParametersUnsupported: epsilon is inf",
+            |h| h.parameters.epsilon = f64::INFINITY,
+        ),
+        (
+            "epsilon -infinite",
+            "Rejected ParametersUnsupported: epsilon is -inf",
+            |h| h.parameters.epsilon = f64::NEG_INFINITY,
+        ),
+        (
+            "another batch's UUID",
+            "Rejected HeaderMismatch: the header is of batch",
+            |h| h.parameters.batch_uuid = Uuid::from_u128(2),
+        ),
+        (
+            "another aggregation's name",
+            "Rejected HeaderMismatch: the header is of aggregation",
+            |h| h.parameters.name = "dogs-seen".into(),
+        ),
+        (
+            "a name of 2 KB",
+            "PrioIngestionHeader: name is beyond the bound of 1024",
+            |h| h.parameters.name = "n".repeat(2_000),
+        ),
+        (
+            "a name of control characters",
+            "Rejected HeaderMismatch: the header is of aggregation",
+            |h| h.parameters.name = "\u{1b}[31m\n".into(),
+        ),
         ("a digest of 31 bytes", "Rejected DigestMismatch", |h| {
             h.packet_file_digest.truncate(31)
         }),
@@ -99,7 +129,8 @@ fn trios() -> Vec<Case> {
         party.intake(Some(&header), Some(&signature.write()), Some(&packets))
     };
     let invalid = "Blocked SignatureInvalid: the signature isn't one of these header bytes";
-    let long_id = "Blocked SignatureInvalid: the signature object is malformed: PrioBatchSignature: key_identifier is beyond";
+    let long_id =
+        "Blocked SignatureInvalid: the signature object is malformed: PrioBatchSignature: key_identifier is beyond";
     type Change = fn(&mut BatchSignature, &Party, &[u8]);
     let table: [(&str, &str, Change); 14] = [
         ("by an unknown key", "Blocked SignerUnknown", |s, _, _| {

@@ -83,7 +83,11 @@ fn blocks() -> Vec<Case> {
             "record 1 can't be decoded",
             raw(&block(2, &record)),
         ),
-        packets("a record cut off", "record 0 can't be decoded: it promises more bytes than there are", raw(&block(1, &record[..20]))),
+        packets(
+            "a record cut off",
+            "record 0 can't be decoded: it promises more bytes than there are",
+            raw(&block(1, &record[..20])),
+        ),
         packets("a million blocks of no records", early, {
             let empty = block(0, &[]);
             raw(&[empty.repeat(1_000_000), vec![0]].concat())
@@ -102,12 +106,16 @@ fn blocks() -> Vec<Case> {
             let bytes = container(&schema(&header_fields()), "null", 1_000_000, &content.repeat(1_000_000));
             move || said(read_one::<IngestionHeader>(&bytes))
         }),
-        case("a header object of a million records in as many blocks", "more than the one record", {
-            let content: Vec<u8> = header_fields().iter().flat_map(|(_, _, value)| value.clone()).collect();
-            let begin = head(&[("avro.schema", schema(&header_fields()).as_bytes())]);
-            let bytes = [begin, block(1, &content).repeat(1_000_000)].concat();
-            move || said(read_one::<IngestionHeader>(&bytes))
-        }),
+        case(
+            "a header object of a million records in as many blocks",
+            "more than the one record",
+            {
+                let content: Vec<u8> = header_fields().iter().flat_map(|(_, _, value)| value.clone()).collect();
+                let begin = head(&[("avro.schema", schema(&header_fields()).as_bytes())]);
+                let bytes = [begin, block(1, &content).repeat(1_000_000)].concat();
+                move || said(read_one::<IngestionHeader>(&bytes))
+            },
+        ),
         case("a header object of two records", "more than the one record", {
             let content: Vec<u8> = header_fields().iter().flat_map(|(_, _, value)| value.clone()).collect();
             let bytes = container(&schema(&header_fields()), "null", 2, &content.repeat(2));

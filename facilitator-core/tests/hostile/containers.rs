@@ -114,7 +114,11 @@ fn schemas() -> Vec<Case> {
         of_schema("a schema that isn't JSON", no_json, "{"),
         of_schema("an empty schema", no_json, ""),
         of_schema("null for a schema", "Must be a JSON string, object or array", "null"),
-        of_schema("a schema of an unknown type", "Unknown primitive type: money", r#""money""#),
+        of_schema(
+            "a schema of an unknown type",
+            "Unknown primitive type: money",
+            r#""money""#,
+        ),
         of_schema("a schema of 20,000 opening brackets", no_json, &"[".repeat(20_000)),
         of_schema(
             "types in types, 5,000 deep",
@@ -139,7 +143,11 @@ fn schemas() -> Vec<Case> {
             &list(json!("long")).to_string(),
         ),
         of_schema("a union for a record", "it is no record", r#"["null","long"]"#),
-        of_schema("a record of no name", "No `name` field", r#"{"type":"record","fields":[]}"#),
+        of_schema(
+            "a record of no name",
+            "No `name` field",
+            r#"{"type":"record","fields":[]}"#,
+        ),
         of_schema(
             "a record of no fields",
             "the field \"uuid\" is missing",

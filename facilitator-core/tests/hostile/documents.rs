@@ -6,8 +6,8 @@ use facilitator_core::formats::ledger::{
     Decided, Delivered, LedgerIdentity, LedgerObject, Rejected, Released, WindowResult,
 };
 use facilitator_core::formats::names::{
-    AggregationId, BatchId, BatchTime, InstanceName, SumPartPart, WindowId, parse_ingestion_name, parse_sum_part_name, parse_uuid,
-    parse_validation_name,
+    AggregationId, BatchId, BatchTime, InstanceName, SumPartPart, WindowId, parse_ingestion_name, parse_sum_part_name,
+    parse_uuid, parse_validation_name,
 };
 use facilitator_core::formats::partial::Partial;
 use facilitator_core::formats::plan::Plan;
@@ -107,46 +107,86 @@ pub fn names() -> Vec<Case> {
         ("of another ending", "no ending of ours", format!("{stem}.batch.gz")),
         ("of a third party", "no ending of ours", format!("{stem}.validity_2")),
         ("with a folder too many", "is no batch time", format!("x/{stem}.batch")),
-        ("with a slash in front", "is no aggregation id", format!("/{stem}.batch")),
+        (
+            "with a slash in front",
+            "is no aggregation id",
+            format!("/{stem}.batch"),
+        ),
         ("that goes up", "is no batch time", format!("a/../{stem}.batch")),
         (
-            "with a UUID in capitals", "is no batch UUID",
+            "with a UUID in capitals",
+            "is no batch UUID",
             format!("a/2026/11/20/00/00/{}.batch", UUID.to_uppercase()),
         ),
-        ("with a UUID in braces", "is no batch UUID", format!("a/2026/11/20/00/00/{{{UUID}}}.batch")),
-        ("with month 13", "is no batch time", format!("a/2026/13/20/00/00/{UUID}.batch")),
-        ("with 30 February", "is no batch time", format!("a/2026/02/30/00/00/{UUID}.batch")),
-        ("with minute 60", "is no batch time", format!("a/2026/11/20/00/60/{UUID}.batch")),
         (
-            "with a year of five digits", "is no batch time",
+            "with a UUID in braces",
+            "is no batch UUID",
+            format!("a/2026/11/20/00/00/{{{UUID}}}.batch"),
+        ),
+        (
+            "with month 13",
+            "is no batch time",
+            format!("a/2026/13/20/00/00/{UUID}.batch"),
+        ),
+        (
+            "with 30 February",
+            "is no batch time",
+            format!("a/2026/02/30/00/00/{UUID}.batch"),
+        ),
+        (
+            "with minute 60",
+            "is no batch time",
+            format!("a/2026/11/20/00/60/{UUID}.batch"),
+        ),
+        (
+            "with a year of five digits",
+            "is no batch time",
             format!("a/12026/11/20/00/00/{UUID}.batch"),
         ),
-        ("with Arabic digits", "is no batch time", format!("a/٢٠٢٦/11/20/00/00/{UUID}.batch")),
         (
-            "of the original's task markers", "is no aggregation id",
+            "with Arabic digits",
+            "is no batch time",
+            format!("a/٢٠٢٦/11/20/00/00/{UUID}.batch"),
+        ),
+        (
+            "of the original's task markers",
+            "is no aggregation id",
             format!("task-markers/2026/11/20/00/00/{UUID}.batch"),
         ),
         (
-            "of our own folder", "is no aggregation id",
+            "of our own folder",
+            "is no aggregation id",
             format!("prio-operator/2026/11/20/00/00/{UUID}.batch"),
         ),
-        ("with a zero byte", "is no aggregation id", format!("a\0/2026/11/20/00/00/{UUID}.batch")),
-        ("with a line break", "is no aggregation id", format!("a\n/2026/11/20/00/00/{UUID}.batch")),
         (
-            "with an aggregation of 101 characters", "is no aggregation id",
+            "with a zero byte",
+            "is no aggregation id",
+            format!("a\0/2026/11/20/00/00/{UUID}.batch"),
+        ),
+        (
+            "with a line break",
+            "is no aggregation id",
+            format!("a\n/2026/11/20/00/00/{UUID}.batch"),
+        ),
+        (
+            "with an aggregation of 101 characters",
+            "is no aggregation id",
             format!("{}/2026/11/20/00/00/{UUID}.batch", "a".repeat(101)),
         ),
         ("of 10 MB", "no ending of ours", "a/".repeat(5 << 20)),
         (
-            "of a sum part's first release by a number", "there is no release 1",
+            "of a sum part's first release by a number",
+            "there is no release 1",
             "us-ct.release-1/a/202611200000-202611200300.sum_0".into(),
         ),
         (
-            "of a sum part's release 22", "there is no release 22",
+            "of a sum part's release 22",
+            "there is no release 22",
             "us-ct.release-22/a/202611200000-202611200300.sum_0".into(),
         ),
         (
-            "of a sum part with the release in its window", "we would write us-ct.release-2/a/",
+            "of a sum part with the release in its window",
+            "we would write us-ct.release-2/a/",
             "us-ct/a/202611200000-202611200300.2.sum_0".into(),
         ),
     ];
@@ -158,7 +198,9 @@ pub fn names() -> Vec<Case> {
     ];
     assert!(good.iter().all(|text| why_passed_over(text) == "accepted"));
     for (name, expected, text) in foreign {
-        cases.push(case(format!("an object's name {name}"), expected, move || why_passed_over(&text)));
+        cases.push(case(format!("an object's name {name}"), expected, move || {
+            why_passed_over(&text)
+        }));
     }
     cases.extend([
         case("an aggregation id with a slash", "is no aggregation id", || {
@@ -274,7 +316,10 @@ pub fn ledger() -> Vec<Case> {
     let shard = r#"{"revision":1,"aggregation":"a","start":"s","end":"e","cutoffMillis":1,"range":"r","share":"First","instance":"i","legacyPeer":false,"candidates":[]}"#;
     let partial = r#"{"revision":1,"plain":{"planDigest":"a","range":"r","packets":0,"clients":0,"invalidProofs":0,"missingPeerMessages":0,"excludedPackets":0,"members":[],"counted":"","invalid":"","packetKey":null},"sealed":""}"#;
     let key = ObjectKey::parse("good").unwrap();
-    assert!(Rejected::from_bytes(&key, rejected.as_bytes()).is_ok() && Released::from_bytes(&key, released.as_bytes()).is_ok());
+    assert!(
+        Rejected::from_bytes(&key, rejected.as_bytes()).is_ok()
+            && Released::from_bytes(&key, released.as_bytes()).is_ok()
+    );
     assert!(Plan::from_bytes(&key, plan.as_bytes()).is_ok() && PlanShard::from_bytes(&key, shard.as_bytes()).is_ok());
     assert!(Partial::from_bytes(&key, partial.as_bytes()).is_ok());
     vec![

@@ -142,7 +142,10 @@ fn measure(case: &Case) -> Row {
 /// Cases by the kind of what is hostile.
 fn kinds() -> Vec<(&'static str, Vec<Case>)> {
     vec![
-        ("Avro containers: frames, metadata, schemas, codecs", containers::cases()),
+        (
+            "Avro containers: frames, metadata, schemas, codecs",
+            containers::cases(),
+        ),
         ("Avro containers: blocks and cuts", blocks::cases()),
         ("Avro records", avro::cases()),
         ("Batches: headers, signatures, objects that don't fit", batches::cases()),

@@ -135,11 +135,9 @@ fn batches() -> Vec<Case> {
             "bad: the packet object's SHA-256 is",
             |sent| sent.header.packet_file_digest[0] ^= 1,
         ),
-        (
-            "a signed header without a digest",
-            "the signed header says",
-            |sent| sent.header.packet_file_digest.clear(),
-        ),
+        ("a signed header without a digest", "the signed header says", |sent| {
+            sent.header.packet_file_digest.clear()
+        }),
         ("an inline header that isn't signed", of_header, |sent| {
             sent.signed = |_, signature| {
                 signature.batch_header = Some(b"nonsense".to_vec());

@@ -40,7 +40,8 @@ fn between(text: &str, name: &str, lines: &str) -> String {
 }
 
 fn counts(kinds: &[(&str, Vec<Case>)]) -> String {
-    let mut table = String::from("| What is hostile | Refused | Harmless | Bound, ms | Bound, KiB |\n|---|--:|--:|--:|--:|\n");
+    let mut table =
+        String::from("| What is hostile | Refused | Harmless | Bound, ms | Bound, KiB |\n|---|--:|--:|--:|--:|\n");
     let mut row = |name: &str, cases: &[&Case]| {
         let refused = cases.iter().filter(|case| case.refused).count();
         let millis = cases.iter().map(|case| case.millis).fold(MILLIS, f64::max);
@@ -72,6 +73,10 @@ fn all(kinds: &[(&str, Vec<Case>)]) -> String {
         table(name, "Refused with", cases.iter().filter(|case| case.refused).collect());
     }
     let harmless = kinds.iter().flat_map(|(_, cases)| cases).filter(|case| !case.refused);
-    table("What looks bad and does no harm", "What comes of it", harmless.collect());
+    table(
+        "What looks bad and does no harm",
+        "What comes of it",
+        harmless.collect(),
+    );
     text + "\n"
 }

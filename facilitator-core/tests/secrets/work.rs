@@ -22,7 +22,11 @@ const NONE: [u32; BINS as usize] = [0; BINS as usize];
 
 /// Dropped within what is looked at: what its threads hold is given back then.
 fn runtime() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// What a packet's plaintext is, and its values.
@@ -73,7 +77,9 @@ fn accumulator(world: &World, share: Share, batch: &BatchId) -> Vec<u32> {
 
 fn assert_nothing_left(of: &str, secrets: &[Vec<u8>], work: impl FnOnce()) {
     let secrets: Vec<&[u8]> = secrets.iter().map(Vec::as_slice).collect();
-    let found = left_behind_of(&secrets, || drop(secrets.iter().map(|secret| secret.to_vec()).collect::<Vec<_>>()));
+    let found = left_behind_of(&secrets, || {
+        drop(secrets.iter().map(|secret| secret.to_vec()).collect::<Vec<_>>())
+    });
     assert_eq!(found, secrets.len(), "each would be found");
     assert_eq!(left_behind_of(&secrets, work), 0, "{of}");
 }
@@ -95,9 +101,14 @@ fn intake_on_several_cores_leaves_nothing_behind() {
             secrets.extend(parts.map(|part| bytes_of(&sum(part))));
         }
         let processor = world.processor(share);
-        assert_nothing_left("intake", &secrets, || drop(runtime().block_on(intake(&processor, &sample.id))));
+        assert_nothing_left("intake", &secrets, || {
+            drop(runtime().block_on(intake(&processor, &sample.id)))
+        });
         let all = accumulator(&world, share, &sample.id);
-        assert!(secrets.contains(&bytes_of(&all)), "the sum is among what was looked for");
+        assert!(
+            secrets.contains(&bytes_of(&all)),
+            "the sum is among what was looked for"
+        );
     }
 }
 
@@ -193,7 +204,11 @@ fn a_batch_that_is_summed_from_its_packets_leaves_nothing_behind() {
         let stage = Stage::new();
         let mut secrets = stage.secrets(share);
         let packets = opened(share, &stage.samples[1]);
-        secrets.extend(packets.into_iter().flat_map(|(plaintext, values)| [plaintext, bytes_of(&values)]));
+        secrets.extend(
+            packets
+                .into_iter()
+                .flat_map(|(plaintext, values)| [plaintext, bytes_of(&values)]),
+        );
         // Its seal is damaged.
         let ledger = &stage.world.ledger[usize::from(share.index())];
         let key = stage.samples[1].id.ledger_key("records");

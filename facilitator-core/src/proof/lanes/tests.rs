@@ -138,9 +138,7 @@ fn folding_and_weighing_agree_over_extremes() {
         let mut values = extremes(&mut rng, 32);
         let twiddles: Vec<Vec<u32>> = (0..5).map(|_| extremes(&mut rng, 16)).collect();
         let powers = extremes(&mut rng, 5);
-        let folded = tested
-            .iter()
-            .map(|i| fold(*i, &mut values.clone(), &twiddles, &powers));
+        let folded = tested.iter().map(|i| fold(*i, &mut values.clone(), &twiddles, &powers));
         let folded: Vec<u32> = folded.collect();
         assert!(folded.iter().all(|one| *one == folded[0]), "{folded:?}");
         let mut sums = vec![one; 32];

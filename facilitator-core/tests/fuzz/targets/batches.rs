@@ -185,7 +185,11 @@ fn ingested(input: &[u8]) -> Result<Vec<String>, String> {
             }
             IntakeOutcome::Rejected { reason, message, .. } => {
                 if !peer.is_empty() || ledger.len() != 1 {
-                    return Err(format!("it is refused, and there is more: {:?} {:?}", ledger.keys(), peer.keys()));
+                    return Err(format!(
+                        "it is refused, and there is more: {:?} {:?}",
+                        ledger.keys(),
+                        peer.keys()
+                    ));
                 }
                 format!("{reason} {message}")
             }
@@ -231,7 +235,10 @@ fn validated(input: &[u8]) -> Result<Vec<String>, String> {
                 mailbox.replace(&stage.batch.validation_key(Share::Second, *part), bytes.to_vec());
             }
             let read = read_validation(&mailbox, &stage.batch, Share::Second, PACKETS, &stage.trusted);
-            stage.runtime.block_on(read).map_err(|error| format!("not read: {error}"))
+            stage
+                .runtime
+                .block_on(read)
+                .map_err(|error| format!("not read: {error}"))
         };
         let three = read(&[
             (ValidationPart::Packets, &objects.packets),

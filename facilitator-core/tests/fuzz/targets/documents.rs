@@ -101,7 +101,6 @@ fn manifests(input: &[u8]) -> Result<Vec<String>, String> {
     ])
 }
 
-
 pub fn targets() -> Vec<Target> {
     vec![
         Target {

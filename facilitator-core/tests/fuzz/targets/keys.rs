@@ -144,7 +144,6 @@ fn share_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-
 pub fn targets() -> Vec<Target> {
     vec![
         Target {

@@ -119,7 +119,6 @@ fn name_seeds() -> Vec<Vec<u8>> {
     texts.map(String::into_bytes).to_vec()
 }
 
-
 pub fn targets() -> Vec<Target> {
     vec![Target {
         name: "name",

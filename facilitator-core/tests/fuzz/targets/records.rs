@@ -153,7 +153,6 @@ fn claim_seeds() -> Vec<Vec<u8>> {
     vec![chunk.bytes.to_vec(), run.to_vec()]
 }
 
-
 pub fn targets() -> Vec<Target> {
     vec![
         Target {

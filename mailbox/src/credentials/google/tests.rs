@@ -108,7 +108,10 @@ async fn debug_shows_no_token() {
         let header = tokens.bearer().await.unwrap();
         assert_eq!(header.to_str().unwrap(), format!("Bearer {secret}"));
         let shown = format!("{tokens:?} {tokens:#?} {header:?}");
-        assert!(shown.contains("Token("), "the token that is kept is among what is shown: {shown}");
+        assert!(
+            shown.contains("Token("),
+            "the token that is kept is among what is shown: {shown}"
+        );
         assert!(!shown.contains("hush"), "{shown}");
     }
 }

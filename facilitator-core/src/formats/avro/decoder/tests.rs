@@ -94,10 +94,12 @@ fn container<T: Record>(records: &[T], codec: (&str, Codec), block_records: usiz
 
 /// All of it by apache-avro, the container too.
 fn theirs<T: Record>(object: &[u8]) -> Vec<T> {
-    let records = apache_avro::Reader::new(object).unwrap().map(|value| match value.unwrap() {
-        Value::Record(values) => T::from_fields(&mut Fields::new(T::NAME, values)).unwrap(),
-        other => panic!("no record: {other:?}"),
-    });
+    let records = apache_avro::Reader::new(object)
+        .unwrap()
+        .map(|value| match value.unwrap() {
+            Value::Record(values) => T::from_fields(&mut Fields::new(T::NAME, values)).unwrap(),
+            other => panic!("no record: {other:?}"),
+        });
     records.collect()
 }
 
