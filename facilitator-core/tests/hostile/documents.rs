@@ -314,7 +314,7 @@ pub fn ledger() -> Vec<Case> {
     let released = r#"{"revision":1,"planDigest":"a","packetSetDigest":"b","clients":5}"#;
     let plan = r#"{"revision":1,"aggregation":"a","start":"s","end":"e","cutoffMillis":1,"share":"First","instance":"i","signer":"s","shape":{"name":"a","bins":1,"epsilon":0.1,"prime":5,"numberOfServers":2,"hammingWeight":null},"members":[],"exclusions":[]}"#;
     let shard = r#"{"revision":1,"aggregation":"a","start":"s","end":"e","cutoffMillis":1,"range":"r","share":"First","instance":"i","legacyPeer":false,"candidates":[]}"#;
-    let partial = r#"{"revision":1,"plain":{"planDigest":"a","range":"r","packets":0,"clients":0,"invalidProofs":0,"missingPeerMessages":0,"excludedPackets":0,"members":[],"counted":"","invalid":"","packetKey":null},"sealed":""}"#;
+    let partial = r#"{"revision":1,"plain":{"planDigest":"a","range":"r","packets":0,"clients":0,"invalidProofs":0,"missingPeerMessages":0,"excludedPackets":0,"members":[],"counted":"","invalid":"","packetKeys":[]},"sealed":""}"#;
     let key = ObjectKey::parse("good").unwrap();
     assert!(
         Rejected::from_bytes(&key, rejected.as_bytes()).is_ok()
