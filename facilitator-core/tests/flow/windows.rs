@@ -1,13 +1,17 @@
 //! Who is in a window's sum, and which sums are withheld.
 
 use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::crypto::sha256;
 use facilitator_core::formats::ledger::{FailedReason, Verdict};
 use facilitator_core::formats::names::{IngestionPart, ValidationPart, WindowId};
 use facilitator_core::formats::plan::{ExclusionReason, Plan};
 use facilitator_core::formats::record::Record;
+use facilitator_core::formats::signature::BatchSignature;
+use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::Share;
 use facilitator_core::sample::FaultKind;
 
+use crate::support::Keys;
 use crate::world::{NOW, World, intake, intake_both, second, verdict, window};
 
 pub fn plan(world: &World, share: Share) -> Plan {
@@ -277,6 +281,76 @@ async fn an_object_that_is_replaced_before_the_plan_is_named_wherever_it_matters
         } else {
             let clients = 10 + if excluded.is_some() { 0 } else { sample.clients };
             assert_eq!((result.verdict, result.clients), (Verdict::Summed, clients), "{name}");
+        }
+    }
+}
+
+/// A legacy peer writes its three objects anew, in whatever bytes and order (ledger rule 12): what it says is pinned.
+#[tokio::test]
+async fn a_peer_that_writes_its_objects_again_after_the_plan_must_say_the_same() {
+    type Rewrite = fn(&mut Vec<ValidationPacket>);
+    let table: [(&str, Rewrite, Option<FailedReason>); 4] = [
+        ("in another order", |packets| packets.reverse(), None),
+        (
+            "with a second message of a packet, which doesn't count",
+            |packets| {
+                let again = ValidationPacket {
+                    f_r: packets[0].f_r ^ 1,
+                    ..packets[0]
+                };
+                packets.push(again);
+            },
+            None,
+        ),
+        (
+            "with one message changed",
+            |packets| packets[0].f_r ^= 1,
+            Some(FailedReason::PeerMessagesLost),
+        ),
+        (
+            "with one message less",
+            |packets| packets.truncate(packets.len() - 1),
+            Some(FailedReason::PeerMessagesLost),
+        ),
+    ];
+    for (name, rewrite, expected) in table {
+        let world = World::new();
+        let sample = world.sample(1, 10, &[(2, FaultKind::InvalidProof)]);
+        intake_both(&world, &sample.id).await;
+        let first = world.processor(Share::First);
+        verdict(&first, &window()).await;
+        let summed = world.portal[0].snapshot();
+        planned(&world).await;
+
+        let mailbox = &world.peer_validation[0];
+        let key = |part| sample.id.validation_key(Share::Second, part);
+        let there = mailbox.snapshot();
+        let mut packets = ValidationPacket::read_all(&there[key(ValidationPart::Packets).as_str()]).unwrap();
+        rewrite(&mut packets);
+        let packets = ValidationPacket::write_all(&packets);
+        let mut header = ValidationHeader::read(&there[key(ValidationPart::Header).as_str()]).unwrap();
+        header.packet_file_digest = sha256(&packets).to_vec();
+        let header = header.write();
+        let signature = BatchSignature::sign(&Keys::read().second, &header).unwrap().write();
+        let parts = [
+            ValidationPart::Packets,
+            ValidationPart::Header,
+            ValidationPart::Signature,
+        ];
+        for (part, bytes) in parts.into_iter().zip([packets, header, signature]) {
+            assert_ne!(there[key(part).as_str()], bytes, "{name}");
+            mailbox.replace(&key(part), bytes);
+        }
+
+        let result = verdict(&first, &window()).await;
+        assert_eq!(result.reason, expected, "{name}: {}", result.message);
+        let portal = world.portal[0].snapshot();
+        match expected {
+            None => assert_eq!(portal, summed, "{name}"),
+            Some(_) => {
+                assert!(portal.is_empty(), "{name}");
+                assert!(result.message.contains(&sample.id.path()), "{name}: {}", result.message);
+            }
         }
     }
 }
