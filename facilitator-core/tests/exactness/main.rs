@@ -149,7 +149,7 @@ const EXHAUSTIVE: [(&str, usize, MakeCase); 23] = {
         ("late peer", 1, || Box::pin(cases::late_peer(false))),
         ("late legacy peer", 1, || Box::pin(cases::late_peer(true))),
         ("two plan shards", 5, || Box::pin(parts::two_shards())),
-        ("partial sums and window", 12, || {
+        ("partial sums and window", 5, || {
             Box::pin(parts::partial_sums_and_window())
         }),
         ("one override twice", 890, || Box::pin(overrides::same_override())),
