@@ -175,7 +175,7 @@ async fn put_report(processor: &Processor, report: &Report, budget: &mut Budget)
         match put::put(&*processor.mailboxes.ledger, &key, &bytes).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_retryable() && budget.wait().await => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(setup::of_ledger(error)),
         }
     }
 }

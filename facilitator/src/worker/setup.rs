@@ -11,7 +11,7 @@ use facilitator_core::formats::names::InstanceName;
 use facilitator_core::formats::work::{MailboxParameter, Parameters, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
-use mailbox::{ConditionalWrites, MailboxErrorKind};
+use mailbox::{ConditionalWrites, MailboxError, MailboxErrorKind};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -251,9 +251,17 @@ pub async fn ledger(
 
 fn ledger_failure(error: IdentityError) -> Failure {
     match error {
-        IdentityError::Mailbox { source } if source.kind() != MailboxErrorKind::NotFound => source.into(),
+        IdentityError::Mailbox { source } if source.kind() != MailboxErrorKind::NotFound => of_ledger(source),
         other => configuration(other, ""),
     }
+}
+
+/// Who is kept out of the ledger can do nothing at all: no other pod would do better.
+pub fn of_ledger(error: MailboxError) -> Failure {
+    if error.kind() == MailboxErrorKind::Denied {
+        return configuration(error, "");
+    }
+    error.into()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod canary;
 mod failure;
 mod job;
 mod retry;
+mod stores;
 mod view;
 
 #[cfg(test)]
