@@ -238,6 +238,7 @@ impl World {
             signing_key: facilitator_core::crypto::BatchSigningKey::parse(own.id(), &text).unwrap(),
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
+            clock: || window().start.timestamp(),
             reread_pause: std::time::Duration::ZERO,
             in_memory,
         }
@@ -445,7 +446,7 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
             }
             Task::Compact => {
                 for mounted in processor.packet_keys.iter() {
-                    let day = ClaimDay::of(window().start);
+                    let day = ClaimDay::of(window().start.timestamp());
                     compact(&*processor.mailboxes.ledger, ClaimKey::of(&mounted.key).name(), day).await?;
                 }
                 continue;
