@@ -237,8 +237,8 @@ fn intake_grows_by_fingerprints_alone_and_many_batches_take_no_more_than_one() {
 /// Batches of one packet that is in and many that aren't: their records wait for the claims of a whole group.
 #[test]
 fn batches_that_wait_to_be_claimed_together_are_bounded_by_what_they_hold() {
-    const BATCHES: u8 = 30;
-    /// A record of these is a megabyte.
+    const BATCHES: u8 = 15;
+    /// A draft of these takes two megabytes.
     const DUPLICATES: usize = 60_000;
     const MIB: usize = 1 << 20;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

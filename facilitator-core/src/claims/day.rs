@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use mailbox::{ListRequest, Mailbox};
 
 use super::{ClaimsFault, named};
@@ -38,12 +39,13 @@ impl Day {
     }
 }
 
-/// The days from `from` on of which there are claims. There is no end: what a clock that is ahead has announced is looked at.
+/// The days from `from` on of which there are claims, and the store's clock where it tells. There is no end: what a clock that
+/// is ahead has announced is looked at.
 pub(super) async fn days(
     ledger: &dyn Mailbox,
     key: PacketKeyName,
     from: ClaimDay,
-) -> Result<BTreeSet<ClaimDay>, ClaimsFault> {
+) -> Result<(BTreeSet<ClaimDay>, Option<Timestamp>), ClaimsFault> {
     let prefix = key.folder();
     let request = ListRequest {
         start_after: Some(format!("{prefix}{from}")),
@@ -56,7 +58,7 @@ pub(super) async fn days(
         .folders
         .iter()
         .filter_map(|name| name.strip_prefix(&request.prefix));
-    Ok(names.filter_map(day_of_folder).collect())
+    Ok((names.filter_map(day_of_folder).collect(), page.time))
 }
 
 /// Lists a day, and reads what its newest run says.

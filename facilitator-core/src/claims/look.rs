@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use mailbox::Mailbox;
 
 use super::day::{self, Day};
-use super::{ClaimsFault, Entry, Mine, READS, named};
+use super::{CLOCKS_DIFFER, ClaimsFault, ClockSnafu, Entry, Mine, READS, named};
 use crate::formats::claims::{
     CLAIM_BYTES, Chunk, ChunkName, Claim, ClaimDay, ClaimsObject, MAX_CHUNK_BYTES, RunIndex, RunReference, entries_of,
 };
@@ -26,15 +27,21 @@ enum Piece<'a> {
 }
 
 /// The packets that others claim, of all that was announced since the day `from`. All of ours is announced by now; `own` are
-/// the chunks that nobody else can have put.
+/// the chunks that nobody else can have put; `now` is when it was announced.
 pub(super) async fn look(
     ledger: &dyn Mailbox,
     mine: &Mine<'_>,
     own: &BTreeSet<ChunkName>,
     from: ClaimDay,
+    now: Timestamp,
 ) -> Result<Vec<Found>, ClaimsFault> {
     let key = mine.key.name();
-    let days = day::days(ledger, key, from).await?;
+    let (days, theirs) = day::days(ledger, key, from).await?;
+    // Filed under another time, ours might not be found.
+    let theirs = theirs.filter(|theirs| now.duration_since(*theirs).abs() > CLOCKS_DIFFER);
+    if let Some(theirs) = theirs {
+        return ClockSnafu { ours: now, theirs }.fail();
+    }
     let reads: Vec<_> = days
         .into_iter()
         .map(|there| day::read(ledger, key, there).boxed())

@@ -17,7 +17,7 @@ mod compact;
 mod day;
 mod look;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::{ResultExt, Snafu};
 
@@ -47,6 +47,14 @@ pub enum ClaimsFault {
         /// What is wrong.
         source: ClaimsError,
     },
+    /// Claims are filed by a clock, and ours can't be right.
+    #[snafu(display("it is {ours} here and {theirs} in the ledger's store, and claims are filed by time"))]
+    Clock {
+        /// Our time.
+        ours: Timestamp,
+        /// The store's.
+        theirs: Timestamp,
+    },
 }
 
 impl ClaimsFault {
@@ -55,6 +63,7 @@ impl ClaimsFault {
     pub fn is_of_an_object(&self) -> bool {
         match self {
             Self::Object { .. } => true,
+            Self::Clock { .. } => false,
             Self::Mailbox { source } => {
                 matches!(source.kind(), MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge)
             }
@@ -62,8 +71,10 @@ impl ClaimsFault {
     }
 }
 
-/// Days that are looked at beyond the horizon: workers' clocks may differ by so much.
+/// Days that are looked at beyond the horizon.
 const CLOCKS_DIFFER_DAYS: i32 = 1;
+/// Two workers' clocks differ by a day at most, where each is so far from the store's.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_hours(12);
 
 /// How far replays are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +160,7 @@ impl Claims {
         let from = ClaimDay::of(now).plus(-i32::from(guard.horizon_days) - CLOCKS_DIFFER_DAYS);
         // Only when all is announced: another worker may hold packets of ours under any key.
         for (mine, own) in mine.iter().zip(&own) {
-            let found = look::look(ledger, mine, own, from).await?;
+            let found = look::look(ledger, mine, own, from, now).await?;
             for (batch, packet) in mine.inside().chain(found) {
                 replays[usize::from(batch)].push(packet);
             }

@@ -136,6 +136,22 @@ async fn claims_are_looked_for_as_long_as_the_horizon_whatever_the_paths() {
     }
 }
 
+#[tokio::test]
+async fn a_clock_that_the_ledgers_store_contradicts_answers_nothing() {
+    let (ledger, keys) = (in_memory(), keys(1));
+    for (stores, right) in [("20/10", true), ("19/16", true), ("20/16", false), ("19/14", false)] {
+        ledger.tell_time(at(stores));
+        let kept = kept(&ledger, &keys, &[batch("20/03", 1, &[5])]).await;
+        match kept {
+            Ok(kept) => assert!(right && kept == [[(0, 5)]], "{stores}"),
+            Err(fault) => assert!(
+                !right && matches!(fault, ClaimsFault::Clock { .. }),
+                "{stores}: {fault}"
+            ),
+        }
+    }
+}
+
 /// Lets others go first before every call.
 #[derive(Debug)]
 struct Stepping(Arc<MemoryMailbox>);
