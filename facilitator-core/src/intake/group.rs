@@ -39,7 +39,12 @@ pub struct Wanted {
 /// Takes ingestion batches in. A result for each, in their order, up to the first that storage kept from having one: those
 /// behind it weren't tried. A batch that fails otherwise doesn't keep the others from theirs.
 pub async fn take_in_all(processor: &Processor, wanted: &[Wanted]) -> Vec<Result<IntakeOutcome, WorkError>> {
-    let keys = processor.packet_keys.iter().map(|mounted| ClaimKey::of(&mounted.key));
+    // Without a guard nothing is claimed, and no claim takes memory.
+    let claiming = processor
+        .packet_keys
+        .iter()
+        .filter(|_| processor.replay_guard.is_some());
+    let keys = claiming.map(|mounted| ClaimKey::of(&mounted.key));
     let mut group = Group {
         processor,
         keys: keys.collect(),
@@ -65,8 +70,9 @@ pub async fn take_in_all(processor: &Processor, wanted: &[Wanted]) -> Vec<Result
     group.results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Takes note of the packets that are in.
+/// Takes note of the packets that are in, where they are claimed.
 struct Claiming {
+    /// Of the mounted packet keys; none where nothing is claimed.
     keys: Arc<[ClaimKey]>,
     packets: Vec<ClaimedPacket>,
 }
@@ -74,10 +80,11 @@ struct Claiming {
 impl Witness for Claiming {
     fn decided(&mut self, packet: &DecidedPacket) {
         if let (Some(mounted), Some(ephemeral)) = (packet.mounted, packet.ephemeral)
+            && let Some(claim_key) = self.keys.get(mounted)
             && let Ok(key) = u8::try_from(mounted)
         {
             self.packets.push(ClaimedPacket {
-                fingerprint: self.keys[mounted].fingerprint(&ephemeral),
+                fingerprint: claim_key.fingerprint(&ephemeral),
                 packet: packet.index,
                 key,
             });
