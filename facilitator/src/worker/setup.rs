@@ -107,6 +107,7 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         replay_guard: parameters.replay_guard.enabled.then_some(ReplayGuard {
             horizon_days: parameters.replay_guard.horizon_days,
         }),
+        clock: jiff::Timestamp::now,
         reread_pause: REREAD_PAUSE,
         in_memory: InMemory::default(),
     })
