@@ -19,7 +19,7 @@ pub use canary::{Allowance, HealthInput, HealthMemory, WorkersHealth, health};
 pub use failure::{Cause, cause_of_refusal};
 pub use job::{WorkerContext, build, owned_by};
 pub use retry::{Blocked, Retries, Try};
-pub use view::{JobEnd, JobView, last_seen};
+pub use view::{JobEnd, JobView, free_pods, last_seen};
 
 /// Label of a Job and its pods: the Job is a canary, tried because earlier ones didn't start.
 pub const CANARY_LABEL: &str = "prio-operator.io/canary";
