@@ -1,15 +1,16 @@
 //! Shares as packets hold them: First's is the vector itself, Second's a seed that expands to it.
 
-use aes::Aes128;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::{Aes128Enc, Block};
 use snafu::{Snafu, ensure};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::lanes::first_beyond;
-use super::{PRIME, proof_length};
+use super::lanes::{Instructions, bytes_of, first_beyond};
+use super::proof_length;
 
-/// The counter blocks encrypted at once: many times the eight that AES hardware keeps in flight.
-const BLOCKS: usize = 32;
+/// The counter blocks encrypted at once, 4 KiB. A multiple of the 64 that the widest AES instructions take in one go, the
+/// rest goes one by one; and every call spreads the key's schedule anew.
+const BLOCKS: usize = 256;
 
 /// A decrypted share that can't be one. Never retryable: the packet is excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Snafu)]
@@ -66,7 +67,7 @@ pub fn parse_first_share_into(bytes: &[u8], bins: u32, elements: &mut Zeroizing<
     }
     elements.clear();
     elements.extend(bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
-    match first_beyond(elements) {
+    match first_beyond(Instructions::detect(), elements) {
         None => Ok(()),
         Some(index) => Err(ShareError::ElementOutOfField { index }),
     }
@@ -106,16 +107,16 @@ pub fn expand_seed(seed: &[u8; 32], bins: u32) -> Zeroizing<Vec<u32>> {
 
 /// As [`expand_seed`], into a vector that is used again and again.
 pub fn expand_seed_into(seed: &[u8; 32], bins: u32, elements: &mut Zeroizing<Vec<u32>>) {
+    let instructions = Instructions::detect();
     let (mut key, mut prefix, mut start) = ([0; 16], [0; 8], [0; 8]);
     key.copy_from_slice(&seed[..16]);
     prefix.copy_from_slice(&seed[16..24]);
     start.copy_from_slice(&seed[24..]);
-    let cipher = Aes128::new(&key.into());
+    let cipher = Aes128Enc::new(&key.into());
     let mut counter = u64::from_be_bytes(start);
     let length = proof_length(bins);
-    let mut blocks = [aes::Block::default(); BLOCKS];
-    // Never grown while secret: the last round's surplus has room too.
-    let room = length + 4 * BLOCKS;
+    // Never grown while secret: the last block's surplus has room too.
+    let room = length + 3;
     if elements.capacity() < room {
         elements.zeroize();
         elements.reserve_exact(room);
@@ -124,7 +125,9 @@ pub fn expand_seed_into(seed: &[u8; 32], bins: u32, elements: &mut Zeroizing<Vec
     let mut filled = 0;
     while filled < length {
         let wanted = (length - filled).div_ceil(4).min(BLOCKS);
-        let blocks = &mut blocks[..wanted];
+        let fresh = &mut elements[filled..filled + 4 * wanted];
+        // The key stream is made where the elements will be: nothing is copied, and nothing else to be wiped.
+        let blocks = Block::cast_slice_from_core_mut(bytes_of(fresh).as_chunks_mut().0);
         for block in &mut *blocks {
             let (halves, _) = block.as_chunks_mut::<8>();
             halves[0] = prefix;
@@ -132,31 +135,21 @@ pub fn expand_seed_into(seed: &[u8; 32], bins: u32, elements: &mut Zeroizing<Vec
             counter = counter.wrapping_add(1);
         }
         cipher.encrypt_blocks(blocks);
-        let fresh = &mut elements[filled..filled + 4 * wanted];
-        for (four, block) in fresh.as_chunks_mut::<4>().0.iter_mut().zip(blocks) {
-            let (bytes, _) = block.as_chunks::<4>();
-            for (number, bytes) in four.iter_mut().zip(bytes) {
-                *number = u32::from_le_bytes(*bytes);
-            }
-        }
-        filled += keep_elements(fresh);
+        // Nothing to do where numbers lie least significant byte first.
+        fresh.iter_mut().for_each(|number| *number = u32::from_le(*number));
+        filled += keep_elements(instructions, fresh);
     }
     elements.truncate(length);
-    blocks.iter_mut().for_each(|block| block.as_mut_slice().zeroize());
 }
 
 /// Moves the numbers below p to the front, and says how many there are.
-fn keep_elements(numbers: &mut [u32]) -> usize {
-    // One in 4,096 is none.
-    let Some(first) = first_beyond(numbers) else {
-        return numbers.len();
-    };
-    let mut kept = first;
-    for i in first..numbers.len() {
-        if numbers[i] < PRIME {
-            numbers[kept] = numbers[i];
-            kept += 1;
-        }
+pub(super) fn keep_elements(instructions: Instructions, numbers: &mut [u32]) -> usize {
+    let (mut looked_at, mut kept) = (0, numbers.len());
+    // One in 4,096 is beyond.
+    while let Some(beyond) = first_beyond(instructions, &numbers[looked_at..kept]) {
+        looked_at += beyond;
+        numbers.copy_within(looked_at + 1..kept, looked_at);
+        kept -= 1;
     }
     kept
 }

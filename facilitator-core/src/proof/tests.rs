@@ -1,6 +1,10 @@
 //! Against the `prio` crate, which implements the same system, over random and extreme inputs.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::LazyLock;
+
+use aes::Aes128;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use prio::codec::{Decode, Encode};
 use prio::field::FieldPrio2;
 use prio::vdaf::prio2::Prio2;
@@ -8,6 +12,7 @@ use prio::vdaf::xof::Seed;
 use prio::vdaf::{Aggregator, Client, Share as PrioShare, VerifyTransition};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
+use zeroize::Zeroizing;
 
 use super::*;
 
@@ -154,7 +159,9 @@ fn seeds_expand_as_the_references() {
     seeds.extend((0..20).map(|_| rng.random::<[u8; 32]>()));
     for bins in BINS {
         let prio = Prio2::new(bins as usize).unwrap();
-        for seed in &seeds {
+        // At both ends of the vector, and of the blocks that are encrypted at once.
+        let passed_over = [0, 1, 1023, 1024, proof_length(bins) - 1, proof_length(bins)].map(passing_over);
+        for seed in seeds.iter().chain(&passed_over) {
             let own = expand_seed(seed, bins);
             assert_eq!(own.len(), proof_length(bins));
             // The whole vector shows in the message; the values show in the output share.
@@ -171,6 +178,83 @@ fn seeds_expand_as_the_references() {
             };
             let values: Vec<u32> = output.as_ref().iter().map(|element| u32::from(*element)).collect();
             assert_eq!(values, own[..bins as usize]);
+        }
+    }
+}
+
+/// A seed in whose key stream the number at this place isn't below p.
+fn passing_over(place: usize) -> [u8; 32] {
+    // The first counters of this key and prefix where the first, second, … number of the block is.
+    static COUNTERS: LazyLock<[u64; 4]> = LazyLock::new(|| {
+        std::array::from_fn(|number| {
+            (1 << 40..)
+                .find(|counter| numbers(&seed(*counter))[number] >= PRIME)
+                .unwrap()
+        })
+    });
+    fn seed(counter: u64) -> [u8; 32] {
+        let mut seed = [0x5a; 32];
+        seed[24..].copy_from_slice(&counter.to_be_bytes());
+        seed
+    }
+    seed(COUNTERS[place % 4] - place as u64 / 4)
+}
+
+/// The four numbers of a seed's first block.
+fn numbers(seed: &[u8; 32]) -> [u32; 4] {
+    let (key, counter): (&[u8; 16], &[u8; 16]) = (seed.first_chunk().unwrap(), seed.last_chunk().unwrap());
+    let mut block = (*counter).into();
+    Aes128::new(key.into()).encrypt_block(&mut block);
+    std::array::from_fn(|i| u32::from_le_bytes(block[4 * i..4 * i + 4].try_into().unwrap()))
+}
+
+/// One block after another, one number after another.
+fn expanded_slowly(seed: &[u8; 32], bins: u32) -> Vec<u32> {
+    let start = u64::from_be_bytes(*seed.last_chunk().unwrap());
+    let block = |i| {
+        let mut seed = *seed;
+        seed[24..].copy_from_slice(&start.wrapping_add(i).to_be_bytes());
+        numbers(&seed)
+    };
+    let below = (0..).flat_map(block).filter(|number| *number < PRIME);
+    below.take(proof_length(bins)).collect()
+}
+
+#[test]
+fn numbers_beyond_the_field_are_passed_over_at_every_place() {
+    let bins = 1024;
+    let mut elements = Zeroizing::default();
+    for place in 0..proof_length(bins) + 8 {
+        let seed = passing_over(place);
+        expand_seed_into(&seed, bins, &mut elements);
+        assert_eq!(*elements, expanded_slowly(&seed, bins), "{place}");
+    }
+    // The counter's last 64 bits count: they begin again at 0 within the vector, at every place.
+    for blocks in 0..proof_length(bins) as u64 / 4 + 2 {
+        let mut seed = [7; 32];
+        seed[24..].copy_from_slice(&0_u64.wrapping_sub(blocks).to_be_bytes());
+        expand_seed_into(&seed, bins, &mut elements);
+        assert_eq!(*elements, expanded_slowly(&seed, bins), "{blocks}");
+    }
+}
+
+/// Key streams that no seed is known for.
+#[test]
+fn any_numbers_beyond_the_field_are_taken_out() {
+    let mut rng = StdRng::seed_from_u64(15);
+    let beyond = |rng: &mut StdRng, one_in: u32| match rng.random_range(0..one_in) {
+        0 => rng.random_range(PRIME..=u32::MAX),
+        _ => [rng.random_range(0..PRIME), PRIME - 1, 0][rng.random_range(0..3)],
+    };
+    for instructions in lanes::tests::tested() {
+        for length in (0..70).chain([1020, 1024]) {
+            // From all of them to hardly any.
+            for one_in in [1, 2, 3, 16, 300] {
+                let mut numbers: Vec<u32> = (0..length).map(|_| beyond(&mut rng, one_in)).collect();
+                let expected: Vec<u32> = numbers.iter().copied().filter(|number| *number < PRIME).collect();
+                let kept = expand::keep_elements(instructions, &mut numbers);
+                assert_eq!(numbers[..kept], expected, "{instructions:?}, {length}, one in {one_in}");
+            }
         }
     }
 }

@@ -25,22 +25,20 @@ pub(super) const MOST_LANES: usize = 16;
 impl Instructions {
     /// The best that this processor has.
     pub(super) fn detect() -> Self {
-        *Self::available().last().unwrap_or(&Self::Portable)
+        Self::available().last().unwrap_or(Self::Portable)
     }
 
     /// All that this processor has, the slowest first.
-    pub(super) fn available() -> Vec<Self> {
-        let mut available = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") {
-                available.push(Self::Avx2);
-            }
-            if is_x86_feature_detected!("avx512f") {
-                available.push(Self::Avx512);
-            }
-        }
-        available
+    pub(super) fn available() -> impl Iterator<Item = Self> {
+        let all = [
+            (Self::Portable, true),
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx2, is_x86_feature_detected!("avx2")),
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, is_x86_feature_detected!("avx512f")),
+        ];
+        all.into_iter()
+            .filter_map(|(instructions, there)| there.then_some(instructions))
     }
 }
 
@@ -60,6 +58,8 @@ trait Lanes: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     /// Montgomery products.
     unsafe fn mul(self, other: Self) -> Self;
+    /// The larger ones, of any numbers.
+    unsafe fn max(self, other: Self) -> Self;
     /// Lane i takes lane (i + by) mod `WIDTH`.
     unsafe fn rotate(self, by: usize) -> Self;
     /// Lane i takes lane i mod `period`, a power of two.
@@ -96,6 +96,10 @@ impl Lanes for One {
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
         Self(montgomery_mul(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        Self(self.0.max(other.0))
     }
     #[inline(always)]
     unsafe fn rotate(self, _: usize) -> Self {
@@ -157,6 +161,10 @@ dispatched! {
 dispatched! {
     /// Adds a vector to another of the same length.
     add_to = add_to_on(sums: &mut [u32], values: &[u32])
+}
+dispatched! {
+    /// The largest of any numbers, 0 of none.
+    largest = largest_on(numbers: &[u32]) -> u32
 }
 
 #[inline(always)]
@@ -289,14 +297,37 @@ unsafe fn add_to_on<L: Lanes>(sums: &mut [u32], values: &[u32]) {
     }
 }
 
-/// The place of the first element that isn't below p.
-pub(super) fn first_beyond(elements: &[u32]) -> Option<usize> {
-    // p − 1 more than the largest element overflows; without branches, so that the compiler may take many at once.
-    let beyond = |element: u32| element.wrapping_add(u32::MAX - PRIME + 1) < u32::MAX - PRIME + 1;
-    if !elements.iter().fold(false, |any, element| any | beyond(*element)) {
+#[inline(always)]
+unsafe fn largest_on<L: Lanes>(numbers: &[u32]) -> u32 {
+    let whole = numbers.len() / L::WIDTH * L::WIDTH;
+    let mut largest = [0; MOST_LANES];
+    // SAFETY: offsets and the width beyond them are below the length, and the buffer has room for the widest.
+    unsafe {
+        let mut lanes = L::splat(0);
+        for i in (0..whole).step_by(L::WIDTH) {
+            lanes = lanes.max(L::load(numbers.as_ptr().add(i)));
+        }
+        lanes.store(largest.as_mut_ptr());
+    }
+    numbers[whole..]
+        .iter()
+        .chain(&largest)
+        .fold(0, |most, number| most.max(*number))
+}
+
+/// The place of the first number that isn't below p.
+pub(super) fn first_beyond(instructions: Instructions, numbers: &[u32]) -> Option<usize> {
+    // Hardly ever is there one: all are looked at at once first.
+    if largest(instructions, numbers) < PRIME {
         return None;
     }
-    elements.iter().position(|element| *element >= PRIME)
+    numbers.iter().position(|number| *number >= PRIME)
+}
+
+/// The memory that numbers are in.
+pub(super) fn bytes_of(numbers: &mut [u32]) -> &mut [u8] {
+    // SAFETY: the same memory under the same borrow; any four bytes are a number, and a byte may lie anywhere.
+    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
 }
 
 #[cfg(test)]

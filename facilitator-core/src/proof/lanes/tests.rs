@@ -12,7 +12,7 @@ use super::*;
 /// # Panics
 /// Without AVX2, unless `PRIO_OPERATOR_TEST_WITHOUT_AVX2` is set.
 pub(in crate::proof) fn tested() -> Vec<Instructions> {
-    let available = Instructions::available();
+    let available: Vec<_> = Instructions::available().collect();
     // Past the capture of tests' output: what ran should be seen of tests that pass, too.
     drop(writeln!(std::io::stderr(), "instructions tested: {available:?}"));
     #[cfg(target_arch = "x86_64")]
@@ -168,13 +168,21 @@ fn halved(twiddles: &[Vec<u32>]) -> Vec<Vec<u32>> {
 }
 
 #[test]
-fn elements_beyond_the_field_are_found() {
-    assert_eq!(first_beyond(&[]), None);
-    assert_eq!(first_beyond(&[0, PRIME - 1, 5]), None);
-    for bad in [PRIME, PRIME + 1, u32::MAX] {
-        let mut elements = vec![PRIME - 1; 100];
-        elements[77] = bad;
-        elements[99] = bad;
-        assert_eq!(first_beyond(&elements), Some(77));
+fn the_first_number_beyond_the_field_is_found_wherever_it_is() {
+    for instructions in tested() {
+        assert_eq!(first_beyond(instructions, &[]), None);
+        for length in (1..70).chain([1000, 1024]) {
+            let mut numbers = vec![PRIME - 1; length];
+            assert_eq!(first_beyond(instructions, &numbers), None, "{instructions:?}, {length}");
+            // Behind the one that is looked for others stay.
+            for place in (0..length).rev() {
+                numbers[place] = [PRIME, PRIME + 1, u32::MAX][place % 3];
+                assert_eq!(
+                    first_beyond(instructions, &numbers),
+                    Some(place),
+                    "{instructions:?}, {length}"
+                );
+            }
+        }
     }
 }

@@ -56,6 +56,10 @@ impl Lanes for Eight {
         }
     }
     #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        Self(unsafe { _mm256_max_epu32(self.0, other.0) })
+    }
+    #[inline(always)]
     unsafe fn rotate(self, by: usize) -> Self {
         unsafe {
             // The instruction looks at the three lowest bits of an index.
@@ -117,6 +121,10 @@ impl Lanes for Sixteen {
             let high = |even, odd| Self(_mm512_mask_shuffle_epi32::<0b1011_0001>(odd, 0x5555, even));
             high(even, odd).sub(high(even_multiple, odd_multiple))
         }
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        Self(unsafe { _mm512_max_epu32(self.0, other.0) })
     }
     #[inline(always)]
     unsafe fn rotate(self, by: usize) -> Self {
