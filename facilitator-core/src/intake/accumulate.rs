@@ -5,27 +5,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZero;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::opener::Opener;
-use crate::crypto::ecies::ephemeral_name;
+use super::workers::{Decided, Part, Sums, Workers};
 use crate::formats::FormatError;
 use crate::formats::ingestion::DataSharePacket;
-use crate::formats::record::{Message, PacketExclusion, PacketState, RecordPacket};
+use crate::formats::record::{PacketExclusion, PacketState, RecordPacket};
 use crate::formats::work::Share;
 use crate::guards::duplicates::{Duplicates, Name, Repeats};
 use crate::processor::MountedPacketKey;
 use crate::proof::{self, ProofQuery};
-
-/// A round ends at so many packets or payload bytes for each core, whichever comes first: memory stays flat, and little
-/// time passes before the first and after the last are at work.
-const ROUND_PACKETS: usize = 128;
-const ROUND_BYTES: usize = 1 << 20;
-/// Fewer packets than this are not worth a thread.
-const THREAD_PACKETS: usize = 32;
 
 /// So many packets at the beginning may tell which key opens the others.
 const TELLING_PACKETS: u32 = 16;
@@ -124,6 +116,54 @@ impl Accumulated {
         };
         u8::try_from(index).ok().filter(|index| *index < u8::MAX)
     }
+
+    /// Puts together what came of the packets that come next in the file's order.
+    fn merge(
+        &mut self,
+        decided: Decided,
+        bins: u32,
+        each: &mut impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
+    ) -> Result<(), FormatError> {
+        for decision in decided.decisions {
+            let in_ = decision.outcome.map(|(mounted, message)| {
+                let key = self.key_index(mounted, bins);
+                key.map(|key| (mounted, PacketState::In { key, message }))
+            });
+            let (mounted, state) = match in_ {
+                Ok(Some((mounted, state))) => (Some(mounted), state),
+                // Parameters bound the number of mounted keys far below.
+                Ok(None) => (None, PacketState::Excluded(PacketExclusion::Undecryptable)),
+                Err(reason) => (None, PacketState::Excluded(reason)),
+            };
+            if let PacketState::Excluded(reason) = state {
+                *self.excluded.entry(reason).or_default() += 1;
+            }
+            let index = u32::try_from(self.packets).unwrap_or(u32::MAX);
+            self.packets += 1;
+            each(&DecidedPacket {
+                index,
+                packet: RecordPacket {
+                    uuid: decision.uuid,
+                    state,
+                },
+                mounted,
+                ephemeral: decision.ephemeral,
+            })?;
+        }
+        if self.unmounted_key.is_none() {
+            self.unmounted_key = decided.unmounted_key;
+        }
+        Ok(())
+    }
+
+    /// Adds what one core summed up.
+    fn add(&mut self, sums: &Sums) {
+        for key in &mut self.keys {
+            if let Some(sum) = &sums[key.mounted] {
+                proof::accumulate(&mut key.sum, sum);
+            }
+        }
+    }
 }
 
 /// Reads packets to the end and decides each; `each` is told of them in the file's order.
@@ -146,16 +186,15 @@ fn accumulate_on(
     mut each: impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
 ) -> Result<Accumulated, FormatError> {
     let query = ProofQuery::new(pass.bins);
-    let worker = Worker { query: &query, pass };
     let mut result = Accumulated::default();
     let mut seen = Duplicates::new(pass.remembered, &pass.known.repeats);
     let mut replays = pass.known.replays.iter().copied().peekable();
     let mut likely = None;
     let mut telling = Opener::new(pass.bins, pass.share, pass.keys);
-    // While one round is worked on, the next is read; what comes out is put together in the file's order.
+    // While parts are worked on, the next are read; what comes out is put together in the file's order.
     thread::scope(|scope| {
-        let mut running = Vec::new();
-        let mut round = Round::default();
+        let mut workers = Workers::new(scope, cores, &query, pass);
+        let mut part = Part::default();
         for (index, packet) in (0..).zip(packets) {
             let packet = packet?;
             let duplicate = seen.check(packet.uuid, &packet.encrypted_payload);
@@ -164,192 +203,25 @@ fn accumulate_on(
             if likely.is_none() && index < TELLING_PACKETS && pass.keys.len() > 1 {
                 likely = telling.decrypt(&packet);
             }
-            round.push(packet, duplicate.or(replay));
-            if round.is_full(cores) {
-                worker.finish(std::mem::take(&mut running), &mut result, &mut each)?;
-                running = worker.start(scope, cores, std::mem::take(&mut round), likely);
+            part.push(packet, duplicate.or(replay));
+            if part.is_full() {
+                workers.give(std::mem::take(&mut part), likely);
+                while workers.are_full()
+                    && let Some(decided) = workers.take()
+                {
+                    result.merge(decided, pass.bins, &mut each)?;
+                }
             }
         }
-        worker.finish(running, &mut result, &mut each)?;
-        let rest = worker.start(scope, cores, round, likely);
-        worker.finish(rest, &mut result, &mut each)
+        workers.give(part, likely);
+        while let Some(decided) = workers.take() {
+            result.merge(decided, pass.bins, &mut each)?;
+        }
+        workers.end().iter().for_each(|sums| result.add(sums));
+        Ok::<_, FormatError>(())
     })?;
     result.repeats = seen.repeats();
     Ok(result)
-}
-
-/// Packets that are worked on at the same time.
-#[derive(Default)]
-struct Round {
-    packets: Vec<Read>,
-    bytes: usize,
-}
-
-impl Round {
-    fn push(&mut self, packet: DataSharePacket, excluded: Option<PacketExclusion>) {
-        self.bytes += packet.encrypted_payload.len();
-        self.packets.push((packet, excluded));
-    }
-
-    fn is_full(&self, cores: usize) -> bool {
-        self.packets.len() >= ROUND_PACKETS * cores || self.bytes >= ROUND_BYTES * cores
-    }
-}
-
-/// A packet read, and why it is excluded before it is opened.
-type Read = (DataSharePacket, Option<PacketExclusion>);
-
-/// A packet decided, with the mounted key that opened it.
-struct Decision {
-    uuid: Uuid,
-    ephemeral: Option<Name>,
-    outcome: Result<(usize, Message), PacketExclusion>,
-}
-
-struct Worker<'a> {
-    query: &'a ProofQuery,
-    pass: &'a Pass<'a>,
-}
-
-/// What one core did of a round.
-struct Part {
-    decisions: Vec<Decision>,
-    sums: Vec<Option<Zeroizing<Vec<u32>>>>,
-    unmounted_key: Option<String>,
-}
-
-/// A part of a round that is done, or that another core is at.
-enum Running<'scope> {
-    Done(Part),
-    Elsewhere(ScopedJoinHandle<'scope, Part>),
-}
-
-impl Worker<'_> {
-    /// Starts a round: a part on each core, or all of it at once where that isn't worth a thread. `likely`: which key to try
-    /// first.
-    fn start<'scope>(
-        &'scope self,
-        scope: &'scope thread::Scope<'scope, '_>,
-        cores: usize,
-        round: Round,
-        likely: Option<usize>,
-    ) -> Vec<Running<'scope>> {
-        let mut packets = round.packets;
-        let share = packets.len().div_ceil(cores).max(THREAD_PACKETS);
-        if packets.len() <= share {
-            return if packets.is_empty() {
-                Vec::new()
-            } else {
-                vec![Running::Done(self.run(&packets, likely))]
-            };
-        }
-        let mut running = Vec::with_capacity(cores);
-        while !packets.is_empty() {
-            let rest = packets.split_off(share.min(packets.len()));
-            let part = std::mem::replace(&mut packets, rest);
-            running.push(Running::Elsewhere(scope.spawn(move || self.run(&part, likely))));
-        }
-        running
-    }
-
-    fn finish(
-        &self,
-        running: Vec<Running<'_>>,
-        result: &mut Accumulated,
-        each: &mut impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
-    ) -> Result<(), FormatError> {
-        for part in running {
-            let part = match part {
-                Running::Done(part) => part,
-                // A panic of one core is a panic of the whole, as without threads.
-                Running::Elsewhere(part) => part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            };
-            self.merge(part, result, each)?;
-        }
-        Ok(())
-    }
-
-    fn run(&self, packets: &[Read], likely: Option<usize>) -> Part {
-        let Pass { bins, share, keys, .. } = *self.pass;
-        let sums = (0..keys.len()).map(|_| None).collect();
-        let mut part = Part {
-            decisions: Vec::with_capacity(packets.len()),
-            sums,
-            unmounted_key: None,
-        };
-        let mut opener = Opener::new(bins, share, keys).likely(likely);
-        let mut buffer = self.query.buffer();
-        for (packet, excluded) in packets {
-            let opened = match excluded {
-                Some(reason) => Err(*reason),
-                None => opener.open(packet),
-            };
-            let outcome = opened.map(|opened| {
-                let sum = part.sums[opened.mounted].get_or_insert_with(|| Zeroizing::new(vec![0; bins as usize]));
-                proof::accumulate(sum, opener.values());
-                let message = self
-                    .query
-                    .message_in(&mut buffer, opener.elements(), opened.r_pit, share);
-                (opened.mounted, message)
-            });
-            if outcome == Err(PacketExclusion::Undecryptable) && part.unmounted_key.is_none() {
-                let id = packet
-                    .encryption_key_id
-                    .as_deref()
-                    .filter(|id| keys.iter().all(|key| key.id != *id));
-                part.unmounted_key = id.map(str::to_owned);
-            }
-            part.decisions.push(Decision {
-                uuid: packet.uuid,
-                ephemeral: ephemeral_name(&packet.encrypted_payload),
-                outcome,
-            });
-        }
-        part
-    }
-
-    fn merge(
-        &self,
-        part: Part,
-        result: &mut Accumulated,
-        each: &mut impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
-    ) -> Result<(), FormatError> {
-        for decision in part.decisions {
-            let in_ = decision.outcome.map(|(mounted, message)| {
-                let key = result.key_index(mounted, self.pass.bins);
-                key.map(|key| (mounted, PacketState::In { key, message }))
-            });
-            let (mounted, state) = match in_ {
-                Ok(Some((mounted, state))) => (Some(mounted), state),
-                // Parameters bound the number of mounted keys far below.
-                Ok(None) => (None, PacketState::Excluded(PacketExclusion::Undecryptable)),
-                Err(reason) => (None, PacketState::Excluded(reason)),
-            };
-            if let PacketState::Excluded(reason) = state {
-                *result.excluded.entry(reason).or_default() += 1;
-            }
-            let index = u32::try_from(result.packets).unwrap_or(u32::MAX);
-            result.packets += 1;
-            each(&DecidedPacket {
-                index,
-                packet: RecordPacket {
-                    uuid: decision.uuid,
-                    state,
-                },
-                mounted,
-                ephemeral: decision.ephemeral,
-            })?;
-        }
-        for key in &mut result.keys {
-            if let Some(sum) = &part.sums[key.mounted] {
-                proof::accumulate(&mut key.sum, sum);
-            }
-        }
-        if result.unmounted_key.is_none() {
-            result.unmounted_key = part.unmounted_key;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use uuid::Uuid;
 
 use super::*;
 use crate::crypto::{PacketDecryptionKey, encrypt};
@@ -258,5 +259,48 @@ fn packets_are_told_of_in_order_with_what_claims_need() {
             assert_eq!(decided.mounted, Some(index % 2));
             assert_eq!(decided.ephemeral.unwrap(), packet.encrypted_payload[1..17]);
         }
+    }
+}
+
+#[test]
+fn a_batch_of_many_parts_comes_out_in_order_and_is_given_up_at_the_first_error() {
+    let mut made = Made::new(1);
+    // More parts than are under way at once on three cores.
+    let packets: Vec<_> = (0..1500).map(|n| made.good(n, 0, Share::Second)).collect();
+    let (one, decided) = run(1, &packets, Share::Second, &made.keys);
+    assert!(
+        decided
+            .iter()
+            .zip(0..)
+            .all(|(packet, n)| packet.packet.uuid == Uuid::from_u128(n))
+    );
+    let (three, decided_by_three) = run(3, &packets, Share::Second, &made.keys);
+    assert_eq!((decided_by_three, &*three.keys[0].sum), (decided, &*one.keys[0].sum));
+
+    let unwritten = || FormatError::Write {
+        record: "record",
+        source: std::io::Error::other("full"),
+    };
+    let known = Known::default();
+    let pass = Pass {
+        bins: BINS,
+        share: Share::Second,
+        keys: &made.keys,
+        remembered: 3,
+        known: &known,
+    };
+    for cores in [1, 3] {
+        for until in [0, 40, 1499] {
+            let mut told = 0;
+            let each = |_: &DecidedPacket| {
+                told += 1;
+                if told > until { Err(unwritten()) } else { Ok(()) }
+            };
+            let whole = packets.iter().cloned().map(Ok);
+            assert!(accumulate_on(cores, whole, &pass, each).is_err());
+            assert_eq!(told, until + 1, "{cores}");
+        }
+        let cut = packets.iter().cloned().map(Ok).chain([Err(unwritten())]);
+        assert!(accumulate_on(cores, cut, &pass, |_| Ok(())).is_err());
     }
 }

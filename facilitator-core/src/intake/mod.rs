@@ -13,6 +13,7 @@ mod group;
 mod meaning;
 mod opener;
 mod read;
+mod workers;
 
 pub use accumulate::{Accumulated, DecidedPacket, Known, Pass, accumulate};
 pub(crate) use deliver::{is_at_peer, parameters_of};

@@ -22,8 +22,8 @@ pub(crate) struct Opener<'a> {
     bins: u32,
     share: Share,
     keys: &'a [MountedPacketKey],
-    /// The key that is tried right after those that a packet names.
-    likely: Option<usize>,
+    /// The key that is tried first of those that a packet doesn't name.
+    pub likely: Option<usize>,
     plaintext: Zeroizing<Vec<u8>>,
     elements: Zeroizing<Vec<u32>>,
 }
@@ -38,11 +38,6 @@ impl<'a> Opener<'a> {
             plaintext: Zeroizing::default(),
             elements: Zeroizing::default(),
         }
-    }
-
-    /// The same, trying this key first of those that a packet doesn't name.
-    pub fn likely(self, likely: Option<usize>) -> Self {
-        Self { likely, ..self }
     }
 
     /// Opens a packet and checks all that doesn't depend on other packets: decryption, length, elements, query point.
@@ -145,7 +140,9 @@ pub(super) mod tests {
         for (key, names, likely, expected) in table {
             let packet = packet(key, names);
             TRIES.set(0);
-            let opened = Opener::new(5, Share::Second, &keys).likely(likely).open(&packet);
+            let mut opener = Opener::new(5, Share::Second, &keys);
+            opener.likely = likely;
+            let opened = opener.open(&packet);
             assert_eq!(
                 opened.ok().map(|opened| opened.mounted),
                 Some(key),
