@@ -22,7 +22,7 @@ use crate::proof::{self, ProofQuery, QueryBuffer};
 const PART_PACKETS: usize = 32;
 const PART_BYTES: usize = 256 << 10;
 /// So many parts are under way for each core: memory stays flat, and reading is ahead of the cores.
-const PARTS: usize = 8;
+const PARTS: usize = 4;
 
 /// Packets read, each with why it is excluded before it is opened.
 #[derive(Default)]
@@ -73,7 +73,7 @@ struct Worker<'a> {
 struct Job {
     part: Part,
     likely: Option<usize>,
-    done: mpsc::Sender<Decided>,
+    done: mpsc::SyncSender<Decided>,
 }
 
 impl<'a> Worker<'a> {
@@ -173,7 +173,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         if part.packets.is_empty() {
             return;
         }
-        let (done, decided) = mpsc::channel();
+        let (done, decided) = mpsc::sync_channel(1);
         self.bytes += part.bytes;
         self.under_way.push_back((decided, part.bytes));
         let alone = self.cores == 1 || (self.others.is_empty() && !part.is_full());
