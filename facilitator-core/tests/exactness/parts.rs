@@ -53,11 +53,11 @@ impl Truth {
         if plain.clients != clients || plain.members.iter().sum::<u64>() != clients || !plain.is_of(members.len()) {
             return Err(wrong("isn't of as many as it says"));
         }
-        let point = plain.packet_key.as_ref().map(|point| point.0.as_slice());
-        let keys = self.keys[usize::from(share.index())].iter().map(|key| &key.key);
-        let key = keys.into_iter().find(|key| Some(&key.public_point()[..]) == point);
+        let mounted = &self.keys[usize::from(share.index())];
+        let of = |point: &[u8]| mounted.iter().map(|key| &key.key).find(|key| key.public_point()[..] == *point);
+        let keys: Option<Vec<_>> = plain.packet_keys.iter().map(|point| of(&point.0)).collect();
         let digest = plain.digest().map_err(|error| error.to_string())?;
-        let opened = key.and_then(|key| open_partial(key, &plan_digest, share, &plain.range, &digest, &sealed.0).ok());
+        let opened = keys.and_then(|keys| open_partial(&keys, &plan_digest, share, &plain.range, &digest, &sealed.0).ok());
         match opened {
             None if members.is_empty() => {}
             Some(opened) if *opened == sum => {}

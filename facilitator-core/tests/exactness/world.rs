@@ -455,11 +455,11 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
             Task::PartialSum(window, range) => Outcome::Aggregate(partial_sum(processor, window, range).await?),
             Task::Again(window, release) => {
                 let approval = approval(*release);
-                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), now()).await?)
+                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), &now).await?)
             }
             Task::AgainTooLate(window, release) => {
                 let approval = approval(*release);
-                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), now() + OVERRIDE).await?)
+                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), &|| now() + OVERRIDE).await?)
             }
         });
     }
