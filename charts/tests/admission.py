@@ -71,7 +71,7 @@ def install_cluster():
     """the cluster's chart installs, and its policies' expressions are well typed"""
     helm("upgrade", "--install", "prio-operator-cluster", CHARTS / "prio-operator-cluster", "--namespace",
          "prio-operator-system", "--create-namespace", "--take-ownership")
-    for name in ("datashareprocessors", "batches", "aggregationwindows"):
+    for name in ("datashareprocessors", "batches", "aggregationwindows", "keyrings"):
         kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}.prio-operator.io")
 
     def typed():

@@ -18,6 +18,8 @@ pub const VALIDATED: &str = "Validated";
 pub const AGGREGATED: &str = "Aggregated";
 /// AggregationWindow: the peer has named the same set.
 pub const PEER_SET_KNOWN: &str = "PeerSetKnown";
+/// KeyRing: a version is on its way to being used.
+pub const PROGRESSING: &str = "Progressing";
 
 /// Reasons, by condition; a reason is also the label of metrics, so the set is closed.
 pub mod reasons {
@@ -93,6 +95,29 @@ pub mod reasons {
     pub const FAILED: &str = "Failed";
     /// Window: the exchange of plan digests comes with a later version.
     pub const NOT_EXCHANGED: &str = "NotExchanged";
+
+    /// KeyRing: no version is used yet.
+    pub const NO_KEY_IN_USE: &str = "NoKeyInUse";
+    /// KeyRing: a new version waits until every worker has it.
+    pub const WAITS_FOR_LOADING: &str = "WaitsForLoading";
+    /// KeyRing: a new version waits for a certificate, which a person gets.
+    pub const WAITS_FOR_CERTIFICATE: &str = "WaitsForCertificate";
+    /// KeyRing: a new version waits until it is old enough.
+    pub const WAITS_FOR_AGE: &str = "WaitsForAge";
+    /// KeyRing: a new version waits until it is seen in what is published.
+    pub const WAITS_FOR_PUBLICATION: &str = "WaitsForPublication";
+    /// KeyRing: a version was made in the future, or the clock went back.
+    pub const VERSION_FROM_FUTURE: &str = "VersionFromFuture";
+    /// KeyRing: what is published names a key that the ring doesn't have.
+    pub const PUBLISHED_KEY_UNKNOWN: &str = "PublishedKeyUnknown";
+    /// KeyRing: what is published holds another key under an id of the ring.
+    pub const PUBLISHED_KEY_DIFFERS: &str = "PublishedKeyDiffers";
+    /// KeyRing: what would be published breaks a rule of the protocol.
+    pub const PUBLICATION_REFUSED: &str = "PublicationRefused";
+    /// KeyRing: the ages contradict each other.
+    pub const AGES_REFUSED: &str = "AgesRefused";
+    /// KeyRing: the record of its versions can't be used.
+    pub const RECORD_UNUSABLE: &str = "RecordUnusable";
 }
 
 #[cfg(test)]

@@ -6,14 +6,19 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use crate::{AggregationWindow, Batch, DataShareProcessor, reference};
+use crate::{AggregationWindow, Batch, DataShareProcessor, KeyRing, reference};
 
 /// First line of every generated file.
 const GENERATED: &str = "# Generated from crds/src by `cargo run -p crds --bin generate`; don't edit.\n";
 
 /// The definitions of all kinds, as the API server is given them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut definitions = vec![DataShareProcessor::crd(), Batch::crd(), AggregationWindow::crd()];
+    let mut definitions = vec![
+        DataShareProcessor::crd(),
+        Batch::crd(),
+        AggregationWindow::crd(),
+        KeyRing::crd(),
+    ];
     for definition in &mut definitions {
         for version in &mut definition.spec.versions {
             if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {

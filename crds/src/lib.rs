@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod conditions;
 pub mod definitions;
+pub mod key_ring;
 pub mod names;
 pub mod processor;
 pub mod reference;
@@ -12,6 +13,7 @@ pub mod schema;
 pub mod window;
 
 pub use batch::{Batch, BatchSpec, BatchStatus};
+pub use key_ring::{KeyRing, KeyRingSpec, KeyRingStatus};
 pub use processor::{DataShareProcessor, DataShareProcessorSpec, DataShareProcessorStatus};
 pub use window::{AggregationWindow, AggregationWindowSpec, AggregationWindowStatus};
 

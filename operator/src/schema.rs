@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::metrics::{KindLabels, Metrics};
 
 /// The kinds, as metrics name them.
-const KINDS: [&str; 3] = ["DataShareProcessor", "Batch", "AggregationWindow"];
+const KINDS: [&str; 4] = ["DataShareProcessor", "Batch", "AggregationWindow", "KeyRing"];
 
 /// What a comparison came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
