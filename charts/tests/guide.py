@@ -12,8 +12,8 @@ import tempfile
 from harness import CLUSTER, EXAMPLES, REPO, call, check, dump, kubectl, load
 
 GUIDE = REPO / "docs" / "operations.md"
-# These need a node; the control plane of these tests has none.
-NEEDS_A_NODE = ("logs deployment/",)
+# These need a node, which the control plane of these tests lacks, or our kubectl plugin.
+NEEDS_A_NODE = ("logs deployment/", "kubectl prio ")
 OPERATOR, WORKERS = "us-ct-operator", "us-ct-workers"
 
 
@@ -48,7 +48,14 @@ def objects():
         **common, "kind": "AggregationWindow", "metadata": {"name": "us-ct-window", "namespace": WORKERS},
         "spec": {**spec, "start": "202611200000", "end": "202611200800"},
     }
-    return dump([processor, batch, window])
+    ring = {
+        **common, "kind": "KeyRing", "metadata": {"name": "us-ct-packets", "namespace": WORKERS},
+        "spec": {
+            "purpose": "PacketEncryption", "keyIdPrefix": "us-ct-packets", "backup": {"method": "None"},
+            "certificate": {"commonName": "us-ct.test.certificates.example.org"},
+        },
+    }
+    return dump([processor, batch, window, ring])
 
 
 @check
@@ -63,7 +70,7 @@ def commands():
     # Lists are looked at while they are empty, too: kubectl's --sort-by fails on some that are.
     empty = [line for _, text in found[1:] for line in text.splitlines() if "kubectl -n $WORKERS get " in line and "WINDOW=" not in line]
     empty = [line for line in empty if "datashareprocessor $PROCESSOR" not in line]
-    made = ["kubectl wait --for=condition=Established --timeout=30s crd/datashareprocessors.prio-operator.io", "kubectl apply -f $OBJECTS"]
+    made = ["kubectl wait --for=condition=Established --timeout=30s crd/datashareprocessors.prio-operator.io crd/keyrings.prio-operator.io", "kubectl apply -f $OBJECTS"]
     with tempfile.TemporaryDirectory() as folder:
         for name in ("kubectl", "helm"):
             shim = pathlib.Path(folder, name)
@@ -78,6 +85,7 @@ def commands():
         tried = lambda kind, name: json.loads(kubectl("get", kind, name, "-n", WORKERS, "-o", "json"))["metadata"].get("annotations", {})  # noqa: E731
         assert "prio-operator.io/retry" in tried("batch", "us-ct-batch"), done.stdout
         assert "prio-operator.io/retry" in tried("aggregationwindow", "us-ct-window"), done.stdout
+        assert {"prio-operator.io/plan", "prio-operator.io/rotate"} <= tried("keyring", "us-ct-packets").keys(), done.stdout
         spec = json.loads(kubectl("get", "datashareprocessor", "us-ct", "-n", WORKERS, "-o", "json"))["spec"]
         assert spec["suspend"] is False and len(spec["windows"]["cutoffs"]) == 1, spec
     finally:

@@ -8,8 +8,10 @@ pub const STALLED: &str = "Stalled";
 pub const MAILBOXES_LISTED: &str = "MailboxesListed";
 /// DataShareProcessor: worker pods start.
 pub const WORKERS_READY: &str = "WorkersReady";
-/// DataShareProcessor: the two admission policies stand.
+/// DataShareProcessor, KeyRing: the admission policies stand.
 pub const ADMISSION_GUARDED: &str = "AdmissionGuarded";
+/// DataShareProcessor: workers have all versions of the KeyRings that it refers to.
+pub const KEYS_LOADED: &str = "KeysLoaded";
 /// DataShareProcessor: no window is overdue.
 pub const WINDOWS_ON_TIME: &str = "WindowsOnTime";
 /// Batch: intake has taken it.
@@ -61,6 +63,17 @@ pub mod reasons {
     pub const WINDOW_OVERDUE: &str = "WindowOverdue";
     /// An admission policy is missing or doesn't refuse.
     pub const POLICY_MISSING: &str = "PolicyMissing";
+
+    /// A KeyRing that the spec refers to isn't there.
+    pub const KEY_RING_MISSING: &str = "KeyRingMissing";
+    /// A KeyRing that the spec refers to is for another purpose, or holds too many versions.
+    pub const KEY_RING_UNUSABLE: &str = "KeyRingUnusable";
+    /// A KeyRing that the spec refers to has no version that may be used yet.
+    pub const NO_KEY_YET: &str = "NoKeyYet";
+    /// Probe Jobs find out whether workers have a new version.
+    pub const PROBING: &str = "Probing";
+    /// A probe Job fails: workers don't get a new version.
+    pub const PROBE_FAILED: &str = "ProbeFailed";
 
     /// Batch: waiting for a worker.
     pub const WAITING: &str = "Waiting";

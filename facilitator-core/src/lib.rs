@@ -12,4 +12,5 @@ pub mod processor;
 pub mod proof;
 pub mod put;
 pub mod sample;
+pub mod uses;
 pub mod window;

@@ -97,6 +97,7 @@ impl World {
             legacy_peer: false,
             validation_format: ValidationFormat::ThreeObjects,
             packet_decryption_keys: 1,
+            other_signing_keys: 0,
             windows: windows.clone(),
         };
         let internal = |error| Failure::new(ExitClass::Internal, error, "report this fault");

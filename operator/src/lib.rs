@@ -7,6 +7,7 @@ pub mod batch;
 mod digest;
 pub mod health;
 pub mod inventory;
+pub mod keys;
 pub mod lease;
 pub mod metrics;
 pub mod processor;

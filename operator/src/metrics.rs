@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crds::conditions::{ADMISSION_GUARDED, MAILBOXES_LISTED, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY};
+use crds::conditions::{
+    ADMISSION_GUARDED, KEYS_LOADED, MAILBOXES_LISTED, PROGRESSING, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
+};
 use crds::processor::{BatchCounts, WindowCounts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -18,7 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 /// Which controller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ControllerLabels {
-    /// `processor`.
+    /// `processor` or `keys`.
     pub controller: &'static str,
 }
 
@@ -65,6 +67,17 @@ pub struct KindLabels {
     pub kind: &'static str,
 }
 
+/// A KeyRing and one of its conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RingLabels {
+    /// The KeyRing's namespace.
+    pub namespace: String,
+    /// The KeyRing's name.
+    pub key_ring: String,
+    /// The condition.
+    pub state: &'static str,
+}
+
 /// Namespace and name of a processor.
 pub type ProcessorKey = (String, String);
 
@@ -86,14 +99,18 @@ const STATES: [&str; 14] = [
     "aggregate",
 ];
 /// Every condition of a processor.
-const CONDITIONS: [&str; 6] = [
+const CONDITIONS: [&str; 7] = [
     READY,
     STALLED,
     MAILBOXES_LISTED,
     WORKERS_READY,
     WINDOWS_ON_TIME,
     ADMISSION_GUARDED,
+    KEYS_LOADED,
 ];
+
+/// Every condition of a KeyRing.
+const RING_CONDITIONS: [&str; 4] = [READY, STALLED, PROGRESSING, ADMISSION_GUARDED];
 
 fn labels(key: &ProcessorKey, state: &'static str) -> StateLabels {
     StateLabels {
@@ -133,6 +150,8 @@ pub struct Metrics {
     pub windows: Family<StateLabels, Gauge>,
     /// 1 where a condition is True.
     pub conditions: Family<StateLabels, Gauge>,
+    /// 1 where a condition of a KeyRing is True.
+    pub ring_conditions: Family<RingLabels, Gauge>,
     /// Age of the oldest batch that waits for intake.
     pub oldest_waiting_seconds: Family<ProcessorLabels, Gauge>,
     /// 1 while this process holds the lease.
@@ -167,6 +186,7 @@ impl Default for Metrics {
             batches: Family::default(),
             windows: Family::default(),
             conditions: Family::default(),
+            ring_conditions: Family::default(),
             oldest_waiting_seconds: Family::default(),
             leader: Gauge::default(),
             listing_seconds: Family::new_with_constructor(seconds),
@@ -212,6 +232,11 @@ impl Metrics {
             "condition",
             "1 where a condition of a processor is True",
             self.conditions.clone(),
+        );
+        registry.register(
+            "key_ring_condition",
+            "1 where a condition of a KeyRing is True",
+            self.ring_conditions.clone(),
         );
         registry.register_with_unit(
             "oldest_waiting_batch",
@@ -297,6 +322,33 @@ impl Metrics {
                     .get_or_create(&labels(key, kind))
                     .set(i64::from(condition.status == "True"));
             }
+        }
+    }
+
+    /// What a KeyRing's conditions say.
+    pub fn ring(&self, namespace: &str, name: &str, conditions: &[Condition]) {
+        for state in RING_CONDITIONS {
+            if let Some(condition) = conditions.iter().find(|condition| condition.type_ == state) {
+                let labels = RingLabels {
+                    namespace: namespace.to_owned(),
+                    key_ring: name.to_owned(),
+                    state,
+                };
+                self.ring_conditions
+                    .get_or_create(&labels)
+                    .set(i64::from(condition.status == "True"));
+            }
+        }
+    }
+
+    /// A KeyRing is gone.
+    pub fn ring_gone(&self, namespace: &str, name: &str) {
+        for state in RING_CONDITIONS {
+            self.ring_conditions.remove(&RingLabels {
+                namespace: namespace.to_owned(),
+                key_ring: name.to_owned(),
+                state,
+            });
         }
     }
 

@@ -159,7 +159,10 @@ pub enum RotationMode {
 #[serde(rename_all = "camelCase")]
 pub struct Certificate {
     /// The subject's common name, by the partner's rule `<namespace>.<env>.certificates.<domain>`.
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 64),
+        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")
+    )]
     pub common_name: String,
     /// Whether somebody has to issue a certificate before a version is published.
     #[serde(default)]

@@ -8,10 +8,10 @@ mod workers;
 
 pub use mailboxes::{Mailbox, Mailboxes, Outgoing, Volume};
 pub use parties::{
-    Ingestor, InlineParty, InlinePortal, KeyReference, Keys, MAX_PACKET_KEYS, PeerProcessor, Portal, PublicKey,
-    SecretReference,
+    Ingestor, InlineParty, InlinePortal, KeyReference, KeyRingReference, Keys, MAX_PACKET_KEYS, PeerProcessor, Portal,
+    PublicKey, SecretReference,
 };
-pub use status::{BatchCounts, DataShareProcessorStatus, WindowCounts};
+pub use status::{BatchCounts, DataShareProcessorStatus, KeyUse, KeysStatus, WindowCounts};
 pub use windows::{Cutoff, Windows};
 pub use workers::{BatchObjects, MAX_PULL_SECRETS, WorkerStage, Workers};
 
@@ -87,7 +87,7 @@ pub struct DataShareProcessorSpec {
     /// How validation batches are written.
     #[serde(default)]
     pub validation_format: ValidationFormat,
-    /// The Secrets with this party's private keys.
+    /// This party's private keys.
     pub keys: Keys,
     /// When windows are summed.
     #[serde(default)]

@@ -185,6 +185,18 @@ pub fn good() -> Vec<Case> {
             vec![("/spec/workers/podLabels", json!({"team": "prio"}))],
             "",
         ),
+        create(
+            "rings, and a Secret of a ring's name",
+            processor(),
+            vec![
+                ("/spec/keys/batchSigning", json!({"keyRingRef": {"name": "signing"}})),
+                (
+                    "/spec/keys/packetDecryption",
+                    json!([{"keyRingRef": {"name": "packets"}}, {"secretRef": {"name": "packets"}}]),
+                ),
+            ],
+            "",
+        ),
         update("suspend", processor(), vec![("/spec/suspend", json!(true))], ""),
         update(
             "another peer",
@@ -217,7 +229,10 @@ pub fn good() -> Vec<Case> {
             key_ring(),
             vec![
                 ("/spec/rotation", json!({"createMinAgeSeconds": 86400})),
-                ("/spec/backup/recipients", json!([recipient(), recipient().replace("qq", "pz")])),
+                (
+                    "/spec/backup/recipients",
+                    json!([recipient(), recipient().replace("qq", "pz")]),
+                ),
             ],
             "",
         ),
@@ -287,13 +302,43 @@ pub fn refused_by_rule() -> Vec<Case> {
                 "/spec/keys/packetDecryption",
                 json!([{"secretRef": {"name": "a"}}, {"secretRef": {"name": "a"}}]),
             )],
-            "names a Secret twice",
+            "names a Secret or a KeyRing twice",
+        ),
+        create(
+            "a ring twice",
+            p(),
+            vec![(
+                "/spec/keys/packetDecryption",
+                json!([{"keyRingRef": {"name": "a"}}, {"secretRef": {"name": "a"}}, {"keyRingRef": {"name": "a"}}]),
+            )],
+            "names a Secret or a KeyRing twice",
+        ),
+        create(
+            "one ring for both uses",
+            p(),
+            vec![
+                ("/spec/keys/batchSigning", json!({"keyRingRef": {"name": "a"}})),
+                ("/spec/keys/packetDecryption", json!([{"keyRingRef": {"name": "a"}}])),
+            ],
+            "name the same Secret or KeyRing",
+        ),
+        create(
+            "a Secret and a ring",
+            p(),
+            vec![("/spec/keys/batchSigning/keyRingRef", json!({"name": "a"}))],
+            "exactly one of secretRef and keyRingRef",
+        ),
+        create(
+            "no key at all",
+            p(),
+            vec![("/spec/keys/batchSigning", json!({}))],
+            "exactly one of secretRef and keyRingRef",
         ),
         create(
             "one Secret for both uses",
             p(),
             vec![("/spec/keys/batchSigning/secretRef/name", json!("packet-decryption"))],
-            "name the same Secret",
+            "name the same Secret or KeyRing",
         ),
         create(
             "same url",
@@ -403,7 +448,10 @@ pub fn refused_by_rule() -> Vec<Case> {
         update(
             "a ring's purpose",
             key_ring(),
-            vec![("/spec/purpose", json!("BatchSigning")), ("/spec/certificate", Value::Null)],
+            vec![
+                ("/spec/purpose", json!("BatchSigning")),
+                ("/spec/certificate", Value::Null),
+            ],
             "spec.purpose is immutable",
         ),
         update(
@@ -451,7 +499,10 @@ pub fn refused_by_rule() -> Vec<Case> {
         create(
             "an identity",
             key_ring(),
-            vec![("/spec/backup/recipients", json!([format!("AGE-SECRET-KEY-1{}", "Q".repeat(58))]))],
+            vec![(
+                "/spec/backup/recipients",
+                json!([format!("AGE-SECRET-KEY-1{}", "Q".repeat(58))]),
+            )],
             "recipients holds an age identity",
         ),
     ]
@@ -525,7 +576,12 @@ pub fn refused_by_schema() -> Vec<Case> {
             vec![("/spec/purpose", json!("Signing"))],
             "supported values: \"BatchSigning\", \"PacketEncryption\"",
         ),
-        create("no word on backups", key_ring(), vec![("/spec/backup", Value::Null)], "spec.backup"),
+        create(
+            "no word on backups",
+            key_ring(),
+            vec![("/spec/backup", Value::Null)],
+            "spec.backup",
+        ),
         create(
             "age of zero",
             key_ring(),

@@ -21,6 +21,7 @@ use crate::formats::plan::{ExclusionReason, Plan};
 use crate::guards::floor;
 use crate::processor::{Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
+use crate::uses::mark_plan;
 
 /// How the aggregation of a window ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,11 +108,11 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
         message: short_message(message),
         cutoff_millis: Some(frozen.plan.cutoff_millis),
     };
-    if frozen.plan.signer != processor.signing_key.id() {
+    if processor.signer(&frozen.plan.signer).is_none() {
         let message = format!(
-            "the plan is to be signed by {:?}, and {:?} is mounted: mount that key until the window is summed",
+            "the plan is to be signed by {:?}, and {} is mounted: mount that key until the window is summed",
             frozen.plan.signer,
-            processor.signing_key.id()
+            processor.signer_ids()
         );
         return Ok(blocked(BlockedReason::SigningKeyNotMounted, &message));
     }
@@ -207,6 +208,7 @@ async fn make_plan(
         members: set.members,
         exclusions: set.exclusions,
     };
+    mark_plan(processor, window, &plan.signer).await?;
     let key = window.ledger_key(PLANS);
     let bytes = plan.to_bytes()?.into();
     let (bytes, _) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, Plan::MAX_BYTES).await?;

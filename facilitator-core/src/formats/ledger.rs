@@ -27,6 +27,8 @@ pub const RELEASED: &str = "released";
 pub const DECISIONS: &str = "decisions";
 /// The folder of windows' verdicts.
 pub const RESULTS: &str = "results";
+/// The folder of which windows have work under which key.
+pub const USES: &str = "uses";
 /// Folders that later revisions use; nothing else may be put there.
 pub const RESERVED_FOLDERS: [&str; 3] = ["claims", "partials", "overrides"];
 /// The ledger's identity.

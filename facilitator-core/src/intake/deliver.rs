@@ -97,11 +97,11 @@ pub(super) async fn deliver(
 ) -> Result<IntakeOutcome, WorkError> {
     let plain = &record.plain;
     let (packets, excluded) = (plain.packets.len() as u64, plain.excluded());
-    if plain.signer != processor.signing_key.id() {
+    let Some(signing_key) = processor.signer(&plain.signer) else {
         let message = format!(
-            "the record is to be signed by {:?}, and {:?} is mounted: mount that key until the batch is delivered",
+            "the record is to be signed by {:?}, and {} is mounted: mount that key until the batch is delivered",
             plain.signer,
-            processor.signing_key.id()
+            processor.signer_ids()
         );
         let reason = BlockedReason::SigningKeyNotMounted;
         return Ok(IntakeOutcome::Blocked {
@@ -110,8 +110,8 @@ pub(super) async fn deliver(
             packets,
             excluded,
         });
-    }
-    let objects = validation_objects(plain, &processor.signing_key)?;
+    };
+    let objects = validation_objects(plain, signing_key)?;
     let peer = &*processor.mailboxes.peer;
     let put = put_batch(peer, &objects.parts, &objects.signature, async || {
         meaning(processor, peer, plain).await
@@ -163,8 +163,8 @@ pub(super) async fn deliver(
 /// As [`validation_objects`], and those of the mailbox.
 pub(crate) async fn is_at_peer(processor: &Processor, plain: &RecordPlain) -> Result<bool, WorkError> {
     let peer = &*processor.mailboxes.peer;
-    if plain.signer == processor.signing_key.id() {
-        let objects = validation_objects(plain, &processor.signing_key)?;
+    if let Some(signing_key) = processor.signer(&plain.signer) {
+        let objects = validation_objects(plain, signing_key)?;
         if has_same_bytes(peer, &objects.signature).await? {
             return Ok(true);
         }

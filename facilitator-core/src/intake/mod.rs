@@ -26,6 +26,7 @@ use crate::formats::record::{PacketExclusion, RECORD_MAX_BYTES, Record};
 use crate::own_record::{decode_record, read_record};
 use crate::processor::{Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
+use crate::uses::mark_record;
 
 /// Batches with a signature and a header among these names: a packet object may be absent, an empty batch has none.
 pub fn complete_batches<'a>(names: impl Iterator<Item = &'a ObjectKey>) -> BTreeSet<BatchId> {
@@ -226,6 +227,7 @@ fn seal_record(processor: &Processor, taken: read::Taken) -> Record {
 }
 
 async fn put_record(processor: &Processor, batch: &BatchId, record: Record) -> Result<Record, WorkError> {
+    mark_record(processor, batch, &record).await?;
     let key = batch.ledger_key(RECORDS);
     let bytes = record.encode();
     match put_or_read(&*processor.mailboxes.ledger, &key, bytes.into(), RECORD_MAX_BYTES).await? {

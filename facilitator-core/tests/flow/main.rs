@@ -8,5 +8,6 @@ mod agreement;
 mod faults;
 mod original;
 mod repeat;
+mod rotation;
 mod windows;
 mod world;

@@ -85,7 +85,10 @@ async fn asked_to_stop() -> Failure {
 async fn run_chunk(args: &Args) -> Result<(), Failure> {
     let parameters = setup::parameters(&args.parameters_directory.join("parameters.json"))?;
     let list: WorkList = setup::json(&args.work_directory.join("work.json"))?;
-    let processor = setup::processor(&parameters, &args.keys_directory)?;
+    let mut processor = setup::processor(&parameters, &args.keys_directory)?;
+    if let WorkList::Intake { keys, .. } | WorkList::Aggregate { keys, .. } = &list {
+        setup::pin(&mut processor, keys, &parameters)?;
+    }
     let mut budget = Budget::new();
     let identity = setup::ledger(&parameters, &processor, &mut budget).await?;
     tracing::info!(ledger = %identity.id, instance = identity.instance, index = args.index, "chunk begins");
@@ -98,9 +101,12 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         pod_uid: args.pod_uid.clone(),
         batches: Vec::new(),
         windows: Vec::new(),
+        keys: Vec::new(),
     };
     match list {
-        WorkList::Intake { revision, work, chunks } => {
+        WorkList::Intake {
+            revision, work, chunks, ..
+        } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
                 match items::intake(&processor, &item, &mut budget).await {
@@ -109,7 +115,9 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
                 }
             }
         }
-        WorkList::Aggregate { revision, work, chunks } => {
+        WorkList::Aggregate {
+            revision, work, chunks, ..
+        } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
                 match items::window(&processor, &item, &mut budget).await {
@@ -117,6 +125,17 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
                     Err(failure) => keep(&mut fault, failure)?,
                 }
             }
+        }
+        WorkList::KeyProbe {
+            revision,
+            work,
+            signing,
+            packets,
+        } => {
+            chunk::<()>(revision, vec![Vec::new()], args.index)?;
+            report.work = work;
+            report.keys = setup::probe(&processor, &signing, &packets)?;
+            tracing::info!(keys = ?report.keys, "every key is mounted");
         }
     }
     put_report(&processor, &report, &mut budget).await?;
@@ -218,6 +237,7 @@ mod tests {
             pod_uid: "p".repeat(36),
             batches: vec![line.clone(); batches],
             windows: Vec::new(),
+            keys: Vec::new(),
         };
         let short: Report = serde_json::from_slice(&report_bytes(&report(3)).unwrap()).unwrap();
         assert_eq!(short, report(3));

@@ -4,12 +4,13 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, TrustedKeys};
+use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, PublicPoint, TrustedKeys};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
-use facilitator_core::formats::work::{Parameters, PublicKeyParameter, REVISION};
+use facilitator_core::formats::work::{KeyPins, Parameters, ProbedKey, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
 use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
+use facilitator_core::uses::UseMarks;
 use mailbox::MailboxErrorKind;
 use uuid::Uuid;
 
@@ -95,6 +96,8 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         ingestor_keys: trusted("the ingestor", &parameters.ingestor_keys)?,
         peer_keys: trusted("the peer", &parameters.peer_keys)?,
         signing_key: signing_key(&keys.join("batch-signing"))?,
+        other_signing_keys: other_signing_keys(&keys.join("batch-signing-others"), parameters.other_signing_keys)?,
+        use_marks: None,
         packet_keys: packet_keys(&keys.join("packet-decryption"), parameters.packet_decryption_keys)?.into(),
         reread_pause: REREAD_PAUSE,
     })
@@ -122,6 +125,78 @@ fn signing_key(folder: &Path) -> Result<BatchSigningKey, Failure> {
     let Secret { key, id } = secret(folder)?;
     let id = id.ok_or_else(|| lacks(folder, &ID_FILES))?;
     BatchSigningKey::parse(id.trim(), &key).map_err(|error| unusable(folder, &error))
+}
+
+fn other_signing_keys(folder: &Path, count: u32) -> Result<Vec<BatchSigningKey>, Failure> {
+    (0..count).map(|n| signing_key(&folder.join(n.to_string()))).collect()
+}
+
+/// Takes the keys that the work list pins, and marks their use: they are a KeyRing's, which retires them by the marks.
+///
+/// # Errors
+/// [`ExitClass::Configuration`], naming the key that isn't mounted.
+pub fn pin(processor: &mut Processor, pins: &KeyPins, parameters: &Parameters) -> Result<(), Failure> {
+    if pins.is_empty() {
+        return Ok(());
+    }
+    let missing = |id: &str| {
+        configuration(
+            format_args!("the work is to be done with the key {id:?}, which isn't mounted"),
+            "see whether somebody changed its Secret",
+        )
+    };
+    if let Some(signer) = &pins.signer
+        && processor.signing_key.id() != signer
+    {
+        let other = processor.other_signing_keys.iter_mut().find(|key| key.id() == signer);
+        std::mem::swap(other.ok_or_else(|| missing(signer))?, &mut processor.signing_key);
+    }
+    for id in &pins.packet_keys {
+        if processor.packet_keys.iter().all(|key| key.id != *id) {
+            return Err(missing(id));
+        }
+    }
+    processor.use_marks = Some(UseMarks::new(parameters.windows.period_seconds));
+    Ok(())
+}
+
+/// Looks for each key among the mounted ones: by its id, and with the public half that was told.
+///
+/// # Errors
+/// [`ExitClass::Configuration`], naming the key that isn't there or is another.
+pub fn probe(processor: &Processor, signing: &[ProbedKey], packets: &[ProbedKey]) -> Result<Vec<String>, Failure> {
+    let signs: Vec<(&str, &PublicPoint)> = std::iter::once(&processor.signing_key)
+        .chain(&processor.other_signing_keys)
+        .map(|key| (key.id(), key.verifying_key().point()))
+        .collect();
+    let opens: Vec<(&str, &PublicPoint)> = processor
+        .packet_keys
+        .iter()
+        .map(|key| (key.id.as_str(), key.key.public_point()))
+        .collect();
+    for (what, wanted, mounted) in [("signing", signing, signs), ("packet", packets, opens)] {
+        for key in wanted {
+            let told = BatchVerifyingKey::from_pem(&key.public_key)
+                .map_err(|error| configuration(format_args!("the public half of {:?}: {error}", key.id), ""))?;
+            let of_id = mounted.iter().find(|(id, _)| *id == key.id);
+            let (_, point) = of_id.ok_or_else(|| {
+                configuration(
+                    format_args!("no mounted Secret holds the {what} key {:?}", key.id),
+                    "see whether somebody changed its Secret: its `id` must be the key's",
+                )
+            })?;
+            if *point != told.point() {
+                return Err(configuration(
+                    format_args!(
+                        "the Secret of the {what} key {:?} holds another key than its KeyRing made",
+                        key.id
+                    ),
+                    "restore the Secret from its second copy, and find out who changed it",
+                ));
+            }
+        }
+    }
+    Ok(signing.iter().chain(packets).map(|key| key.id.clone()).collect())
 }
 
 fn packet_keys(folder: &Path, count: u32) -> Result<Vec<MountedPacketKey>, Failure> {

@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::KeyRingSpec;
 use crds::conditions::reasons;
 use crds::key_ring::{CertificateAuthority, KeyPurpose, PublicationMethod, RotationMode};
 use crds::names::{CERTIFICATE_ISSUED_ANNOTATION, PUBLISHED_ANNOTATION};
-use crds::KeyRingSpec;
 use jiff::{SignedDuration, Timestamp};
 
 use super::version::{PublicKeys, Record, Version, key_id};
@@ -63,11 +63,16 @@ impl Settings {
             mode: rotation.mode,
             create_min_age,
             // A default never contradicts what is written.
-            primary_min_age: rotation.primary_min_age_seconds.map_or(primary.min(create_min_age), seconds),
+            primary_min_age: rotation
+                .primary_min_age_seconds
+                .map_or(primary.min(create_min_age), seconds),
             retire_min_age: seconds(rotation.retire_min_age_seconds),
             retire_min_count: usize::try_from(rotation.retire_min_count).unwrap_or(usize::MAX),
             no_traffic: seconds(rotation.no_traffic_seconds),
-            authority: spec.certificate.as_ref().map_or(CertificateAuthority::None, |certificate| certificate.authority),
+            authority: spec
+                .certificate
+                .as_ref()
+                .map_or(CertificateAuthority::None, |certificate| certificate.authority),
             publication: spec.publication.method,
             key_id_prefix: spec.key_id_prefix.clone(),
         }
@@ -92,8 +97,8 @@ pub struct ProcessorView {
     pub last_used: BTreeMap<String, Timestamp>,
     /// What isn't finished and needs a key, by id: for people.
     pub needed_by: BTreeMap<String, String>,
-    /// All that arrived before is taken in or refused, so that what it needed has been seen.
-    pub observed_until: Option<Timestamp>,
+    /// All that arrived before is taken in or refused, so that what it needed of a key is in the two above; by id.
+    pub observed_until: BTreeMap<String, Timestamp>,
 }
 
 /// All that is observed of a ring.
@@ -256,7 +261,8 @@ impl Ring<'_> {
         let refused = |reason, message| Some(Refusal { reason, message });
         let settings = self.settings;
         if settings.primary_min_age > settings.create_min_age || settings.create_min_age > settings.retire_min_age {
-            let message = "spec.rotation: primaryMinAgeSeconds must not exceed createMinAgeSeconds, nor that retireMinAgeSeconds";
+            let message =
+                "spec.rotation: primaryMinAgeSeconds must not exceed createMinAgeSeconds, nor that retireMinAgeSeconds";
             return refused(reasons::AGES_REFUSED, message.to_owned());
         }
         let latest = self.after(self.now, CLOCK_LEEWAY);
@@ -290,7 +296,12 @@ impl Ring<'_> {
         if let Some(version) = self.record.versions.iter().find(|version| version.written.is_none()) {
             return self.step(Step::Forget { id: version.id.clone() });
         }
-        let active: Vec<&Version> = self.record.versions.iter().filter(|version| version.is_active()).collect();
+        let active: Vec<&Version> = self
+            .record
+            .versions
+            .iter()
+            .filter(|version| version.is_active())
+            .collect();
         let Some(youngest) = active.last() else {
             // The first is made even where versions don't follow each other.
             return self.step(Step::Create { number: self.number() });
@@ -305,7 +316,12 @@ impl Ring<'_> {
         }
         let wanted = self.wanted(&active);
         if self.observed.published.as_ref() != Some(&wanted) && !wanted.is_empty() && !self.is_left_to_a_person() {
-            return match check_publication(self.settings.purpose, self.observed.published.as_ref(), &wanted, self.record) {
+            return match check_publication(
+                self.settings.purpose,
+                self.observed.published.as_ref(),
+                &wanted,
+                self.record,
+            ) {
                 Ok(()) => self.step(Step::Publish(wanted)),
                 Err(message) => Decision {
                     refusal: Some(Refusal {
@@ -407,7 +423,12 @@ impl Ring<'_> {
                 return if self.observed.published.as_ref() == Some(&wanted) {
                     Next::Nothing
                 } else {
-                    match check_publication(self.settings.purpose, self.observed.published.as_ref(), &wanted, self.record) {
+                    match check_publication(
+                        self.settings.purpose,
+                        self.observed.published.as_ref(),
+                        &wanted,
+                        self.record,
+                    ) {
                         Ok(()) => Next::Step(Step::Publish(wanted)),
                         Err(_) => Next::Nothing,
                     }
@@ -430,7 +451,10 @@ impl Ring<'_> {
             let public = version.published.unwrap_or(Timestamp::MAX);
             let due = self.after(version.created.max(public), self.settings.primary_min_age);
             if due > self.now {
-                let text = format!("primaryMinAgeSeconds: partners have known {} for so long then", version.id);
+                let text = format!(
+                    "primaryMinAgeSeconds: partners have known {} for so long then",
+                    version.id
+                );
                 return wait("Use", reasons::WAITS_FOR_AGE, text, Some(due));
             }
         }
@@ -438,14 +462,19 @@ impl Ring<'_> {
     }
 
     fn is_published(&self, version: &Version) -> bool {
-        self.observed.published.as_ref().is_some_and(|keys| keys.contains_key(&version.id))
+        self.observed
+            .published
+            .as_ref()
+            .is_some_and(|keys| keys.contains_key(&version.id))
     }
 
     /// Since when every worker of every processor has it.
     fn loaded(&self, version: &Version) -> Result<Timestamp, String> {
         let processors = &self.observed.processors;
         if processors.is_empty() {
-            return Err("a DataShareProcessor that refers to this KeyRing: its workers must have the key first".to_owned());
+            return Err(
+                "a DataShareProcessor that refers to this KeyRing: its workers must have the key first".to_owned(),
+            );
         }
         let missing: Vec<&str> = processors
             .iter()
@@ -460,7 +489,10 @@ impl Ring<'_> {
             ));
         }
         let written = version.written.unwrap_or(self.now);
-        Ok(processors.iter().filter_map(|processor| processor.loaded.get(&version.id)).fold(written, |a, b| a.max(*b)))
+        Ok(processors
+            .iter()
+            .filter_map(|processor| processor.loaded.get(&version.id))
+            .fold(written, |a, b| a.max(*b)))
     }
 
     /// What must be public now.
@@ -479,10 +511,17 @@ impl Ring<'_> {
                 let may_be_next = |version: &&&Version| {
                     let is_younger = in_use.is_none_or(|in_use| in_use.number < version.number);
                     let is_old = self.after(version.created, self.settings.primary_min_age) <= self.now;
-                    let certified = self.settings.authority == CertificateAuthority::None || version.certified.is_some();
+                    let certified =
+                        self.settings.authority == CertificateAuthority::None || version.certified.is_some();
                     is_younger && version.loaded.is_some() && certified && (is_old || in_use.is_none())
                 };
-                active.iter().rfind(may_be_next).or(in_use).map(of).into_iter().collect()
+                active
+                    .iter()
+                    .rfind(may_be_next)
+                    .or(in_use)
+                    .map(of)
+                    .into_iter()
+                    .collect()
             }
         }
     }
@@ -512,7 +551,10 @@ impl Ring<'_> {
             return wait(format!("retireMinAgeSeconds of {}", oldest.id), Some(due));
         }
         if self.observed.processors.is_empty() {
-            return wait("a DataShareProcessor that refers to this KeyRing, to say whether the key is needed".to_owned(), None);
+            return wait(
+                "a DataShareProcessor that refers to this KeyRing, to say whether the key is needed".to_owned(),
+                None,
+            );
         }
         // A key that was never used for new work is quiet since there is another.
         let left = oldest.superseded.or(in_use.promoted).unwrap_or(self.now);
@@ -523,7 +565,7 @@ impl Ring<'_> {
             }
             let since = processor.last_used.get(&oldest.id).map_or(left, |used| left.max(*used));
             let quiet = self.after(since, self.settings.no_traffic);
-            match processor.observed_until {
+            match processor.observed_until.get(&oldest.id).copied() {
                 Some(until) if until >= quiet => {}
                 // Time passes, but what came since isn't all taken in.
                 Some(until) if quiet <= self.now => {
@@ -566,14 +608,23 @@ impl Ring<'_> {
             return wait(format!("createMinAgeSeconds of {}", youngest.id), Some(due));
         }
         if youngest.promoted.is_none() {
-            return wait(format!("{} to be used: one version is on its way at a time", youngest.id), None);
+            return wait(
+                format!("{} to be used: one version is on its way at a time", youngest.id),
+                None,
+            );
         }
         if active >= self.settings.max_versions() {
-            return wait(format!("old versions to be retired: {active} are active, and workers mount no more"), None);
+            return wait(
+                format!("old versions to be retired: {active} are active, and workers mount no more"),
+                None,
+            );
         }
         let number = self.number();
         if number > self.now.as_second() {
-            return wait("the next second: versions are numbered by it".to_owned(), Timestamp::from_second(number).ok());
+            return wait(
+                "the next second: versions are numbered by it".to_owned(),
+                Timestamp::from_second(number).ok(),
+            );
         }
         Next::Step(Step::Create { number })
     }
@@ -600,29 +651,44 @@ pub fn check_publication(
     }
     for (id, text) in after {
         let version = record.version(id).filter(|version| version.is_active());
-        let version = version.ok_or_else(|| format!("{id} would be published and is no active version of this ring"))?;
+        let version =
+            version.ok_or_else(|| format!("{id} would be published and is no active version of this ring"))?;
         if version.loaded.is_none() && version.published.is_none() {
             return Err(format!("{id} would be published before every worker has it"));
         }
         if version.public_text() != text || key_id(&record.key_id_prefix, version.number) != *id {
             return Err(format!("another key would be published under the id {id}"));
         }
-        if before.and_then(|before| before.get(id)).is_some_and(|before| before.trim() != text.trim()) {
-            return Err(format!("the published text of {id} would change although its key doesn't"));
+        if before
+            .and_then(|before| before.get(id))
+            .is_some_and(|before| before.trim() != text.trim())
+        {
+            return Err(format!(
+                "the published text of {id} would change although its key doesn't"
+            ));
         }
     }
     match purpose {
-        KeyPurpose::PacketEncryption if after.len() != 1 => {
-            Err(format!("{} packet keys would be published: a manifest holds just one", after.len()))
-        }
+        KeyPurpose::PacketEncryption if after.len() != 1 => Err(format!(
+            "{} packet keys would be published: a manifest holds just one",
+            after.len()
+        )),
         KeyPurpose::BatchSigning => {
-            let known = record.versions.iter().filter(|version| version.is_active() && version.published.is_some());
-            let left_out: Vec<&str> =
-                known.filter(|version| !after.contains_key(&version.id)).map(|version| version.id.as_str()).collect();
+            let known = record
+                .versions
+                .iter()
+                .filter(|version| version.is_active() && version.published.is_some());
+            let left_out: Vec<&str> = known
+                .filter(|version| !after.contains_key(&version.id))
+                .map(|version| version.id.as_str())
+                .collect();
             if left_out.is_empty() {
                 Ok(())
             } else {
-                Err(format!("{} would vanish from what is published, and may still sign", left_out.join(", ")))
+                Err(format!(
+                    "{} would vanish from what is published, and may still sign",
+                    left_out.join(", ")
+                ))
             }
         }
         KeyPurpose::PacketEncryption => Ok(()),

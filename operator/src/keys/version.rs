@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crds::KeyRingSpec;
-use crds::key_ring::{KeyPurpose, VersionState};
+use crds::key_ring::{KeyPurpose, KeyVersion, VersionState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use snafu::{Snafu, ensure};
@@ -159,7 +159,9 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Snafu)]
 pub enum RecordError {
     /// Not our JSON.
-    #[snafu(display("ConfigMap {name} can't be read: {detail}; restore it from a backup, or delete it together with what is published if none of its keys was ever used"))]
+    #[snafu(display(
+        "ConfigMap {name} can't be read: {detail}; restore it from a backup, or delete it together with what is published if none of its keys was ever used"
+    ))]
     Malformed {
         /// The ConfigMap.
         name: String,
@@ -167,7 +169,9 @@ pub enum RecordError {
         detail: String,
     },
     /// It is about another kind of keys.
-    #[snafu(display("ConfigMap {name} is the record of keys for {purpose:?} whose ids begin with {prefix:?}, and spec says otherwise: give this KeyRing another name"))]
+    #[snafu(display(
+        "ConfigMap {name} is the record of keys for {purpose:?} whose ids begin with {prefix:?}, and spec says otherwise: give this KeyRing another name"
+    ))]
     Other {
         /// The ConfigMap.
         name: String,
@@ -196,6 +200,33 @@ impl Record {
             key_id_prefix: spec.key_id_prefix.clone(),
             rotation_answered: None,
             versions: Vec::new(),
+        }
+    }
+
+    /// From what a status shows, where the record itself is gone.
+    #[must_use]
+    pub fn from_status(spec: &KeyRingSpec, versions: &[KeyVersion]) -> Self {
+        let time = |text: &Option<String>| text.as_ref()?.parse::<Timestamp>().ok();
+        let version = |known: &KeyVersion| {
+            Some(Version {
+                number: known.secret.rsplit_once('.')?.1.parse().ok()?,
+                id: known.id.clone(),
+                created: known.created.parse().ok()?,
+                backed_up: time(&known.backed_up),
+                written: time(&known.written),
+                loaded: time(&known.loaded),
+                certified: time(&known.certified),
+                published: time(&known.published),
+                promoted: time(&known.promoted),
+                superseded: time(&known.superseded),
+                retired: time(&known.retired),
+                public_key: known.public_key.clone(),
+                certificate_signing_request: known.certificate_signing_request.clone(),
+            })
+        };
+        Self {
+            versions: versions.iter().rev().filter_map(version).collect(),
+            ..Self::new(spec)
         }
     }
 
@@ -261,11 +292,17 @@ impl Record {
             ];
             let gap = steps.windows(2).find(|two| two[0].1.is_none() && two[1].1.is_some());
             if version.id != expected {
-                Some(format!("version {} has the id {:?}, not {expected:?}", version.number, version.id))
+                Some(format!(
+                    "version {} has the id {:?}, not {expected:?}",
+                    version.number, version.id
+                ))
             } else if let Some(gap) = gap {
                 Some(format!("{} is {} without being {}", version.id, gap[1].0, gap[0].0))
             } else if (self.purpose == KeyPurpose::PacketEncryption) != version.certificate_signing_request.is_some() {
-                Some(format!("{}: a certificate signing request belongs to packet keys", version.id))
+                Some(format!(
+                    "{}: a certificate signing request belongs to packet keys",
+                    version.id
+                ))
             } else {
                 None
             }

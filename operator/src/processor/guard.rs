@@ -29,7 +29,7 @@ pub enum Answer {
 
 impl Answer {
     /// Sorts a dry run's result; other failures than a refusal say nothing.
-    fn of<T>(result: kube::Result<T>) -> kube::Result<Self> {
+    pub(crate) fn of<T>(result: kube::Result<T>) -> kube::Result<Self> {
         match result {
             Ok(_) => Ok(Self::Accepted),
             Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
@@ -66,7 +66,7 @@ pub fn judge(probes: &[Probe]) -> Verdict {
         })
         .collect();
     if problems.is_empty() {
-        let message = "Both admission policies refuse what they must.";
+        let message = "The admission policies refuse what they must.";
         return Verdict::new(ADMISSION_GUARDED, Some(true), reasons::OK, message);
     }
     let message = format!("{}. Install the chart prio-operator-cluster.", problems.join("; "));

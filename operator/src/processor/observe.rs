@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use facilitator_core::formats::ledger::{
-    LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, REJECTED, REPORTS, RESULTS, Rejected, WindowResult,
+    LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, REJECTED, REPORTS, RESULTS, Rejected, USES, WindowResult,
 };
+use facilitator_core::formats::names::WindowId;
 use facilitator_core::formats::work::Report;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use mailbox::{ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
 use snafu::{ResultExt, Snafu};
 
@@ -135,6 +137,28 @@ impl Mailboxes {
             .collect();
         cache.reports.insert(job.to_owned(), reports.clone());
         Ok(reports)
+    }
+
+    /// The windows that have work under a key, with the time at which each was marked.
+    ///
+    /// # Errors
+    /// [`ObserveError::Listing`].
+    pub async fn key_uses(&self, key_id: &str) -> Result<Vec<(WindowId, Timestamp)>, ObserveError> {
+        let prefix = format!("{USES}/{key_id}/");
+        let request = ListRequest {
+            prefix: prefix.clone(),
+            ..ListRequest::default()
+        };
+        let page = self
+            .ledger
+            .list_all(&request)
+            .await
+            .context(ListingSnafu { mailbox: "ledger" })?;
+        let mark = |meta: mailbox::ObjectMeta| {
+            let name = meta.key.as_str().strip_prefix(&prefix)?;
+            Some((WindowId::parse(name).ok()?, meta.modified))
+        };
+        Ok(page.objects.into_iter().filter_map(mark).collect())
     }
 
     /// Lists what is in the scope, the ledger first: an answer that is in a mailbox after its ledger object was listed is

@@ -18,6 +18,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::workload::KeySet;
+
 /// Digits of a digest in a ConfigMap's name.
 const NAME_DIGITS: usize = 12;
 
@@ -32,7 +34,12 @@ pub fn share(of: SpecShare) -> Share {
 
 /// Builds `parameters.json`.
 #[must_use]
-pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start_at: Timestamp) -> Parameters {
+pub fn parameters(
+    processor: &DataShareProcessor,
+    keys: &KeySet,
+    ledger_id: Option<Uuid>,
+    start_at: Timestamp,
+) -> Parameters {
     let spec = &processor.spec;
     let mailboxes = &spec.mailboxes;
     Parameters {
@@ -53,14 +60,15 @@ pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start
             peer: mailboxes.outgoing.peer.url.clone(),
             portal: mailboxes.outgoing.portal.url.clone(),
         },
-        ingestor_keys: keys(&spec.ingestor.inline),
-        peer_keys: keys(&spec.peer.inline),
+        ingestor_keys: public_keys(&spec.ingestor.inline),
+        peer_keys: public_keys(&spec.peer.inline),
         legacy_peer: spec.peer.legacy,
         validation_format: match spec.validation_format {
             SpecFormat::ThreeObjects => ValidationFormat::ThreeObjects,
             SpecFormat::SingleObject => ValidationFormat::SingleObject,
         },
-        packet_decryption_keys: u32::try_from(spec.keys.packet_decryption.len()).unwrap_or(u32::MAX),
+        packet_decryption_keys: u32::try_from(keys.packets.len()).unwrap_or(u32::MAX),
+        other_signing_keys: u32::try_from(keys.signing.len().saturating_sub(1)).unwrap_or(u32::MAX),
         windows: WindowParameters {
             period_seconds: spec.windows.period_seconds,
             min_clients: spec.windows.min_clients,
@@ -68,7 +76,7 @@ pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start
     }
 }
 
-fn keys(party: &InlineParty) -> Vec<PublicKeyParameter> {
+fn public_keys(party: &InlineParty) -> Vec<PublicKeyParameter> {
     let of = |key: &crds::processor::PublicKey| PublicKeyParameter {
         id: key.id.clone(),
         public_key: key.public_key.clone(),
@@ -202,7 +210,10 @@ mod tests {
     fn the_name_of_the_parameters_follows_from_their_content() {
         let start: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
         let processor = example::processor();
-        let of = |processor: &DataShareProcessor, id| config_map(processor, &parameters(processor, id, start)).unwrap();
+        let of = |processor: &DataShareProcessor, id| {
+            let keys = KeySet::default();
+            config_map(processor, &parameters(processor, &keys, id, start)).unwrap()
+        };
         let first = of(&processor, None);
         assert_eq!(first, of(&processor, None));
         assert_ne!(first.name_any(), of(&processor, Some(Uuid::from_u128(1))).name_any());

@@ -1,7 +1,7 @@
 //! What a processor's status says. Pure.
 
-use crds::conditions::{MAILBOXES_LISTED, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY, reasons};
-use crds::processor::{BatchCounts, DataShareProcessorStatus, WindowCounts};
+use crds::conditions::{KEYS_LOADED, MAILBOXES_LISTED, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY, reasons};
+use crds::processor::{BatchCounts, DataShareProcessorStatus, KeysStatus, WindowCounts};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::WindowId;
 use facilitator_core::formats::work::Share;
@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use uuid::Uuid;
 
+use super::keys::Trouble;
 use crate::status::{Verdict, set_condition};
 
 /// Why nothing is planned until somebody changes something.
@@ -18,6 +19,17 @@ pub struct Stall {
     pub reason: &'static str,
     /// What to do.
     pub message: String,
+}
+
+/// What one look found out of the keys of KeyRings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KeyFindings {
+    /// `None`: the spec refers to no KeyRing.
+    pub loaded: Option<Verdict>,
+    /// Why no Job may start.
+    pub blocking: Option<Trouble>,
+    /// What the next operator must know.
+    pub status: Option<KeysStatus>,
 }
 
 /// What one look at a processor found out; `None`: not known this time, so the condition stays as it was.
@@ -37,6 +49,8 @@ pub struct Findings {
     pub overdue: Option<Vec<WindowId>>,
     /// The next cutoff of a window that isn't over.
     pub next_cutoff: Option<Timestamp>,
+    /// What is known of the keys of KeyRings; `None`: not known this time.
+    pub keys: Option<KeyFindings>,
     /// Whether the admission policies stand.
     pub guarded: Option<Verdict>,
     /// The ledger's identity, if it has one.
@@ -106,6 +120,9 @@ pub fn status(
     if let Some(guarded) = &findings.guarded {
         set(guarded);
     }
+    if let Some(loaded) = findings.keys.as_ref().and_then(|keys| keys.loaded.as_ref()) {
+        set(loaded);
+    }
     let ready = readiness(findings, &status, generation);
     set_condition(&mut status.conditions, &ready, generation, now);
     // The most asked first.
@@ -119,6 +136,12 @@ pub fn status(
     }
     if let Some(start_at) = findings.start_at {
         status.start_at = Some(start_at.to_string());
+    }
+    if let Some(keys) = &findings.keys {
+        status.keys.clone_from(&keys.status);
+        if keys.loaded.is_none() {
+            status.conditions.retain(|condition| condition.type_ != KEYS_LOADED);
+        }
     }
     status.agreement_digest = Some(findings.agreement_digest.clone());
     if let Some((batches, windows)) = &findings.counts {
@@ -161,6 +184,9 @@ fn readiness(findings: &Findings, status: &DataShareProcessorStatus, generation:
     if let Some(failed) = &findings.failed {
         let message = format!("The last look at the processor was not finished: {failed}. It is tried again.");
         return Verdict::new(READY, Some(false), reasons::LOOK_FAILED, message);
+    }
+    if let Some(trouble) = findings.keys.as_ref().and_then(|keys| keys.blocking.as_ref()) {
+        return Verdict::new(READY, Some(false), trouble.reason, &trouble.message);
     }
     for needed in [MAILBOXES_LISTED, WORKERS_READY, WINDOWS_ON_TIME] {
         match current(status, needed, generation) {

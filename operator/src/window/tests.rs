@@ -155,7 +155,7 @@ fn items(decision: &WindowDecision) -> Vec<Vec<AggregateItem>> {
         .iter()
         .flat_map(|job| match &job.work {
             Work::Aggregate(chunks) => chunks.clone(),
-            Work::Intake(_) => Vec::new(),
+            Work::Intake(_) | Work::KeyProbe { .. } => Vec::new(),
         })
         .collect()
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use crds::DataShareProcessorSpec;
 use crds::names::{MANAGED_BY, PROCESSOR_LABEL, STAGE_LABEL};
 use crds::processor::{Mailbox, WorkerStage};
-use facilitator_core::formats::work::{KEYS_DIRECTORY, PARAMETERS_DIRECTORY, REVISION, WORK_DIRECTORY, WorkList};
+use facilitator_core::formats::work::{
+    KEYS_DIRECTORY, KeyPins, PARAMETERS_DIRECTORY, REVISION, WORK_DIRECTORY, WorkList,
+};
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
     PodFailurePolicyRule,
@@ -18,7 +20,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use super::{CANARY_LABEL, GENERATION_ANNOTATION, PlannedJob, Stage, Work};
+use super::{CANARY_LABEL, GENERATION_ANNOTATION, KeySet, PlannedJob, Stage, Work};
 use crate::digest::short_digest;
 
 /// The one container of a worker pod.
@@ -45,6 +47,8 @@ pub struct WorkerContext<'a> {
     pub generation: i64,
     /// The spec.
     pub spec: &'a DataShareProcessorSpec,
+    /// The Secrets to mount.
+    pub keys: &'a KeySet,
     /// The workers' image.
     pub image: &'a str,
     /// `Always`, `IfNotPresent` or `Never`; `None`: the cluster's default.
@@ -68,12 +72,14 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
         labels: Some(labels(planned, context)),
         ..ObjectMeta::default()
     };
+    let keys = pins(context.keys);
     let (chunks, list) = match &planned.work {
         Work::Intake(chunks) => (
             chunks.len(),
             WorkList::Intake {
                 revision: REVISION,
                 work: name.clone(),
+                keys,
                 chunks: chunks.clone(),
             },
         ),
@@ -82,7 +88,17 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
             WorkList::Aggregate {
                 revision: REVISION,
                 work: name.clone(),
+                keys,
                 chunks: chunks.clone(),
+            },
+        ),
+        Work::KeyProbe { signing, packets, .. } => (
+            1,
+            WorkList::KeyProbe {
+                revision: REVISION,
+                work: name.clone(),
+                signing: signing.clone(),
+                packets: packets.clone(),
             },
         ),
     };
@@ -137,9 +153,17 @@ pub fn owned_by(mut config_map: ConfigMap, job: &Job) -> ConfigMap {
     config_map
 }
 
+/// The keys that the work is done with, as far as KeyRings say which the Secrets hold.
+fn pins(keys: &KeySet) -> KeyPins {
+    KeyPins {
+        signer: keys.signing.first().and_then(|mount| mount.id.clone()),
+        packet_keys: keys.packets.iter().filter_map(|mount| mount.id.clone()).collect(),
+    }
+}
+
 /// At most 53 characters: with `-` and an index of four digits it is still a pod's host name.
 fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
-    let stage = planned.stage().label();
+    let stage = planned.work.label();
     let mut parts = vec![
         context.processor_uid.to_owned(),
         stage.to_owned(),
@@ -160,7 +184,18 @@ fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
                 .map(|i| format!("{}/{}-{}/{:?}", i.aggregation, i.start, i.end, i.cutoffs));
             items.chain(["chunk".to_owned()])
         })),
+        Work::KeyProbe { signing, packets, .. } => {
+            parts.extend(
+                signing
+                    .iter()
+                    .chain(packets)
+                    .flat_map(|key| [key.id.clone(), key.public_key.clone()]),
+            );
+        }
     }
+    // Under other keys it is another try.
+    let KeyPins { signer, packet_keys } = pins(context.keys);
+    parts.extend(signer.into_iter().chain(packet_keys));
     let processor: String = context.processor_name.chars().take(30).collect();
     let digest = short_digest(parts.iter().map(String::as_str), 12);
     format!("{}-{stage}-{digest}", processor.trim_end_matches(['-', '.']))
@@ -171,7 +206,7 @@ fn labels(planned: &PlannedJob, context: &WorkerContext<'_>) -> BTreeMap<String,
         ("app.kubernetes.io/managed-by", MANAGED_BY),
         ("app.kubernetes.io/name", "prio-facilitator"),
         (PROCESSOR_LABEL, context.processor_name),
-        (STAGE_LABEL, planned.stage().label()),
+        (STAGE_LABEL, planned.work.label()),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
@@ -288,19 +323,22 @@ fn pod(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> PodS
 
 /// Each volume with its mount; only what the stage needs.
 fn volumes(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> Vec<(Volume, VolumeMount)> {
-    let keys = &context.spec.keys;
     let mut volumes = vec![
         config_map("parameters", context.parameters_config_map, PARAMETERS_DIRECTORY),
         config_map("work", work_config_map, WORK_DIRECTORY),
-        secret(
-            "batch-signing",
-            &keys.batch_signing.secret_ref.name,
-            &format!("{KEYS_DIRECTORY}/batch-signing"),
-        ),
     ];
-    volumes.extend(keys.packet_decryption.iter().enumerate().map(|(n, key)| {
+    for (n, key) in context.keys.signing.iter().enumerate() {
+        volumes.push(match n.checked_sub(1) {
+            None => secret("batch-signing", &key.secret, &format!("{KEYS_DIRECTORY}/batch-signing")),
+            Some(n) => {
+                let path = format!("{KEYS_DIRECTORY}/batch-signing-others/{n}");
+                secret(&format!("batch-signing-other-{n}"), &key.secret, &path)
+            }
+        });
+    }
+    volumes.extend(context.keys.packets.iter().enumerate().map(|(n, key)| {
         let path = format!("{KEYS_DIRECTORY}/packet-decryption/{n}");
-        secret(&format!("packet-decryption-{n}"), &key.secret_ref.name, &path)
+        secret(&format!("packet-decryption-{n}"), &key.secret, &path)
     }));
     let mailboxes = &context.spec.mailboxes;
     let used: &[(&str, &Mailbox, bool)] = match stage {

@@ -4,6 +4,7 @@
 //! `tests/cluster/cluster --name test up control` starts one.
 #![allow(clippy::unwrap_used)]
 
+mod keys;
 mod place;
 
 use std::collections::BTreeMap;
@@ -169,6 +170,7 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
         pod_uid: "p".into(),
         batches,
         windows: vec![],
+        keys: vec![],
     };
     let first = vec![
         told(0, BatchOutcome::Validated, ""),
