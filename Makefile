@@ -3,7 +3,7 @@
 
 CLUSTER := tests/cluster/cluster
 
-.PHONY: help setup build images test bench fuzz demo demo-down fmt lint clean
+.PHONY: help setup build images test conformance bench fuzz demo demo-down fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -19,6 +19,9 @@ images: build ## image archives of the binaries, in target/images
 
 test: ## all tests, with a real cluster of their own
 	tests/run
+
+conformance: ## mailboxes in memory, folders, S3 and GCS against one suite, with faults: a table, and target/conformance/summary.json
+	PRIO_OPERATOR_STORES=$$(tests/stores/setup) cargo test --quiet --package mailbox --test conformance
 
 bench: ## figures against the floor of the cryptography, and target/bench/summary.json (docs/performance.md)
 	cargo build --release --package facilitator --package facilitator-bench

@@ -32,5 +32,6 @@ stage() {
 }
 
 build_binaries() {
-	(cd "$REPO" && cargo build --quiet --package operator --package facilitator --package prio-operator-tests --bins)
+	# All of the workspace, as for the tests: with fewer packages features differ, and dependencies are built twice.
+	(cd "$REPO" && cargo build --quiet --workspace --bins)
 }

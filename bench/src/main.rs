@@ -3,6 +3,7 @@
 //! Prints a table and writes `target/bench/summary.json`. `docs/performance.md` explains the rows.
 #![allow(clippy::print_stdout, reason = "this is the table")]
 
+mod claims;
 mod floor;
 mod measure;
 mod pieces;
@@ -20,7 +21,7 @@ use crate::measure::Row;
 /// Measures the core; every figure stands beside its floor.
 #[derive(Parser)]
 struct Args {
-    /// Only parts whose name holds this: pieces, intake, small, sums, process.
+    /// Only parts whose name holds this: pieces, intake, small, sums, claims, process.
     #[arg(default_value = "")]
     only: String,
     /// Packets of an intake batch.
@@ -32,6 +33,9 @@ struct Args {
     /// Rounds of intake and sums.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Batches of a pod, for claims.
+    #[arg(long, value_delimiter = ',', default_value = "100,500")]
+    batches_per_pod: Vec<usize>,
     /// The binary whose whole process is measured.
     #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/release/facilitator")]
     facilitator: PathBuf,
@@ -56,6 +60,11 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("sums") {
         rows.extend(work::sums(&keys, args.rounds)?);
+    }
+    if wanted("claims") {
+        for batches in &args.batches_per_pod {
+            rows.extend(claims::rows(*batches)?);
+        }
     }
     if wanted("process") {
         rows.extend(process::rows(&args.facilitator, 20_000)?);

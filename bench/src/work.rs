@@ -5,7 +5,7 @@ use facilitator_core::aggregate::{AggregateOutcome, aggregate};
 use facilitator_core::formats::ledger::Verdict;
 use facilitator_core::formats::names::BatchId;
 use facilitator_core::formats::work::Share;
-use facilitator_core::intake::{IntakeOutcome, take_in};
+use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
 use facilitator_core::processor::Processor;
 use facilitator_core::sample::{Fault, FaultKind, Sample};
 use jiff::Timestamp;
@@ -138,6 +138,13 @@ pub fn small_batches(keys: &Keys, rounds: usize) -> anyhow::Result<Row> {
         .map(|minute| keys.sample(16, 20, minute, Vec::new()))
         .collect::<Result<_, _>>()?;
     let large = keys.sample(16, 20 * BATCHES as usize, 100, Vec::new())?;
+    let wanted: Vec<_> = small
+        .iter()
+        .map(|sample| Wanted {
+            batch: sample.id.clone(),
+            take_anyway: false,
+        })
+        .collect();
     let world = World::new(keys);
     let mut points = Points::new()?;
     let figures = on_cores(1, || {
@@ -151,15 +158,22 @@ pub fn small_batches(keys: &Keys, rounds: usize) -> anyhow::Result<Row> {
             let (ecdh, ()) = process_time(|| (0..500).for_each(|_| points.agree()));
             let (alone, taken) = process_time(|| runtime.block_on(take(&processor, &large.id, 20 * BATCHES as usize)));
             taken?;
-            let (all, taken) = process_time(|| {
-                runtime.block_on(async {
-                    for sample in &small {
-                        take(&processor, &sample.id, 20).await?;
-                    }
-                    Ok::<_, anyhow::Error>(())
-                })
-            });
-            taken?;
+            // As a pod takes them: claimed together.
+            let (all, taken) = process_time(|| runtime.block_on(take_in_all(&processor, &wanted)));
+            for taken in taken {
+                let outcome = taken?;
+                ensure!(
+                    matches!(
+                        outcome,
+                        IntakeOutcome::Validated {
+                            packets: 20,
+                            already: false,
+                            ..
+                        }
+                    ),
+                    "unexpected outcome: {outcome:?}"
+                );
+            }
             figures.push((ecdh / 500.0, (all - alone) / f64::from(BATCHES)));
         }
         figures.remove(0);

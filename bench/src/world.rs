@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, InstanceName, WindowId};
 use facilitator_core::formats::work::{Share, ValidationFormat};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor};
 use facilitator_core::sample::{self, Fault, IngestionObjects, Recipient, Sample, SampleSpec};
 use mailbox::{Mailbox, MemoryMailbox};
 use rand::SeedableRng;
@@ -134,7 +135,9 @@ impl<'a> World<'a> {
                 id: "p".to_owned(),
                 key: self.keys.packet_key(share)?,
             }]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
+            in_memory: InMemory::default(),
         })
     }
 

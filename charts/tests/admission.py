@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installation and the two admission policies on a real API server."""
+"""Installation and the three admission policies on a real API server."""
 
 import copy
 import json
@@ -72,11 +72,11 @@ def install_cluster():
     """the cluster's chart installs, and its policies' expressions are well typed"""
     helm("upgrade", "--install", "prio-operator-cluster", CHARTS / "prio-operator-cluster", "--namespace",
          "prio-operator-system", "--create-namespace", "--take-ownership")
-    for name in ("datashareprocessors", "batches", "aggregationwindows", "keyrings"):
+    for name in ("datashareprocessors", "batches", "aggregationwindows", "peers", "keyrings"):
         kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}.prio-operator.io")
 
     def typed():
-        for name in ("prio-operator-authors", "prio-operator-workloads", "prio-operator-keys"):
+        for name in ("prio-operator-authors", "prio-operator-workloads", "prio-operator-approvals", "prio-operator-keys"):
             status = json.loads(kubectl("get", "validatingadmissionpolicy", name, "-o", "json")).get("status", {})
             assert "typeChecking" in status, f"{name} is not checked yet"
             assert not status["typeChecking"].get("expressionWarnings"), status
@@ -109,9 +109,10 @@ def install_party():
 def operator_rights():
     """the operator may do its work, and may not read Secrets nor change the lists"""
     allowed = ["create jobs.batch", "create batches.prio-operator.io", "patch datashareprocessors.prio-operator.io/status",
+               "watch peers.prio-operator.io", "patch peers.prio-operator.io/status",
                "create events.events.k8s.io", "update leases.coordination.k8s.io", "create configmaps", "list pods"]
     refused = ["get secrets", "list secrets", "create pods", "patch roles.rbac.authorization.k8s.io", "escalate roles.rbac.authorization.k8s.io",
-               "bind roles.rbac.authorization.k8s.io", "update datashareprocessors.prio-operator.io", "patch jobs.batch", "delete configmaps", "create serviceaccounts/token",
+               "bind roles.rbac.authorization.k8s.io", "update datashareprocessors.prio-operator.io", "patch jobs.batch", "delete configmaps", "patch configmaps", "create peers.prio-operator.io", "patch peers.prio-operator.io", "create serviceaccounts/token",
                "impersonate serviceaccounts", "create pods/exec", "get pods/log", "list namespaces"]
     kubectl("get", "crd", "batches.prio-operator.io", *as_user(OPERATOR))
     for verdict, questions in (("yes", allowed), ("no", refused)):
@@ -176,6 +177,52 @@ def authors():
     labelled["metadata"]["labels"] = {"team": "prio"}
     apply(labelled, user=author)
     kubectl("delete", "datashareprocessor", "policy-test", "-n", WORKERS_NAMESPACE, *as_user(author))
+
+
+@check
+def approvals():
+    """an override is approved by whoever may, under their own name; others may ask for it"""
+    editor, approver = "window-editor", "privacy-officer"
+    edits = {"apiGroups": ["prio-operator.io"], "resources": ["aggregationwindows"], "verbs": ["get", "patch", "update"]}
+    approves = lambda name: {"apiGroups": ["prio-operator.io"], "resources": ["overrides"], "resourceNames": [name], "verbs": ["approve"]}  # noqa: E731
+    window = {
+        "apiVersion": "prio-operator.io/v1alpha1", "kind": "AggregationWindow",
+        "metadata": {"name": "policy-test", "namespace": WORKERS_NAMESPACE},
+        "spec": {"processor": "us-ct", "aggregation": "kittens-seen", "start": "202611200000", "end": "202611200800"},
+    }
+
+    def asked(by=None, **more):
+        item = copy.deepcopy(window)
+        item["spec"]["override"] = {
+            "release": 2, "cutoff": "2026-11-28T12:00:00Z", "expiresAt": "2026-11-30T00:00:00Z", "reason": "late batches",
+            **({"approvedBy": by} if by else {}), **more,
+        }
+        return item
+
+    def refused(said, message):
+        assert "ValidatingAdmissionPolicy 'prio-operator-approvals'" in said and message in said, said
+    apply(window)
+    apply(*role("editor", editor, [edits]), *role("approver", approver, [edits, approves("us-ct")]))
+    eventually(lambda: apply(asked(), user=editor))
+    refused(apply(asked(editor), dry=True, user=editor, fails=True), "you may not approve overrides of us-ct")
+    refused(apply(asked(approver), dry=True, user=editor, fails=True), "must be your own name, window-editor")
+    refused(apply(asked(editor), dry=True, user=approver, fails=True), "must be your own name, privacy-officer")
+    refused(create({**asked(editor), "metadata": {"name": "other", "namespace": WORKERS_NAMESPACE}}, dry=True, user=OPERATOR, fails=True),
+            "must be your own name")
+    eventually(lambda: apply(asked(approver), user=approver))
+    # What was approved stands: others may label the window, or take the override out, not change it.
+    labelled = asked(approver)
+    labelled["metadata"]["labels"] = {"team": "prio"}
+    apply(labelled, user=editor)
+    refused(apply(asked(approver, release=3), dry=True, user=editor, fails=True), "must be your own name")
+    # Asking for a later one is no approval.
+    apply(asked(release=3), dry=True, user=editor)
+    kubectl("patch", "aggregationwindow", "policy-test", "-n", WORKERS_NAMESPACE, "--type=json", "-p",
+            '[{"op": "remove", "path": "/spec/override"}]', *as_user(editor))
+    # By the name of the processor.
+    apply(*role("approver", approver, [edits, approves("us-va")]))
+    eventually(lambda: refused(apply(asked(approver), dry=True, user=approver, fails=True), "you may not approve overrides of us-ct"))
+    kubectl("delete", "aggregationwindow", "policy-test", "-n", WORKERS_NAMESPACE)
 
 
 @check

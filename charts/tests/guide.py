@@ -35,7 +35,7 @@ def blocks():
 
 
 def objects():
-    """A processor, a blocked batch and a window, as they are in life."""
+    """A processor, a blocked batch, a window and a Peer, as they are in life."""
     (processor,) = load(EXAMPLES / "minimal-party/processor.yaml")
     labels = {"prio-operator.io/processor": "us-ct", "prio-operator.io/outcome": "Blocked"}
     common = {"apiVersion": "prio-operator.io/v1alpha1"}
@@ -55,7 +55,11 @@ def objects():
             "certificate": {"commonName": "us-ct.test.certificates.example.org"},
         },
     }
-    return dump([processor, batch, window, ring])
+    peer = {
+        **common, "kind": "Peer", "metadata": {"name": "other-party", "namespace": WORKERS},
+        "spec": {"party": "ShareProcessor", "manifestBaseUrl": "https://other.invalid", "instance": "us-ct"},
+    }
+    return dump([processor, batch, window, ring, peer])
 
 
 @check
@@ -69,7 +73,7 @@ def commands():
     assert "export OPERATOR=" in found[0][1] and len(install) == 2 and len(others) > 10, found
     # Lists are looked at while they are empty, too: kubectl's --sort-by fails on some that are.
     empty = [line for _, text in found[1:] for line in text.splitlines() if "kubectl -n $WORKERS get " in line and "WINDOW=" not in line]
-    empty = [line for line in empty if "datashareprocessor $PROCESSOR" not in line]
+    empty = [line for line in empty if "datashareprocessor $PROCESSOR" not in line and "other-party" not in line]
     made = ["kubectl wait --for=condition=Established --timeout=30s crd/datashareprocessors.prio-operator.io crd/keyrings.prio-operator.io", "kubectl apply -f $OBJECTS"]
     with tempfile.TemporaryDirectory() as folder:
         for name in ("kubectl", "helm"):
@@ -85,6 +89,9 @@ def commands():
         tried = lambda kind, name: json.loads(kubectl("get", kind, name, "-n", WORKERS, "-o", "json"))["metadata"].get("annotations", {})  # noqa: E731
         assert "prio-operator.io/retry" in tried("batch", "us-ct-batch"), done.stdout
         assert "prio-operator.io/retry" in tried("aggregationwindow", "us-ct-window"), done.stdout
+        window = json.loads(kubectl("get", "aggregationwindow", "us-ct-window", "-n", WORKERS, "-o", "json"))["spec"]
+        assert "override" not in window and "aggregationwindow.prio-operator.io/us-ct-window patched" in done.stdout, done.stdout
+        assert {"prio-operator.io/retry", "prio-operator.io/approve-manifest"} <= tried("peer", "other-party").keys(), done.stdout
         assert {"prio-operator.io/plan", "prio-operator.io/rotate"} <= tried("keyring", "us-ct-packets").keys(), done.stdout
         spec = json.loads(kubectl("get", "datashareprocessor", "us-ct", "-n", WORKERS, "-o", "json"))["spec"]
         assert spec["suspend"] is False and len(spec["windows"]["cutoffs"]) == 1, spec

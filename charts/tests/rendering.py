@@ -175,6 +175,23 @@ def workers():
 
 
 @check
+def manifests():
+    """the operator may change the listed ConfigMaps alone, and reach other parties' web servers where that is asked for"""
+    full = render("prio-operator", "--values", CHARTS / "prio-operator/ci/full-values.yaml", namespace="own")
+    plain = render("prio-operator", namespace="own")
+    changes = lambda role: [rule for rule in role["rules"] if "configmaps" in rule["resources"] and {"patch", "update", "delete"} & set(rule["verbs"])]  # noqa: E731
+    assert changes(of_kind(plain, "Role")[("own", "prio-operator")]) == []
+    (rule,) = changes(of_kind(full, "Role")[("pha-workers", "prio-operator")])
+    assert (rule["resourceNames"], rule["verbs"]) == (["pha-manifests"], ["patch"])
+    everywhere = ("--values", CHARTS / "prio-operator-cluster/ci/all-namespaces-values.yaml", "--set", "watchAllNamespaces.manifestConfigMaps={m}")
+    (rule,) = changes(of_kind(render("prio-operator-cluster", *everywhere), "ClusterRole")[(None, "prio-operator-all-namespaces")])
+    assert rule["resourceNames"] == ["m"]
+    egress = lambda objects: of_kind(objects, "NetworkPolicy")[("own", "prio-operator")]["spec"]["egress"]  # noqa: E731
+    https = {"ports": [{"port": 443, "protocol": "TCP"}, {"port": 8443, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}
+    assert https in egress(full) and len(egress(plain)) == 2
+
+
+@check
 def several():
     """a PodDisruptionBudget only with several replicas, monitors only behind their flags"""
     kinds = lambda *flags: {item["kind"] for item in render("prio-operator", *flags)}  # noqa: E731

@@ -1,6 +1,6 @@
 //! Condition types and reasons. `docs/operations.md` says what each means and what to do.
 
-/// DataShareProcessor, AggregationWindow, Batch: does it work, is it done.
+/// All kinds: does it work, is it done.
 pub const READY: &str = "Ready";
 /// A terminal error: nothing happens until somebody changes something.
 pub const STALLED: &str = "Stalled";
@@ -14,6 +14,12 @@ pub const ADMISSION_GUARDED: &str = "AdmissionGuarded";
 pub const KEYS_LOADED: &str = "KeysLoaded";
 /// DataShareProcessor: no window is overdue.
 pub const WINDOWS_ON_TIME: &str = "WindowsOnTime";
+/// DataShareProcessor: what is needed of each party is known.
+pub const PEERS_KNOWN: &str = "PeersKnown";
+/// DataShareProcessor: our own manifests are where others read them.
+pub const MANIFEST_PUBLISHED: &str = "ManifestPublished";
+/// Peer: the manifest in use is the one that the party publishes.
+pub const MANIFEST_CURRENT: &str = "ManifestCurrent";
 /// Batch: intake has taken it.
 pub const VALIDATED: &str = "Validated";
 /// AggregationWindow: its sum part is in the portal.
@@ -22,6 +28,9 @@ pub const AGGREGATED: &str = "Aggregated";
 pub const PEER_SET_KNOWN: &str = "PeerSetKnown";
 /// KeyRing: a version is on its way to being used.
 pub const PROGRESSING: &str = "Progressing";
+
+/// AggregationWindow: what came of `spec.override`.
+pub const OVERRIDDEN: &str = "Overridden";
 
 /// Reasons, by condition; a reason is also the label of metrics, so the set is closed.
 pub mod reasons {
@@ -74,6 +83,27 @@ pub mod reasons {
     pub const PROBING: &str = "Probing";
     /// A probe Job fails: workers don't get a new version.
     pub const PROBE_FAILED: &str = "ProbeFailed";
+    /// There is no Peer of the name.
+    pub const PEER_MISSING: &str = "PeerMissing";
+    /// Nothing is known of a Peer: its manifest never came.
+    pub const PEER_UNKNOWN: &str = "PeerUnknown";
+    /// A Peer is another kind of party than it is named as.
+    pub const PARTY_DIFFERS: &str = "PartyDiffers";
+    /// A mailbox of a manifest can't be used.
+    pub const MAILBOX_REFUSED: &str = "MailboxRefused";
+    /// Our manifests couldn't be written.
+    pub const PUBLISH_FAILED: &str = "PublishFailed";
+    /// Partners don't get what was written.
+    pub const NOT_SERVED: &str = "NotServed";
+
+    /// Peer: its manifest couldn't be fetched.
+    pub const FETCH_FAILED: &str = "FetchFailed";
+    /// Peer, or our own: a manifest isn't good.
+    pub const MANIFEST_REFUSED: &str = "ManifestRefused";
+    /// Peer: a change waits for a person.
+    pub const CHANGE_HELD: &str = "ChangeHeld";
+    /// Peer, an Event: its manifest is another.
+    pub const MANIFEST_CHANGED: &str = "ManifestChanged";
 
     /// Batch: waiting for a worker.
     pub const WAITING: &str = "Waiting";
@@ -106,6 +136,10 @@ pub mod reasons {
     pub const BELOW_FLOOR: &str = "BelowFloor";
     /// Window: failed for good.
     pub const FAILED: &str = "Failed";
+    /// Override: nobody has approved it.
+    pub const NOT_APPROVED: &str = "NotApproved";
+    /// Override: it expired before its set was frozen.
+    pub const OVERRIDE_EXPIRED: &str = "OverrideExpired";
     /// Window: the exchange of plan digests comes with a later version.
     pub const NOT_EXCHANGED: &str = "NotExchanged";
 

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use crate::{AggregationWindow, Batch, DataShareProcessor, KeyRing, reference};
+use crate::{AggregationWindow, Batch, DataShareProcessor, KeyRing, Peer, reference};
 
 /// First line of every generated file.
 const GENERATED: &str = "# Generated from crds/src by `cargo run -p crds --bin generate`; don't edit.\n";
@@ -18,6 +18,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         Batch::crd(),
         AggregationWindow::crd(),
         KeyRing::crd(),
+        Peer::crd(),
     ];
     for definition in &mut definitions {
         for version in &mut definition.spec.versions {

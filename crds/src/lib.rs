@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod definitions;
 pub mod key_ring;
 pub mod names;
+pub mod peer;
 pub mod processor;
 pub mod reference;
 pub mod schema;
@@ -14,6 +15,7 @@ pub mod window;
 
 pub use batch::{Batch, BatchSpec, BatchStatus};
 pub use key_ring::{KeyRing, KeyRingSpec, KeyRingStatus};
+pub use peer::{Peer, PeerSpec, PeerStatus};
 pub use processor::{DataShareProcessor, DataShareProcessorSpec, DataShareProcessorStatus};
 pub use window::{AggregationWindow, AggregationWindowSpec, AggregationWindowStatus};
 

@@ -42,8 +42,10 @@ use serde::{Deserialize, Serialize};
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.spec == oldSelf.spec")
-        .message("an AggregationWindow's spec is immutable: it names one window; set windows.cutoffs of its processor instead"),
+    validation = Rule::new("self.spec.processor == oldSelf.spec.processor && self.spec.aggregation == oldSelf.spec.aggregation && self.spec.start == oldSelf.spec.start && self.spec.end == oldSelf.spec.end")
+        .message("an AggregationWindow's spec is immutable but for override: it names one window; set windows.cutoffs of its processor instead"),
+    validation = Rule::new("!has(oldSelf.spec.override) || !has(oldSelf.spec.override.approvedBy) || !has(self.spec.override) || self.spec.override == oldSelf.spec.override || self.spec.override.release > oldSelf.spec.override.release")
+        .message("an approved override can't be changed: remove it, or set one for a later release"),
     validation = Rule::new("self.spec.start < self.spec.end").message("spec.end must come after spec.start")
 )]
 #[serde(rename_all = "camelCase")]
@@ -66,6 +68,40 @@ pub struct AggregationWindowSpec {
         regex(pattern = r"^[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])[0-5][0-9]$")
     )]
     pub end: String,
+    /// Leave to release the window once more, with the batches that are there by now.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub overriding: Option<Override>,
+}
+
+/// Leave to release a window once more. The peer must be given the same; each side refuses by itself what would tell of
+/// fewer clients than its floor beside the sums that were released before.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("self.expiresAt > self.cutoff")
+        .message("override.expiresAt must come after override.cutoff: an override that has expired freezes no set"),
+    validation = Rule::new("self.expiresAt - self.cutoff <= duration('720h')")
+        .message("override.expiresAt must come within 30 days of override.cutoff")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Override {
+    /// Which release it is for, the same number on both sides: 2 the first time. Its sum part is in the portal's mailbox
+    /// under `<instance>.release-<number>`.
+    #[schemars(range(min = 2, max = 9))]
+    pub release: u8,
+    /// Batches that both sides have validated by then are in, RFC 3339; agreed with the peer, in the future when set.
+    #[schemars(length(max = 40), extend("format" = "date-time"))]
+    pub cutoff: String,
+    /// When it expires, RFC 3339: a set that isn't frozen by then is refused.
+    #[schemars(length(max = 40), extend("format" = "date-time"))]
+    pub expires_at: String,
+    /// Why, for whoever looks at it later. It goes into the ledger.
+    #[schemars(length(min = 1, max = 500))]
+    pub reason: String,
+    /// The approver's own name, as the API server knows them. Nothing happens without it; who may set it is a right of its
+    /// own (docs/security.md).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub approved_by: Option<String>,
 }
 
 /// What became of the window.
@@ -77,7 +113,7 @@ pub struct AggregationWindowStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Aggregated`, `Stalled` and `PeerSetKnown`.
+    /// `Ready`, `Aggregated`, `Stalled` and `PeerSetKnown`; with an override `Overridden`.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -103,6 +139,11 @@ pub struct AggregationWindowStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub plan_digest: Option<String>,
+    /// What was released beside the first sum part, by overrides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["release".into()]))]
+    pub further_releases: Vec<FurtherRelease>,
     /// The Job that last had it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
@@ -135,6 +176,23 @@ pub struct WindowBatches {
     /// Came after the plan.
     #[schemars(range(min = 0))]
     pub late: i64,
+}
+
+/// A release of the window after its first.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FurtherRelease {
+    /// Which, 2 to 9.
+    #[schemars(range(min = 2, max = 9))]
+    pub release: u8,
+    /// Clients in its sum.
+    #[schemars(range(min = 0))]
+    pub clients: i64,
+    /// SHA-256 of its frozen set, lower-case hex.
+    #[schemars(length(max = 64))]
+    pub plan_digest: String,
+    /// Its sum part.
+    pub sum_part: SumPartReference,
 }
 
 /// Where the sum part is.

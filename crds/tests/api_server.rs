@@ -52,6 +52,7 @@ fn api(client: &Client, object: &Value) -> Api<DynamicObject> {
         "DataShareProcessor" => "datashareprocessors",
         "Batch" => "batches",
         "KeyRing" => "keyrings",
+        "Peer" => "peers",
         _ => "aggregationwindows",
     };
     Api::namespaced_with(
@@ -114,7 +115,14 @@ async fn the_api_server_takes_and_refuses_the_same() {
 
 /// A new object is pending, not without a status: tools that wait for `Ready` wait.
 async fn defaults(client: &Client) {
-    for mut base in [cases::processor(), cases::batch(), cases::window(), cases::key_ring()] {
+    let bases = [
+        cases::processor(),
+        cases::batch(),
+        cases::window(),
+        cases::peer(),
+        cases::key_ring(),
+    ];
+    for mut base in bases {
         base["metadata"]["name"] = json!("defaults");
         let api = api(client, &base);
         let created = api.create(&PostParams::default(), &object(&base)).await.unwrap();

@@ -3,7 +3,7 @@
 
 mod cases;
 
-use crds::{AggregationWindow, Batch, DataShareProcessor, KeyRing};
+use crds::{AggregationWindow, Batch, DataShareProcessor, KeyRing, Peer};
 use serde_json::Value;
 
 /// The messages of all refusals, one a line.
@@ -22,6 +22,7 @@ fn refusals(case: &cases::Case) -> String {
         "Batch" => check!(Batch),
         "AggregationWindow" => check!(AggregationWindow),
         "KeyRing" => check!(KeyRing),
+        "Peer" => check!(Peer),
         other => panic!("{other}"),
     };
     result.err().map_or_else(String::new, |errors| errors.to_string())

@@ -142,6 +142,8 @@ pub async fn establish(
             share: identity.share
         }
     );
+    // A store that lets the second writer win would lose records: the ledger's own first object shows that it doesn't.
+    ledger.check_conditional_writes(&key, there).await?;
     Ok(identity)
 }
 

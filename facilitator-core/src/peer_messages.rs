@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
+use snafu::ResultExt;
 use uuid::Uuid;
 
-use crate::crypto::{SignatureError, TrustedKeys};
+use crate::crypto::{SignatureError, TrustedKeys, sha256};
 use crate::formats::BatchError;
-use crate::formats::batch::{MAX_HEADER_BYTES, read_header, read_packets, read_signature};
+use crate::formats::batch::{MAX_HEADER_BYTES, check_digest, read_header, read_packets, read_signature};
+use crate::formats::error::MalformedPacketsSnafu;
 use crate::formats::names::{BatchId, ValidationPart};
 use crate::formats::parameters::BatchParameters;
 use crate::formats::record::Message;
@@ -19,8 +22,8 @@ use crate::processor::Processor;
 const MAX_PACKET_BYTES: u64 = 256;
 
 /// The largest object of the validation batch of so many packets, in bytes.
-fn max_object_bytes(packets: usize) -> u64 {
-    MAX_HEADER_BYTES + MAX_PACKET_BYTES * packets as u64
+pub(crate) fn max_object_bytes(packets: u64) -> u64 {
+    MAX_HEADER_BYTES + MAX_PACKET_BYTES * packets
 }
 
 /// What reading a validation batch came to.
@@ -47,6 +50,76 @@ pub enum PeerBatch {
     },
 }
 
+/// The head of a validation batch: signed by a trusted key.
+pub(crate) struct PeerHead {
+    /// Its header.
+    pub header: ValidationHeader,
+    /// Where its packets are.
+    pub packets: PeerPackets,
+}
+
+/// Where the packets of a validation batch are.
+pub(crate) enum PeerPackets {
+    /// In the signature object; these are the header's.
+    Inline(Bytes),
+    /// An object of their own, whose digest isn't compared yet; one that isn't there is 0 bytes.
+    Object,
+}
+
+/// What reading a head came to.
+pub(crate) enum Found {
+    There(PeerHead),
+    /// Anything but [`PeerBatch::Read`].
+    Not(PeerBatch),
+}
+
+/// Reads the head of the validation batch that `share` wrote; no object of it may be longer than `bound` bytes.
+///
+/// # Errors
+/// As [`read_validation`].
+pub(crate) async fn read_head(
+    mailbox: &dyn Mailbox,
+    batch: &BatchId,
+    share: Share,
+    bound: u64,
+    keys: &TrustedKeys,
+) -> Result<Found, MailboxError> {
+    let key = |part| batch.validation_key(share, part);
+    let signature = match mailbox.read(&key(ValidationPart::Signature), bound).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == MailboxErrorKind::NotFound => return Ok(Found::Not(PeerBatch::Absent)),
+        Err(error) => return bad_or(error).map(Found::Not),
+    };
+    let mut signature = match read_signature(&signature) {
+        Ok(signature) => signature,
+        Err(error) => return Ok(Found::Not(bad(&error))),
+    };
+    if let Some((header, packets)) = signature.inline() {
+        let head = read_header::<ValidationHeader>(&signature, header, keys).and_then(|header| {
+            check_digest(&header, &sha256(packets))?;
+            Ok(header)
+        });
+        return Ok(match head {
+            Ok(header) => Found::There(PeerHead {
+                header,
+                packets: PeerPackets::Inline(signature.packets.take().unwrap_or_default().into()),
+            }),
+            Err(error) => Found::Not(bad(&error)),
+        });
+    }
+    let header = match mailbox.read(&key(ValidationPart::Header), MAX_HEADER_BYTES).await {
+        Ok(bytes) => bytes,
+        Err(error) => return bad_or(error).map(Found::Not),
+    };
+    Ok(match read_header::<ValidationHeader>(&signature, &header, keys) {
+        Ok(header) => Found::There(PeerHead {
+            header,
+            packets: PeerPackets::Object,
+        }),
+        Err(error) => Found::Not(bad(&error)),
+    })
+}
+
 /// Reads the validation batch that `share` wrote. `packets`: how many the ingestion batch has; there can't be more messages.
 ///
 /// # Errors
@@ -58,41 +131,31 @@ pub async fn read_validation(
     packets: usize,
     keys: &TrustedKeys,
 ) -> Result<PeerBatch, MailboxError> {
-    let key = |part| batch.validation_key(share, part);
-    let signature = match mailbox
-        .read(&key(ValidationPart::Signature), max_object_bytes(packets))
-        .await
-    {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == MailboxErrorKind::NotFound => return Ok(PeerBatch::Absent),
-        Err(error) => return bad_or(error),
+    let bound = max_object_bytes(packets as u64);
+    let PeerHead { header, packets } = match read_head(mailbox, batch, share, bound, keys).await? {
+        Found::There(head) => head,
+        Found::Not(read) => return Ok(read),
     };
-    let signature = match read_signature(&signature) {
-        Ok(signature) => signature,
-        Err(error) => return Ok(bad(&error)),
+    let packets = match packets {
+        PeerPackets::Inline(packets) => ValidationPacket::read_all(&packets).context(MalformedPacketsSnafu),
+        PeerPackets::Object => {
+            let key = batch.validation_key(share, ValidationPart::Packets);
+            let packets = match mailbox.read(&key, bound).await {
+                Ok(bytes) => bytes,
+                // A missing packet object is 0 bytes; the digest decides.
+                Err(error) if error.kind() == MailboxErrorKind::NotFound => Bytes::new(),
+                Err(error) => return bad_or(error),
+            };
+            read_packets::<ValidationPacket>(&header, &packets)
+        }
     };
-    if let Some((header, packets)) = signature.inline() {
-        let header = read_header::<ValidationHeader>(&signature, header, keys);
-        return Ok(believed(header, packets));
-    }
-    let header = match mailbox.read(&key(ValidationPart::Header), MAX_HEADER_BYTES).await {
-        Ok(bytes) => bytes,
-        Err(error) => return bad_or(error),
-    };
-    let header = match read_header::<ValidationHeader>(&signature, &header, keys) {
-        Ok(header) => header,
-        Err(error) => return Ok(bad(&error)),
-    };
-    let packets = match mailbox
-        .read(&key(ValidationPart::Packets), max_object_bytes(packets))
-        .await
-    {
-        Ok(bytes) => bytes,
-        // A missing packet object is 0 bytes; the digest decides.
-        Err(error) if error.kind() == MailboxErrorKind::NotFound => bytes::Bytes::new(),
-        Err(error) => return bad_or(error),
-    };
-    Ok(believed(Ok(header), &packets))
+    Ok(match packets {
+        Ok(packets) => PeerBatch::Read {
+            parameters: header.parameters,
+            messages: first_of_each(&packets),
+        },
+        Err(error) => bad(&error),
+    })
 }
 
 /// Reads the peer's validation batch; once more after the processor's pause where what was read isn't what is `wanted`: a
@@ -120,20 +183,6 @@ pub(crate) async fn read_peers(
     let second = read().await?;
     let wanted = wanted(&second);
     Ok((second, wanted))
-}
-
-fn believed(header: Result<ValidationHeader, BatchError>, packets: &[u8]) -> PeerBatch {
-    let read = header.and_then(|header| {
-        let packets = read_packets::<ValidationPacket>(&header, packets)?;
-        Ok((header, packets))
-    });
-    match read {
-        Ok((header, packets)) => PeerBatch::Read {
-            parameters: header.parameters,
-            messages: first_of_each(&packets),
-        },
-        Err(error) => bad(&error),
-    }
 }
 
 /// The first message of each UUID. Where its elements are outside u32, the packet has no message, and a later one of the

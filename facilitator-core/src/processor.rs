@@ -6,15 +6,36 @@ use std::time::Duration;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::Snafu;
 
+use crate::claims::{ClaimsFault, ReplayGuard};
 use crate::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
 use crate::formats::ledger::LedgerError;
 use crate::formats::names::InstanceName;
 use crate::formats::record::RecordError;
 use crate::formats::work::{Share, ValidationFormat};
+use crate::outgoing::SINGLE_PUT_BYTES;
 use crate::uses::UseMarks;
 
 /// Long enough for a writer to put three objects, short beside a window.
 pub const REREAD_PAUSE: Duration = Duration::from_secs(2);
+
+/// Up to what size the work on a batch is all in memory. Beyond, memory doesn't grow with the batch: packets may be looked at
+/// twice ([`crate::guards::duplicates`]), and objects are uploaded in parts as they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InMemory {
+    /// Packets of a batch whose names are remembered whole.
+    pub packets: usize,
+    /// The length of an object, in bytes.
+    pub object_bytes: usize,
+}
+
+impl Default for InMemory {
+    fn default() -> Self {
+        Self {
+            packets: 1 << 14,
+            object_bytes: SINGLE_PUT_BYTES,
+        }
+    }
+}
 
 /// The five mailboxes of a processor.
 #[derive(Clone, Debug)]
@@ -67,9 +88,13 @@ pub struct Processor {
     pub packet_keys: Arc<[MountedPacketKey]>,
     /// Marks of which windows have work under which key; `None`: nobody retires these keys.
     pub use_marks: Option<UseMarks>,
+    /// How far a packet that another batch has is looked for; `None`: nowhere.
+    pub replay_guard: Option<ReplayGuard>,
     /// How long a partner's objects that look wrong are left before they are read once more: their writer may be replacing
     /// them. [`REREAD_PAUSE`] but in tests.
     pub reread_pause: Duration,
+    /// Up to what size the work on a batch is all in memory. The default but in tests.
+    pub in_memory: InMemory,
 }
 
 impl Processor {
@@ -84,10 +109,9 @@ impl Processor {
         self.signing_keys().find(|key| key.id() == id)
     }
 
-    /// The ids of the mounted signing keys, for people.
-    pub(crate) fn signer_ids(&self) -> String {
-        let ids: Vec<String> = self.signing_keys().map(|key| format!("{:?}", key.id())).collect();
-        ids.join(", ")
+    /// The ids of the mounted signing keys.
+    pub(crate) fn signer_ids(&self) -> Vec<String> {
+        self.signing_keys().map(|key| key.id().to_owned()).collect()
     }
 
     fn signing_keys(&self) -> impl Iterator<Item = &BatchSigningKey> {
@@ -118,6 +142,12 @@ pub enum WorkError {
         object: String,
         /// What is wrong.
         source: RecordError,
+    },
+    /// Claims couldn't be put or looked at: nothing that isn't recorded yet may be answered.
+    #[snafu(transparent)]
+    Claims {
+        /// What is wrong.
+        source: ClaimsFault,
     },
     /// A record of another batch, share or processor.
     #[snafu(display(
@@ -157,7 +187,10 @@ impl WorkError {
     #[must_use]
     pub fn mailbox_error(&self) -> Option<&MailboxError> {
         match self {
-            Self::Mailbox { source } => Some(source),
+            Self::Mailbox { source }
+            | Self::Claims {
+                source: ClaimsFault::Mailbox { source },
+            } => Some(source),
             _ => None,
         }
     }

@@ -1,23 +1,82 @@
 //! Putting objects that may be there already: nothing is overwritten, and what is found is named (ledger rule 11).
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use mailbox::{ListRequest, Mailbox, MailboxError, MailboxErrorKind, ObjectKey, ObjectMeta, PutOutcome};
-use sha2::{Digest, Sha256};
 
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::crypto::sha256;
 use crate::formats::ledger::{DeliveredPut, hex};
-
-/// Objects up to this length, in bytes, are put by a single call; longer ones are uploaded in parts.
-const SINGLE_PUT_BYTES: usize = 8 << 20;
-/// The length of an uploaded part, in bytes.
-const PART_BYTES: usize = 4 << 20;
+use crate::outgoing::{Outgoing, PART_BYTES, SINGLE_PUT_BYTES};
 
 /// An object that we want to be there.
-#[derive(Clone, Debug)]
-pub struct OwnObject {
-    /// Its name.
-    pub key: ObjectKey,
-    /// Its bytes.
-    pub bytes: Bytes,
+pub struct OwnObject<'a> {
+    key: ObjectKey,
+    content: Content<'a>,
+}
+
+enum Content<'a> {
+    Whole(Bytes),
+    Outgoing(Outgoing<'a>, ContentDigest),
+}
+
+/// What tells an object's bytes from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ContentDigest {
+    pub length: u64,
+    pub sha256: [u8; 32],
+}
+
+impl ContentDigest {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self {
+            length: bytes.len() as u64,
+            sha256: sha256(bytes),
+        }
+    }
+}
+
+impl<'a> OwnObject<'a> {
+    /// An object of bytes in memory.
+    #[must_use]
+    pub fn new(key: ObjectKey, bytes: Bytes) -> Self {
+        let content = Content::Whole(bytes);
+        Self { key, content }
+    }
+
+    /// An object on its way.
+    pub(crate) fn outgoing(key: ObjectKey, outgoing: Outgoing<'a>, digest: ContentDigest) -> Self {
+        let content = Content::Outgoing(outgoing, digest);
+        Self { key, content }
+    }
+
+    /// Puts it if none is there; where one is, compares the two.
+    async fn put(self, mailbox: &dyn Mailbox, single: bool) -> Result<Option<Found>, MailboxError> {
+        let key = &self.key;
+        match self.content {
+            Content::Whole(bytes) => {
+                let outcome = match single {
+                    true => put_single(mailbox, key, &bytes).await?,
+                    false => put(mailbox, key, &bytes).await?,
+                };
+                match outcome {
+                    PutOutcome::Created => {
+                        // The store shows that it replaces nothing by what was just put: a partner's mailbox takes no probes.
+                        if bytes.len() <= SINGLE_PUT_BYTES {
+                            mailbox.check_conditional_writes(key, bytes).await?;
+                        }
+                        Ok(None)
+                    }
+                    PutOutcome::Exists => compare(mailbox, key, &ContentDigest::of(&bytes)).await.map(Some),
+                }
+            }
+            Content::Outgoing(outgoing, digest) => match outgoing.commit().await? {
+                (PutOutcome::Created, _) => Ok(None),
+                (PutOutcome::Exists, _) => compare(mailbox, key, &digest).await.map(Some),
+            },
+        }
+    }
 }
 
 /// Whether what is there under our names says what we say.
@@ -67,7 +126,7 @@ async fn put_single(mailbox: &dyn Mailbox, key: &ObjectKey, bytes: &Bytes) -> Re
     exists_if_refused(mailbox, key, mailbox.put_if_absent(key, bytes.clone()).await).await
 }
 
-async fn exists_if_refused(
+pub(crate) async fn exists_if_refused(
     mailbox: &dyn Mailbox,
     key: &ObjectKey,
     outcome: Result<PutOutcome, MailboxError>,
@@ -128,44 +187,41 @@ pub async fn read_if_there(mailbox: &dyn Mailbox, key: &ObjectKey, limit: u64) -
 /// Nothing is put after an object that is certainly not ours: a signature over a mixture would break it for its reader.
 ///
 /// # Errors
-/// Those of the mailbox.
-pub async fn put_batch(
+/// Those of the mailbox and of `meaning`.
+pub async fn put_batch<E: From<MailboxError>>(
     mailbox: &dyn Mailbox,
-    parts: &[OwnObject],
-    signature: &OwnObject,
-    meaning: impl AsyncFnOnce() -> Result<Meaning, MailboxError>,
-) -> Result<BatchPut, MailboxError> {
+    parts: Vec<OwnObject<'_>>,
+    signature: OwnObject<'_>,
+    meaning: impl AsyncFnOnce() -> Result<Meaning, E>,
+) -> Result<BatchPut, E> {
     let mut in_the_way = None;
     for part in parts {
-        if put(mailbox, &part.key, &part.bytes).await? == PutOutcome::Created {
-            continue;
-        }
+        let key = part.key.clone();
         if matches!(
-            compare(mailbox, part).await?,
-            Found::Differs | Found::Unread { differs: true }
+            part.put(mailbox, false).await?,
+            Some(Found::Differs | Found::Unread { differs: true })
         ) {
-            in_the_way = Some(part.key.clone());
+            in_the_way = Some(key);
             break;
         }
     }
+    let signature_key = signature.key.clone();
     if in_the_way.is_none() {
         // By a single put, however long: a multipart upload shows the time at which it began.
-        if put_single(mailbox, &signature.key, &signature.bytes).await? == PutOutcome::Created {
-            return Ok(BatchPut::There(DeliveredPut::Created));
-        }
-        match compare(mailbox, signature).await? {
-            Found::Same => return Ok(BatchPut::There(DeliveredPut::SameBytes)),
-            Found::Unread { .. } => return Ok(BatchPut::There(DeliveredPut::Unverified)),
-            Found::Differs => {}
+        match signature.put(mailbox, true).await? {
+            None => return Ok(BatchPut::There(DeliveredPut::Created)),
+            Some(Found::Same) => return Ok(BatchPut::There(DeliveredPut::SameBytes)),
+            Some(Found::Unread { .. }) => return Ok(BatchPut::There(DeliveredPut::Unverified)),
+            Some(Found::Differs) => {}
         }
     }
-    let object = in_the_way.unwrap_or_else(|| signature.key.clone());
     // Without a signature nobody has committed what is in the way: there is no meaning to compare.
-    let committed = match look(mailbox, &signature.key).await {
+    let committed = match look(mailbox, &signature_key).await {
         Ok(there) => there.is_some(),
         Err(error) if error.kind() == MailboxErrorKind::Denied => true,
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
+    let object = in_the_way.unwrap_or(signature_key);
     if !committed {
         return Ok(BatchPut::Different(object));
     }
@@ -176,24 +232,32 @@ pub async fn put_batch(
     })
 }
 
-/// Whether an object of ours is there, byte for byte as far as can be read or as its hash shows.
+/// Whether an object of these bytes is there, as far as can be read or as its hash shows.
 ///
 /// # Errors
 /// Those of the mailbox; that it isn't there is one.
-pub(crate) async fn has_same_bytes(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<bool, MailboxError> {
-    Ok(compare(mailbox, ours).await? == Found::Same)
+pub(crate) async fn has_same_bytes(mailbox: &dyn Mailbox, key: &ObjectKey, ours: &[u8]) -> Result<bool, MailboxError> {
+    Ok(compare(mailbox, key, &ContentDigest::of(ours)).await? == Found::Same)
 }
 
-async fn compare(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<Found, MailboxError> {
-    match mailbox.read(&ours.key, ours.bytes.len() as u64).await {
-        Ok(there) if there == ours.bytes => Ok(Found::Same),
-        Ok(_) => Ok(Found::Differs),
-        Err(error) => match error.kind() {
-            MailboxErrorKind::TooLarge => Ok(Found::Differs),
-            MailboxErrorKind::Denied => compare_by_listing(mailbox, ours).await,
-            _ => Err(error),
-        },
+async fn compare(mailbox: &dyn Mailbox, key: &ObjectKey, ours: &ContentDigest) -> Result<Found, MailboxError> {
+    let body = match mailbox.open(key).await {
+        Err(error) if error.kind() == MailboxErrorKind::Denied => return compare_by_listing(mailbox, key, ours).await,
+        opened => opened?,
+    };
+    if body.meta.size != ours.length {
+        return Ok(Found::Differs);
     }
+    let (mut stream, mut digest, mut length) = (body.stream, Context::new(&SHA256), 0);
+    while let Some(chunk) = stream.try_next().await? {
+        length += chunk.len() as u64;
+        if length > ours.length {
+            return Ok(Found::Differs);
+        }
+        digest.update(&chunk);
+    }
+    let same = length == ours.length && digest.finish().as_ref() == ours.sha256;
+    Ok(if same { Found::Same } else { Found::Differs })
 }
 
 /// What the store shows of an object: by name, or where that is refused by a listing (a partner may grant create and list
@@ -218,8 +282,12 @@ pub async fn look(mailbox: &dyn Mailbox, key: &ObjectKey) -> Result<Option<Objec
 }
 
 /// What a store shows of an object that can't be read: its hash decides, its length alone can only tell a difference.
-async fn compare_by_listing(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<Found, MailboxError> {
-    let meta = match look(mailbox, &ours.key).await {
+async fn compare_by_listing(
+    mailbox: &dyn Mailbox,
+    key: &ObjectKey,
+    ours: &ContentDigest,
+) -> Result<Found, MailboxError> {
+    let meta = match look(mailbox, key).await {
         Ok(meta) => meta,
         Err(error) if error.kind() == MailboxErrorKind::Denied => None,
         Err(error) => return Err(error),
@@ -228,10 +296,10 @@ async fn compare_by_listing(mailbox: &dyn Mailbox, ours: &OwnObject) -> Result<F
         return Ok(Found::Unread { differs: false });
     };
     Ok(match meta.sha256 {
-        Some(there) if there == hex(&Sha256::digest(&ours.bytes)) => Found::Same,
+        Some(there) if there == hex(&ours.sha256) => Found::Same,
         Some(_) => Found::Unread { differs: true },
         None => Found::Unread {
-            differs: meta.size != ours.bytes.len() as u64,
+            differs: meta.size != ours.length,
         },
     })
 }
@@ -242,11 +310,23 @@ mod tests {
     use super::*;
     use mailbox::MemoryMailbox;
 
-    fn object(name: &str, content: &'static str) -> OwnObject {
-        OwnObject {
-            key: ObjectKey::parse(name).unwrap(),
-            bytes: Bytes::from_static(content.as_bytes()),
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::parse(name).unwrap()
+    }
+
+    fn object(name: &str, content: &'static str) -> OwnObject<'static> {
+        OwnObject::new(key(name), Bytes::from_static(content.as_bytes()))
+    }
+
+    /// The same, in an upload that waits for its commit where `uploaded`.
+    async fn outgoing<'a>(mailbox: &'a MemoryMailbox, name: &str, content: &str, uploaded: bool) -> OwnObject<'a> {
+        let mut outgoing = Outgoing::new(mailbox, key(name), 0);
+        let (head, tail) = content.as_bytes().split_at(if uploaded { 3 } else { 0 });
+        if uploaded {
+            outgoing.write(Bytes::copy_from_slice(head)).await.unwrap();
         }
+        outgoing.tail().extend_from_slice(tail);
+        OwnObject::outgoing(key(name), outgoing, ContentDigest::of(content.as_bytes()))
     }
 
     struct Case {
@@ -351,29 +431,38 @@ mod tests {
             signed_after,
         } in table
         {
-            let mailbox = MemoryMailbox::new("peer");
-            for (key, content) in there {
-                let object = object(key, content);
-                mailbox.put_if_absent(&object.key, object.bytes).await.unwrap();
-            }
-            mailbox.refuse_reads(unreadable);
-            let parts = [object("p", "packets"), object("h", "header")];
-            let put = put_batch(&mailbox, &parts, &object("s", "signature"), async || Ok(meaning))
+            for uploaded in [None, Some(false), Some(true)] {
+                let mailbox = MemoryMailbox::new("peer");
+                for (name, content) in there {
+                    let content = Bytes::from_static(content.as_bytes());
+                    mailbox.put_if_absent(&key(name), content).await.unwrap();
+                }
+                mailbox.refuse_reads(unreadable);
+                let packets = match uploaded {
+                    None => object("p", "packets"),
+                    Some(uploaded) => outgoing(&mailbox, "p", "packets", uploaded).await,
+                };
+                let parts = vec![packets, object("h", "header")];
+                let put = put_batch(&mailbox, parts, object("s", "signature"), async || {
+                    Ok::<_, MailboxError>(meaning)
+                })
                 .await
                 .unwrap();
-            let put = match put {
-                BatchPut::There(put) => format!("{put:?}"),
-                BatchPut::Different(key) => format!("Different {key}"),
-            };
-            assert_eq!(put, expected, "{name}");
-            let signed = mailbox.snapshot().contains_key("s");
-            assert_eq!(signed, signed_after, "{name}");
-            for (key, content) in there {
-                assert_eq!(
-                    &mailbox.snapshot()[*key][..],
-                    content.as_bytes(),
-                    "{name}: nothing is overwritten"
-                );
+                let put = match put {
+                    BatchPut::There(put) => format!("{put:?}"),
+                    BatchPut::Different(key) => format!("Different {key}"),
+                };
+                assert_eq!(put, expected, "{name}");
+                let signed = mailbox.snapshot().contains_key("s");
+                assert_eq!(signed, signed_after, "{name}");
+                for (key, content) in there {
+                    assert_eq!(
+                        &mailbox.snapshot()[*key][..],
+                        content.as_bytes(),
+                        "{name}: nothing is overwritten"
+                    );
+                }
+                assert_eq!(mailbox.open_uploads(), 0, "{name}");
             }
         }
     }
@@ -381,9 +470,8 @@ mod tests {
     #[tokio::test]
     async fn the_loser_goes_on_from_the_winner() {
         let mailbox = MemoryMailbox::new("ledger");
-        let (mine, theirs) = (object("k", "mine"), object("k", "theirs"));
-        let first = put_or_read(&mailbox, &mine.key, mine.bytes, 100).await.unwrap();
-        let second = put_or_read(&mailbox, &theirs.key, theirs.bytes, 100).await.unwrap();
+        let first = put_or_read(&mailbox, &key("k"), "mine".into(), 100).await.unwrap();
+        let second = put_or_read(&mailbox, &key("k"), "theirs".into(), 100).await.unwrap();
         assert_eq!((first.1, second.1), (PutOutcome::Created, PutOutcome::Exists));
         assert_eq!(&second.0[..], b"mine");
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::formats::ledger::{LedgerObject, REVISION, USES, ledger_object};
 use crate::formats::names::{BatchId, BatchTime, WindowId};
-use crate::formats::record::Record;
+use crate::formats::record::RecordHead;
 use crate::processor::{InternalSnafu, Processor, WorkError};
 use crate::put::put;
 use crate::window::Window;
@@ -41,18 +41,22 @@ pub struct KeyUse {
 }
 ledger_object!(KeyUse, 4 << 10);
 
-/// Marks the keys of a record that is about to be put: the signer's, and those that opened its packets.
-pub(crate) async fn mark_record(processor: &Processor, batch: &BatchId, record: &Record) -> Result<(), WorkError> {
+/// Marks the keys of a record that is about to be put: the signer's, and those that opened its packets, by their places
+/// among the mounted ones.
+pub(crate) async fn mark_record(
+    processor: &Processor,
+    head: &RecordHead,
+    mounted: impl Iterator<Item = usize>,
+) -> Result<(), WorkError> {
     let Some(marks) = &processor.use_marks else {
         return Ok(());
     };
-    let window = window_of(batch, marks.period_seconds)?;
-    let plain = &record.plain;
-    mark(processor, marks, &window, &plain.signer).await?;
-    for point in &plain.packet_keys {
-        let of_point = processor.packet_keys.iter().find(|key| key.key.public_point() == point);
-        if let Some(key) = of_point.filter(|key| !key.id.is_empty()) {
-            mark(processor, marks, &window, &key.id).await?;
+    let window = window_of(&head.batch, marks.period_seconds)?;
+    mark(processor, marks, &window, &head.signer).await?;
+    for mounted in mounted {
+        let id = &processor.packet_keys[mounted].id;
+        if !id.is_empty() {
+            mark(processor, marks, &window, id).await?;
         }
     }
     Ok(())

@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, encrypt, open, seal};
+use facilitator_core::crypto::{BatchSigningKey, ClaimKey, PacketDecryptionKey, encrypt, open, seal};
 use facilitator_core::formats::ingestion::DataSharePacket;
 use facilitator_core::formats::work::Share;
-use facilitator_core::intake::accumulate;
+
 use facilitator_core::processor::MountedPacketKey;
 use facilitator_core::proof::{ShareSplitter, parse_first_share, parse_second_share};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use support::Keys;
+use support::{Keys, decide};
 use uuid::Uuid;
 
 /// As many bytes of a secret as are looked for.
@@ -135,6 +135,20 @@ fn keys_leave_nothing_behind() {
         "shown, as text"
     );
 
+    let key = &keys.first_packets;
+    let claimed = |secret: &[u8]| {
+        left_behind(secret, || {
+            let moved = vec![ClaimKey::of(key)];
+            let keys: Arc<[ClaimKey]> = moved.into();
+            assert_ne!(keys[0].fingerprint(&[7; 16]), 0);
+        })
+    };
+    let mut derived = [0; 16];
+    let info: [&[u8]; 2] = [b"prio-operator claims v1 fingerprint", key.public_point()];
+    let hkdf = hkdf::Hkdf::<sha2::Sha256>::new(None, scalar);
+    hkdf.expand_multi_info(&info, &mut derived).unwrap();
+    assert_eq!([claimed(scalar), claimed(&derived)], [0; 2], "claimed with");
+
     let text = keys.first.to_base64().unwrap();
     let der = STANDARD.decode(&*text).unwrap();
     // PKCS#8: the scalar follows its tag and length, OCTET STRING of 32 bytes.
@@ -189,7 +203,7 @@ fn shares_and_sums_leave_nothing_behind() {
     let mounted = |key| [MountedPacketKey { id: "one".into(), key }];
     let (first_keys, second_keys) = (mounted(keys.first_packets), mounted(keys.second_packets));
     let intake = |payload: &[u8], share, keys: &[MountedPacketKey]| {
-        drop(accumulate([Ok(packet(payload.to_vec()))].into_iter(), BINS, share, keys).unwrap());
+        drop(decide(packet(payload.to_vec()), BINS, share, keys).unwrap());
     };
     // A single packet's sum is the packet's values.
     assert_eq!(
@@ -290,6 +304,11 @@ fn debug_shows_no_secret() {
     let at = signing.windows(2).position(|window| window == [0x04, 0x20]).unwrap() + 2;
     assert!(!shows(&keys.first_packets, &scalar), "packet key");
     assert!(!shows(&keys.first, &signing[at..]), "signing key");
+    let claims = format!("{:?}", ClaimKey::of(&keys.first_packets));
+    assert!(
+        claims.starts_with("ClaimKey { name: ") && claims.ends_with(", .. }"),
+        "{claims}"
+    );
 
     let shares = ShareSplitter::new(BINS).split(&[1; BINS as usize], &mut rng);
     // Shares of a sample have no `Debug` at all.
@@ -299,7 +318,7 @@ fn debug_shows_no_secret() {
         key: keys.first_packets,
     }]);
     assert!(!shows(&mounted, &scalar), "mounted keys");
-    let accumulated = accumulate([Ok(packet(payload))].into_iter(), BINS, Share::First, &mounted).unwrap();
+    let (accumulated, _) = decide(packet(payload), BINS, Share::First, &mounted).unwrap();
     assert!(!shows(&accumulated, &shares.first), "an accumulated sum");
     assert!(!shows(&accumulated.keys, &shares.first), "a key's sum");
 }

@@ -77,9 +77,10 @@ impl From<MailboxError> for Failure {
             MailboxErrorKind::NotFound => ExitClass::NoInput,
             MailboxErrorKind::Denied => ExitClass::Denied,
             MailboxErrorKind::TooLarge | MailboxErrorKind::InvalidKey => ExitClass::Data,
-            MailboxErrorKind::NoSuchMailbox | MailboxErrorKind::InvalidUrl | MailboxErrorKind::Unsupported => {
-                ExitClass::Configuration
-            }
+            MailboxErrorKind::NoSuchMailbox
+            | MailboxErrorKind::InvalidUrl
+            | MailboxErrorKind::Configuration
+            | MailboxErrorKind::Unsupported => ExitClass::Configuration,
             _ => ExitClass::Unavailable,
         };
         Self::new(exit, error, "")
@@ -118,6 +119,7 @@ mod tests {
             (MailboxErrorKind::Denied, ExitClass::Denied),
             (MailboxErrorKind::NotFound, ExitClass::NoInput),
             (MailboxErrorKind::NoSuchMailbox, ExitClass::Configuration),
+            (MailboxErrorKind::Configuration, ExitClass::Configuration),
             (MailboxErrorKind::TooLarge, ExitClass::Data),
         ] {
             assert_eq!(Failure::from(MailboxError::of_mailbox(kind, &url, "")).exit, exit);

@@ -66,6 +66,8 @@ pub struct Found {
     named: Option<(String, String)>,
     start: String,
     end: String,
+    /// Which release of the window, as far as the name says it.
+    release: u8,
 }
 
 /// The sum parts of `share` at a place: a mailbox, or one sum part's path or URL.
@@ -106,6 +108,7 @@ pub async fn find(place: &str, share: Share) -> Result<Vec<Found>, Failure> {
                 named: Some((instance.to_string(), window.aggregation.to_string())),
                 start: window.start.to_compact(),
                 end: window.end.to_compact(),
+                release: window.release(),
             });
         }
     }
@@ -136,6 +139,7 @@ fn one(place: &str, share: Share, suffix: &str) -> Result<Found, Failure> {
         named: None,
         start: start.to_owned(),
         end: end.to_owned(),
+        release: 1,
     })
 }
 
@@ -157,10 +161,19 @@ impl Found {
 
     /// The window in words that both parties' parts share.
     pub fn window(&self) -> String {
+        let release = match self.release {
+            1 => String::new(),
+            release => format!(" release {release}"),
+        };
         match self.aggregation() {
-            Some(aggregation) => format!("{aggregation} {}-{}", self.start, self.end),
+            Some(aggregation) => format!("{aggregation} {}-{}{release}", self.start, self.end),
             None => format!("{}-{}", self.start, self.end),
         }
+    }
+
+    /// Which release of the window, 1 unless it was released again.
+    pub fn release(&self) -> u8 {
+        self.release
     }
 
     /// Reads the part: signature (checked where keys are given), header, digest, invalid list.

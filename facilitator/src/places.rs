@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mailbox::{Mailbox, MailboxUrl, open_mailbox};
+use mailbox::{Access, Mailbox, MailboxUrl, open_mailbox};
 
 use crate::exit::Failure;
 
@@ -19,12 +19,20 @@ pub fn mailbox_url(place: &str) -> Result<MailboxUrl, Failure> {
     })
 }
 
-/// Opens what [`mailbox_url`] names.
+/// Opens what [`mailbox_url`] names, as the clouds themselves want it.
 ///
 /// # Errors
-/// As there, and schemes that this build has no backend for.
+/// As there.
 pub fn mailbox(place: &str) -> Result<Arc<dyn Mailbox>, Failure> {
-    Ok(open_mailbox(&mailbox_url(place)?)?)
+    mailbox_with(place, &Access::default())
+}
+
+/// [`mailbox`] with other settings than the clouds' own.
+///
+/// # Errors
+/// As there, and settings that can't be used.
+pub fn mailbox_with(place: &str, access: &Access) -> Result<Arc<dyn Mailbox>, Failure> {
+    Ok(open_mailbox(&mailbox_url(place)?, access)?)
 }
 
 /// Reads a small text file.

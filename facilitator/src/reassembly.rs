@@ -55,6 +55,8 @@ pub struct Reassembled {
     pub start: String,
     /// `YYYYMMDDHHmm`, exclusive.
     pub end: String,
+    /// Which release of the window; 1 unless an override released it again.
+    pub release: u8,
     /// Bins of the histogram.
     pub bins: u64,
     /// The noise level that the ingestor states.
@@ -127,6 +129,7 @@ pub fn reassemble(first: &Part, second: &Part) -> Result<Reassembled, String> {
         aggregation: one.aggregation.clone(),
         start: one.start.clone(),
         end: one.end.clone(),
+        release: 1,
         bins: one.bins,
         epsilon: one.epsilon,
         clients: first.clients,

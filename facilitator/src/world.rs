@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use facilitator_core::formats::work::{
-    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share, ValidationFormat,
-    WindowParameters,
+    MailboxParameter, MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION,
+    ReplayGuardParameters, Share, ValidationFormat, WindowParameters,
 };
-use mailbox::MailboxUrl;
+use mailbox::{Access, MailboxUrl};
 
 use crate::exit::{ExitClass, Failure};
 use crate::key_folders::{self, KeyFolders};
@@ -67,8 +67,10 @@ impl World {
     fn make_parameters(&self, share: Share, windows: &WindowParameters) -> Result<(), Failure> {
         let file = self.root.join(format!("{}.json", party(share)));
         let keys = KeyFolders::of(&self.root);
-        let url = |kind: &str, share: Share| -> Result<String, Failure> {
-            Ok(MailboxUrl::of_folder(&self.mailbox(kind, share))?.to_string())
+        let folder = |kind: &str, share: Share| -> Result<MailboxParameter, Failure> {
+            let url = MailboxUrl::of_folder(&self.mailbox(kind, share))?.to_string();
+            let access = Access::default();
+            Ok(MailboxParameter { url, access })
         };
         let public = |folder: PathBuf| -> Result<Vec<PublicKeyParameter>, Failure> {
             let (id, public_key) = key_folders::public(&folder)?;
@@ -86,11 +88,11 @@ impl World {
             ledger_id: None,
             start_at: "1970-01-01T00:00:00Z".to_owned(),
             mailboxes: MailboxParameters {
-                ingestion: url("ingestion", share)?,
-                peer_validation: url("peer-validation", share)?,
-                ledger: url("ledger", share)?,
-                peer: url("peer-validation", share.peer())?,
-                portal: url("portal", share)?,
+                ingestion: folder("ingestion", share)?,
+                peer_validation: folder("peer-validation", share)?,
+                ledger: folder("ledger", share)?,
+                peer: folder("peer-validation", share.peer())?,
+                portal: folder("portal", share)?,
             },
             ingestor_keys: public(keys.ingestor())?,
             peer_keys: public(keys.signing(share.peer()))?,
@@ -99,6 +101,10 @@ impl World {
             packet_decryption_keys: 1,
             other_signing_keys: 0,
             windows: windows.clone(),
+            replay_guard: ReplayGuardParameters {
+                enabled: true,
+                horizon_days: 14,
+            },
         };
         let internal = |error| Failure::new(ExitClass::Internal, error, "report this fault");
         let text = serde_json::to_string_pretty(&parameters).map_err(internal)? + "\n";

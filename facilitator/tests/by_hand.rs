@@ -178,12 +178,7 @@ fn each_class_of_failure_has_its_exit_code() {
     let here = folder.path();
     fails("intake --parameters demo/first.json", here, 78, "demo/first.json");
     fails("reassemble portal-first portal-second", here, 66, "portal-first");
-    fails(
-        "reassemble s3://us-west-1/a s3://us-west-1/b",
-        here,
-        78,
-        "s3://us-west-1/a",
-    );
+    fails("reassemble ftp://a/b ftp://a/c", here, 78, "ftp://a/b");
 
     done("sample --into demo --batches 1", here);
     fails(REASSEMBLE, here, 66, "facilitator aggregate");

@@ -65,6 +65,10 @@ impl Pod {
     }
 
     fn command(&self, index: u32) -> Command {
+        self.command_of("first", index)
+    }
+
+    fn command_of(&self, party: &str, index: u32) -> Command {
         let mut command = Command::new(BINARY);
         command
             .arg("work")
@@ -73,7 +77,7 @@ impl Pod {
         for (flag, folder) in [
             ("--parameters-directory", "parameters"),
             ("--work-directory", "work"),
-            ("--keys-directory", "world/first-keys"),
+            ("--keys-directory", &format!("world/{party}-keys")),
         ] {
             command.arg(flag).arg(self.path(folder));
         }
@@ -123,6 +127,71 @@ fn a_chunk_is_done_and_reported_and_a_second_pod_changes_nothing() {
     let report = fs::read(pod.ledger().join("reports/aggregate-1/0-pod-1")).unwrap();
     let report: Value = serde_json::from_slice(&report).unwrap();
     assert_eq!(report["windows"][0]["outcome"], "NoMembers");
+}
+
+fn by_hand(pod: &Pod, line: &str) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(line.split(' ')).current_dir(pod.path("world"));
+    command.output().unwrap()
+}
+
+#[test]
+fn a_window_is_released_again_under_an_override_and_both_releases_are_found() {
+    let pod = Pod::new();
+    for line in [
+        "intake --parameters first.json",
+        "intake --parameters second.json",
+        "aggregate --parameters first.json",
+        "aggregate --parameters second.json",
+    ] {
+        assert_eq!(code(&by_hand(&pod, line)), 0, "{line}");
+    }
+    let cutoff = 250_000_000_000_000_i64;
+    let item = |release: u8, expires_at: i64, cutoffs: &[i64]| {
+        json!([[{
+            "aggregation": "kittens-seen", "start": "202611200000", "end": "202611200300", "cutoffs": cutoffs,
+            "override": {"release": release, "expiresAtMillis": expires_at, "approvedBy": "officer", "reason": "late"},
+        }]])
+    };
+    let run = |work: &str, chunks: Value| {
+        pod.list(&json!({"stage": "Aggregate", "revision": 1, "work": work, "chunks": chunks}));
+        let code = code(&pod.run(0));
+        let report = fs::read(pod.ledger().join(format!("reports/{work}/0-pod-1"))).ok();
+        let report = report.map(|report| serde_json::from_slice::<Value>(&report).unwrap()["windows"][0].clone());
+        (code, report.unwrap_or_default())
+    };
+    let (exit, report) = run("again", item(2, cutoff, &[cutoff]));
+    assert_eq!(
+        (exit, &report["outcome"], &report["release"]),
+        (0, &json!("Summed"), &json!(2)),
+        "{report}"
+    );
+    let (exit, report) = run("expired", item(3, 1, &[cutoff]));
+    assert_eq!((exit, &report["reason"]), (0, &json!("OverrideExpired")), "{report}");
+    assert_eq!(
+        run("first", item(1, cutoff, &[cutoff])).0,
+        78,
+        "the first release takes no override"
+    );
+    assert_eq!(run("cutoffs", item(4, cutoff, &[1, cutoff])).0, 78, "one cutoff");
+
+    let portals = "reassemble portal-first portal-second --keys . --truth truth.json";
+    let alone = by_hand(&pod, portals);
+    assert_eq!(code(&alone), 66);
+    assert!(String::from_utf8_lossy(&alone.stderr).contains("release 2"));
+    assert_eq!(code(&by_hand(&pod, &format!("{portals} --release 1"))), 0);
+    // The other party's release 2 is what this one's needs.
+    fs::copy(pod.path("world/second.json"), pod.path("parameters/parameters.json")).unwrap();
+    pod.list(&json!({"stage": "Aggregate", "revision": 1, "work": "again", "chunks": item(2, cutoff, &[cutoff])}));
+    assert_eq!(code(&pod.command_of("second", 0).output().unwrap()), 0);
+    let both = by_hand(&pod, portals);
+    let text = String::from_utf8_lossy(&both.stdout);
+    assert_eq!(code(&both), 0, "{text}{}", String::from_utf8_lossy(&both.stderr));
+    assert!(text.contains("kittens-seen 202611200000-202611200300:"), "{text}");
+    assert!(
+        text.contains("kittens-seen 202611200000-202611200300 release 2:"),
+        "{text}"
+    );
 }
 
 #[test]

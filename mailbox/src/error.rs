@@ -22,6 +22,8 @@ pub enum MailboxErrorKind {
     InvalidKey,
     /// The URL can't be a mailbox's.
     InvalidUrl,
+    /// How the mailbox is reached is set wrongly: endpoint, region, authorities, credentials or encryption.
+    Configuration,
     /// The store, or this build, can't do what is asked.
     Unsupported,
     /// The store broke off: fewer bytes than it announced, or bytes that don't match its own digest.
@@ -42,6 +44,7 @@ impl MailboxErrorKind {
             Self::TooLarge => "ask the object's writer what it is: no object of that name should be so long",
             Self::InvalidKey => "use relative names of 1 to 1024 bytes without empty, `.` or `..` segments",
             Self::InvalidUrl => "write it as file:///absolute/folder, s3://region/bucket/prefix or gs://bucket/prefix",
+            Self::Configuration => "mend the mailbox's URL or its access settings",
             Self::Unsupported => "use a store that can do it, or a build that has it",
             Self::Corrupt => "read it again; if it stays, restore the object from its writer",
             Self::Io => "look at the storage below the mailbox",
@@ -57,6 +60,7 @@ impl MailboxErrorKind {
             Self::TooLarge => "too large",
             Self::InvalidKey => "not an object name",
             Self::InvalidUrl => "not a mailbox URL",
+            Self::Configuration => "wrong settings",
             Self::Unsupported => "not supported",
             Self::Corrupt => "broken content",
             Self::Io => "storage fault",
@@ -154,4 +158,14 @@ impl MailboxError {
             _ => MailboxErrorKind::Io,
         }
     }
+}
+
+/// An error and its causes on one line.
+#[cfg(feature = "cloud")]
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut parts: Vec<String> = causes.map(|error| error.to_string().replace('\n', " ")).collect();
+    // Some errors repeat their cause's text.
+    parts.dedup_by(|cause, error| error.ends_with(cause.as_str()));
+    parts.join(": ")
 }

@@ -5,6 +5,8 @@
 //! [`UPLOADS`] of the mailbox's root, on the same file system. The store time is the file's modification time, set just
 //! before the link. Symbolic links are not followed.
 
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::fs;

@@ -1,15 +1,33 @@
-//! One trait over the places where organisations leave objects for each other: folders and memory now, S3 and GCS later.
+//! One trait over the places where organisations leave objects for each other: folders, S3, GCS, and memory for tests.
 //!
 //! A mailbox is a bucket, or a prefix of one. Objects are put once and never changed: [`Mailbox::put_if_absent`] is the
 //! only way to write. Names are listed in ascending byte order.
 
+mod access;
+#[cfg(feature = "cloud")]
+mod body;
+#[cfg(feature = "cloud")]
+mod cloud;
+#[cfg(feature = "cloud")]
+mod credentials;
 mod error;
 mod file;
+#[cfg(feature = "cloud")]
+mod gcs;
 mod key;
+#[cfg(feature = "cloud")]
+mod listing;
 mod memory;
+#[cfg(feature = "cloud")]
+mod retry;
+#[cfg(feature = "cloud")]
+mod s3;
+#[cfg(feature = "cloud")]
+mod transport;
 mod url;
 mod walk;
 
+pub use access::{Access, CannedAcl, ConditionalWrites, Credentials, Encryption, Patience};
 pub use error::{MailboxError, MailboxErrorKind};
 pub use file::FileMailbox;
 pub use key::ObjectKey;
@@ -125,6 +143,18 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     /// Puts a small object by a single call, if none of that name is there.
     async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError>;
 
+    /// Shows that the store refuses to replace the object `key`, on every way by which this backend uploads. Its content is
+    /// `content`, so that a store that replaces it all the same changes nothing. Once shown, it isn't asked again.
+    ///
+    /// Folders and memory can't replace an object, and show nothing.
+    ///
+    /// # Errors
+    /// [`MailboxErrorKind::Unsupported`] where it replaces objects.
+    async fn check_conditional_writes(&self, key: &ObjectKey, content: Bytes) -> Result<(), MailboxError> {
+        let _ = (key, content);
+        Ok(())
+    }
+
     /// One page of names.
     async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError>;
 
@@ -168,12 +198,25 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     }
 }
 
-/// Opens the mailbox that a URL names. Today `file:///absolute/folder`.
+/// Opens the mailbox that a URL names: `file:///absolute/folder`, `s3://region/bucket[/prefix]`,
+/// `gs://bucket[/prefix]`. No connection is made yet.
 ///
 /// # Errors
-/// [`MailboxErrorKind::Unsupported`] for schemes that this build has no backend for.
-pub fn open_mailbox(url: &MailboxUrl) -> Result<Arc<dyn Mailbox>, MailboxError> {
-    url.open()
+/// [`MailboxErrorKind::Configuration`] for settings that can't be used.
+pub fn open_mailbox(url: &MailboxUrl, access: &Access) -> Result<Arc<dyn Mailbox>, MailboxError> {
+    open_mailbox_with(url, access, Patience::default())
+}
+
+/// [`open_mailbox`] with other waits than the usual.
+///
+/// # Errors
+/// As there.
+pub fn open_mailbox_with(
+    url: &MailboxUrl,
+    access: &Access,
+    patience: Patience,
+) -> Result<Arc<dyn Mailbox>, MailboxError> {
+    url.open(access, patience)
 }
 
 /// Memory taken for an object before any of its bytes came, in bytes.

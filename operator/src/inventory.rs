@@ -58,8 +58,29 @@ pub struct WindowInventory {
     pub finished: Option<Timestamp>,
     /// What that object says, once read.
     pub result: Option<WindowResult>,
+    /// Its releases after the first, by number.
+    pub further: BTreeMap<u8, FurtherInventory>,
     /// Its batches, in the order of their names.
     pub batches: BTreeMap<BatchId, BatchInventory>,
+}
+
+/// A further release's share of the listings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FurtherInventory {
+    /// `plans/` or `released/` has its object: the set is frozen.
+    pub planned: bool,
+    /// When `results/` got its object: it is over.
+    pub finished: Option<Timestamp>,
+    /// What that object says, once read.
+    pub result: Option<WindowResult>,
+}
+
+impl FurtherInventory {
+    /// Whether its set is frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.planned || self.finished.is_some()
+    }
 }
 
 /// One batch's share of the listings.
@@ -224,13 +245,22 @@ impl Inventory {
                 if !schedule.takes(&id) {
                     return;
                 }
-                let window = self.windows.entry(id).or_default();
-                match folder {
-                    PLANS => window.planned = Some(stored),
-                    RELEASED => window.released = true,
-                    _ => {
+                let window = self.windows.entry(id.first()).or_default();
+                match (folder, id.release()) {
+                    (PLANS, 1) => window.planned = Some(stored),
+                    (RELEASED, 1) => window.released = true,
+                    (_, 1) => {
                         window.finished = Some(stored);
                         window.result = result.cloned();
+                    }
+                    (_, release) => {
+                        let further = window.further.entry(release).or_default();
+                        if folder == RESULTS {
+                            further.finished = Some(stored);
+                            further.result = result.cloned();
+                        } else {
+                            further.planned = true;
+                        }
                     }
                 }
             }
@@ -245,6 +275,19 @@ impl Inventory {
 
     fn known_batch(&mut self, id: &BatchId, schedule: &Schedule) -> Option<&mut BatchInventory> {
         self.windows.get_mut(&window_of(id, schedule)?)?.batches.get_mut(id)
+    }
+
+    /// Whether this release of a window is over; `None` for a window that the listings don't hold.
+    #[must_use]
+    pub fn is_over(&self, id: &WindowId) -> Option<bool> {
+        let window = self.windows.get(&id.first())?;
+        Some(match id.release() {
+            1 => window.finished.is_some(),
+            release => window
+                .further
+                .get(&release)
+                .is_some_and(|further| further.finished.is_some()),
+        })
     }
 
     /// The batch and its window, if the listings hold it.

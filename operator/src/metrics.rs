@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crds::conditions::{
-    ADMISSION_GUARDED, KEYS_LOADED, MAILBOXES_LISTED, PROGRESSING, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
+    ADMISSION_GUARDED, KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_CURRENT, MANIFEST_PUBLISHED, PEERS_KNOWN, PROGRESSING,
+    READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
 };
 use crds::processor::{BatchCounts, WindowCounts};
 use jiff::Timestamp;
@@ -20,14 +21,14 @@ use prometheus_client::registry::{Registry, Unit};
 /// Which controller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ControllerLabels {
-    /// `processor` or `keys`.
+    /// `processor`, `peer` or `keys`.
     pub controller: &'static str,
 }
 
 /// An error of a controller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ErrorLabels {
-    /// `processor`.
+    /// `processor` or `peer`.
     pub controller: &'static str,
     /// The class of error: a closed set, see `processor::ReconcileError::class`.
     pub class: &'static str,
@@ -51,6 +52,17 @@ pub struct ProcessorLabels {
     pub namespace: String,
     /// The processor's name.
     pub processor: String,
+}
+
+/// A Peer and one of its conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PeerLabels {
+    /// The Peer's namespace.
+    pub namespace: String,
+    /// The Peer's name.
+    pub peer: String,
+    /// The condition.
+    pub state: &'static str,
 }
 
 /// One of the mailboxes that the operator lists.
@@ -99,9 +111,11 @@ const STATES: [&str; 14] = [
     "aggregate",
 ];
 /// Every condition of a processor.
-const CONDITIONS: [&str; 7] = [
+const CONDITIONS: [&str; 9] = [
     READY,
     STALLED,
+    PEERS_KNOWN,
+    MANIFEST_PUBLISHED,
     MAILBOXES_LISTED,
     WORKERS_READY,
     WINDOWS_ON_TIME,
@@ -111,6 +125,16 @@ const CONDITIONS: [&str; 7] = [
 
 /// Every condition of a KeyRing.
 const RING_CONDITIONS: [&str; 4] = [READY, STALLED, PROGRESSING, ADMISSION_GUARDED];
+/// Every condition of a Peer.
+const PEER_CONDITIONS: [&str; 3] = [READY, STALLED, MANIFEST_CURRENT];
+
+fn peer_labels((namespace, peer): &ProcessorKey, state: &'static str) -> PeerLabels {
+    PeerLabels {
+        namespace: namespace.clone(),
+        peer: peer.clone(),
+        state,
+    }
+}
 
 fn labels(key: &ProcessorKey, state: &'static str) -> StateLabels {
     StateLabels {
@@ -152,6 +176,8 @@ pub struct Metrics {
     pub conditions: Family<StateLabels, Gauge>,
     /// 1 where a condition of a KeyRing is True.
     pub ring_conditions: Family<RingLabels, Gauge>,
+    /// 1 where a condition of a Peer is True.
+    pub peer_conditions: Family<PeerLabels, Gauge>,
     /// Age of the oldest batch that waits for intake.
     pub oldest_waiting_seconds: Family<ProcessorLabels, Gauge>,
     /// 1 while this process holds the lease.
@@ -187,6 +213,7 @@ impl Default for Metrics {
             windows: Family::default(),
             conditions: Family::default(),
             ring_conditions: Family::default(),
+            peer_conditions: Family::default(),
             oldest_waiting_seconds: Family::default(),
             leader: Gauge::default(),
             listing_seconds: Family::new_with_constructor(seconds),
@@ -237,6 +264,11 @@ impl Metrics {
             "key_ring_condition",
             "1 where a condition of a KeyRing is True",
             self.ring_conditions.clone(),
+        );
+        registry.register(
+            "peer_condition",
+            "1 where a condition of a Peer is True",
+            self.peer_conditions.clone(),
         );
         registry.register_with_unit(
             "oldest_waiting_batch",
@@ -341,6 +373,17 @@ impl Metrics {
         }
     }
 
+    /// What a Peer's conditions say.
+    pub fn peer_conditions(&self, key: &ProcessorKey, conditions: &[Condition]) {
+        for kind in PEER_CONDITIONS {
+            if let Some(condition) = conditions.iter().find(|condition| condition.type_ == kind) {
+                self.peer_conditions
+                    .get_or_create(&peer_labels(key, kind))
+                    .set(i64::from(condition.status == "True"));
+            }
+        }
+    }
+
     /// A KeyRing is gone.
     pub fn ring_gone(&self, namespace: &str, name: &str) {
         for state in RING_CONDITIONS {
@@ -349,6 +392,13 @@ impl Metrics {
                 key_ring: name.to_owned(),
                 state,
             });
+        }
+    }
+
+    /// A Peer is gone, and with it all that is told of it.
+    pub fn peer_gone(&self, key: &ProcessorKey) {
+        for kind in PEER_CONDITIONS {
+            self.peer_conditions.remove(&peer_labels(key, kind));
         }
     }
 

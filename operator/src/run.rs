@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::names::{MANAGED_BY, PROCESSOR_LABEL, RETRY_ANNOTATION};
-use crds::{AggregationWindow, Batch};
+use crds::{AggregationWindow, Batch, Peer};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::core::NamespaceResourceScope;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Config as ControllerConfig, Error as ControllerError};
-use kube::runtime::reflector::{self, ObjectRef, reflector};
+use kube::runtime::reflector::{self, ObjectRef, Store, reflector};
 use kube::runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, predicates, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use snafu::{ResultExt, Snafu};
@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::health::Health;
 use crate::lease;
 use crate::metrics::Metrics;
+use crate::peer;
 use crate::processor::memory::Memories;
-use crate::processor::{self, Context, Guarded};
+use crate::processor::{self, Context, Guarded, partners};
 use crate::schema;
 use crate::settings::{Settings, Watched};
 use crate::status::Events;
@@ -233,7 +234,7 @@ fn lease_namespaces(settings: &Settings, default: &str) -> Vec<String> {
     namespaces
 }
 
-/// One controller per watched namespace, so that the operator needs no right outside of them.
+/// Two controllers per watched namespace, so that the operator needs no right outside of them.
 async fn work(context: &Arc<Context>, stop: &CancellationToken) {
     let namespaces: Vec<Option<String>> = match &context.settings.watched {
         Watched::All => vec![None],
@@ -242,6 +243,7 @@ async fn work(context: &Arc<Context>, stop: &CancellationToken) {
     let each = namespaces.into_iter().map(|namespace| async move {
         tokio::join!(
             control(context, namespace.as_deref(), stop),
+            peer::control(context, namespace.as_deref(), stop),
             sweeping(context, namespace.as_deref(), stop)
         );
     });
@@ -251,6 +253,7 @@ async fn work(context: &Arc<Context>, stop: &CancellationToken) {
 async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &CancellationToken) {
     let client = &context.client;
     let (store, writer) = reflector::store();
+    let processors_here = store.clone();
     // What we write into its status ourselves is no news.
     let processors = reflector(
         writer,
@@ -261,17 +264,18 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
         predicates::generation.combine(predicates::annotations),
         PredicateConfig::default(),
     );
-    let controller = Controller::for_stream(processors, store.clone());
-    // A controller that is stopped before its first list came in waits for it for ever.
-    let stopping = stop.clone();
-    let stopping = async move {
-        stopping.cancelled().await;
-        let _ = tokio::time::timeout(FIRST_LIST_TIMEOUT, store.wait_until_ready()).await;
-    };
-    controller
+    // Of a Peer every change may matter: its status is written only when something changes.
+    let peers = watcher(
+        scoped::<PartialObjectMeta<Peer>>(client, namespace),
+        watcher::Config::default(),
+    );
+    Controller::for_stream(processors, store.clone())
         // No debounce: it begins anew with every event, so that a busy Job would put off looks for as long as it is busy.
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(stopping)
+        .graceful_shutdown_on(stopping(store, stop))
+        .watches_stream(peers.default_backoff().touched_objects(), move |peer| {
+            processors_of(&processors_here, &peer)
+        })
         // Of Jobs every change counts; of Batches and windows only what people do: what we write ourselves is no news.
         .watches_stream(ours::<Job>(client, namespace).touched_objects(), processor_of)
         .watches_stream(wishes(ours::<Batch>(client, namespace)), processor_of)
@@ -291,7 +295,19 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
         .await;
 }
 
-fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
+/// Done when a controller is to stop. One that is stopped before its first list came in waits for it for ever.
+pub(crate) fn stopping<K>(store: Store<K>, stop: &CancellationToken) -> impl Future<Output = ()> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let stop = stop.clone();
+    async move {
+        stop.cancelled().await;
+        let _ = tokio::time::timeout(FIRST_LIST_TIMEOUT, store.wait_until_ready()).await;
+    }
+}
+
+pub(crate) fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
     client: &Client,
     namespace: Option<&str>,
 ) -> Api<K> {
@@ -349,6 +365,20 @@ fn wish<K: ResourceExt>(asked: &mut BTreeMap<String, String>, event: watcher::Ev
         }
         Event::Init | Event::InitDone => None,
     }
+}
+
+/// The processors that name a Peer.
+fn processors_of(store: &Store<Guarded>, peer: &PartialObjectMeta<Peer>) -> Vec<ObjectRef<Guarded>> {
+    let (namespace, name) = (peer.namespace(), peer.name_any());
+    let names_it = |processor: &Arc<Guarded>| {
+        processor.namespace() == namespace
+            && processor
+                .0
+                .as_ref()
+                .is_ok_and(|processor| partners::names(&processor.spec).any(|named| named == name))
+    };
+    let here = store.state().into_iter().filter(names_it);
+    here.map(|processor| ObjectRef::from_obj(processor.as_ref())).collect()
 }
 
 fn processor_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<ObjectRef<Guarded>>

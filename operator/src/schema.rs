@@ -10,7 +10,13 @@ use serde_json::Value;
 use crate::metrics::{KindLabels, Metrics};
 
 /// The kinds, as metrics name them.
-const KINDS: [&str; 4] = ["DataShareProcessor", "Batch", "AggregationWindow", "KeyRing"];
+const KINDS: [&str; 5] = ["DataShareProcessor", "Batch", "AggregationWindow", "Peer", "KeyRing"];
+
+/// A kind as metrics name it.
+#[must_use]
+pub fn kind(name: &str) -> &'static str {
+    KINDS.into_iter().find(|kind| *kind == name).unwrap_or("other")
+}
 
 /// What a comparison came to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -136,6 +136,15 @@ pub struct Flags {
     )]
     pub workloads_policy: String,
 
+    /// Name of the ValidatingAdmissionPolicy that limits who may approve that a window is released once more.
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_APPROVALS_POLICY",
+        default_value = "prio-operator-approvals",
+        value_name = "NAME"
+    )]
+    pub approvals_policy: String,
+
     /// What is logged, as JSON lines to the standard error: `info`, `debug`, or per module such as `operator=debug`.
     #[arg(
         long,
@@ -176,13 +185,15 @@ pub enum Watched {
     All,
 }
 
-/// The two admission policies that must stand.
+/// The three admission policies that must stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyNames {
     /// Limits which Secrets and accounts an author of a DataShareProcessor may name.
     pub authors: String,
     /// Limits which Jobs the operator may create.
     pub workloads: String,
+    /// Limits who may approve that a window is released once more.
+    pub approvals: String,
 }
 
 /// Validated settings.
@@ -253,6 +264,7 @@ impl TryFrom<Flags> for Settings {
             policies: PolicyNames {
                 authors: flags.authors_policy,
                 workloads: flags.workloads_policy,
+                approvals: flags.approvals_policy,
             },
         })
     }

@@ -12,6 +12,8 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::digest::short_digest;
+
 /// The one field manager of all that the operator applies.
 pub const FIELD_MANAGER: &str = "prio-operator";
 
@@ -120,7 +122,9 @@ where
     Ok(true)
 }
 
-/// Publishes Events: repeated ones become a series of one.
+/// Publishes Events: the same told again becomes a series of one Event.
+///
+/// A series keeps its first note, and what differs by its note alone would join it: so the action ends in the note's digest.
 #[derive(Clone)]
 pub struct Events(Recorder);
 
@@ -150,11 +154,12 @@ impl Events {
 
     /// Tells of the object of a reference; an Event that can't be written is logged, since nothing depends on it.
     pub async fn publish_on(&self, of: &ObjectReference, warning: bool, reason: &str, action: &str, note: &str) {
+        let note = shortened(note);
         let event = Event {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.to_owned(),
-            note: Some(shortened(note)),
-            action: action.to_owned(),
+            action: format!("{action}-{}", short_digest([note.as_str()], 8)),
+            note: Some(note),
             secondary: None,
         };
         if let Err(error) = self.0.publish(&event, of).await {

@@ -21,7 +21,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [batches, aggregationwindows]
   verbs: [get, list, watch, create, patch, delete, deletecollection]
 - apiGroups: [prio-operator.io]
-  resources: [datashareprocessors/status, batches/status, aggregationwindows/status]
+  resources: [peers]
+  verbs: [get, list, watch]
+- apiGroups: [prio-operator.io]
+  resources: [datashareprocessors/status, batches/status, aggregationwindows/status, peers/status]
   verbs: [patch]
 - apiGroups: [batch]
   resources: [jobs]
@@ -29,6 +32,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create]
+{{- with .Values.watchAllNamespaces.manifestConfigMaps }}
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: {{- toYaml . | nindent 4 }}
+  verbs: [patch]
+{{- end }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]

@@ -3,12 +3,21 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+/// The URLs that are written, by a rule's leave: those of others may be in their manifests, and are compared there.
+const URLS: &str = "[self.ingestion.url, self.peerValidation.url, self.ledger.url, \
+     has(self.outgoing.peer.url) ? self.outgoing.peer.url : '', \
+     has(self.outgoing.portal.url) ? self.outgoing.portal.url : '']";
+/// Without them the other rules would have nothing to compare.
+const OWN: &str = "has(self.ingestion.url) && has(self.peerValidation.url) && has(self.ledger.url)";
+
 /// The five mailboxes.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(
-    validation = Rule::new("[self.ingestion.url, self.peerValidation.url, self.ledger.url, self.outgoing.peer.url, self.outgoing.portal.url].all(url, [self.ingestion.url, self.peerValidation.url, self.ledger.url, self.outgoing.peer.url, self.outgoing.portal.url].exists_one(other, other == url))")
+    validation = Rule::new(OWN)
+        .message("ingestion, peerValidation and ledger are ours: each needs a url"),
+    validation = Rule::new(format!("!({OWN}) || {URLS}.all(url, url == '' || {URLS}.exists_one(other, other == url))"))
         .message("two mailboxes have the same url: each of the five needs its own"),
-    validation = Rule::new("[self.ingestion.url, self.peerValidation.url, self.ledger.url, self.outgoing.peer.url, self.outgoing.portal.url].all(url, [self.ingestion.url, self.peerValidation.url, self.ledger.url, self.outgoing.peer.url, self.outgoing.portal.url].all(other, !other.startsWith(url + '/')))")
+    validation = Rule::new(format!("!({OWN}) || {URLS}.all(url, url == '' || {URLS}.all(other, !other.startsWith(url + '/')))"))
         .message("one mailbox's url is inside another's: put them side by side"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -36,18 +45,20 @@ pub struct Outgoing {
 /// One mailbox. A later refusal is only asked for where the earlier ones don't refuse, so that one fault gives one message.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(
-    validation = Rule::new("self.url.startsWith('file://')")
+    validation = Rule::new("!has(self.url) || self.url.startsWith('file://')")
         .message("url must begin with file:// in this version: mount the mailbox as a volume; s3:// and gs:// are not served yet"),
-    validation = Rule::new("!self.url.startsWith('file://') || self.url.matches('^file://(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')")
+    validation = Rule::new("!has(self.url) || !self.url.startsWith('file://') || self.url.matches('^file://(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')")
         .message("a file:// url is file:// and an absolute folder of letters, digits, '.', '_' and '-', without '..' and without a slash at its end, as in file:///mailboxes/ingestion"),
-    validation = Rule::new("!self.url.matches('^file:///(bin|boot|dev|etc|lib|proc|run|sbin|sys|tmp|usr|var/run)(/.*)?$')")
+    validation = Rule::new("!has(self.url) || !self.url.matches('^file:///(bin|boot|dev|etc|lib|proc|run|sbin|sys|tmp|usr|var/run)(/.*)?$')")
         .message("a file:// url may not be a folder of the system, as /etc or /proc: the volume is mounted there"),
-    validation = Rule::new("!self.url.startsWith('file://') || has(self.volume)")
+    validation = Rule::new("!has(self.url) || !self.url.startsWith('file://') || has(self.volume)")
         .message("a file:// mailbox needs volume.claimName: the PersistentVolumeClaim that worker pods mount at the url's folder"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Mailbox {
-    /// `file:///absolute/folder`: where worker pods and the operator mount the mailbox.
+    /// `file:///absolute/folder`: where worker pods and the operator mount the mailbox. An outgoing mailbox may leave it
+    /// out where its owner is a `peerRef`: then it is the one in that party's manifest.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(min = 1, max = 512))]
     pub url: String,
     /// The claim that worker pods mount at the URL's path.

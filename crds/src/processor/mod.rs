@@ -1,16 +1,20 @@
 //! DataShareProcessor: one side of the protocol, long-lived.
 
 mod mailboxes;
+mod manifest;
 mod parties;
+mod replay_guard;
 mod status;
 mod windows;
 mod workers;
 
 pub use mailboxes::{Mailbox, Mailboxes, Outgoing, Volume};
+pub use manifest::{ConfigMapReference, Manifest, PacketEncryptionKey, PublishTo, ServedAt, ServerIdentity};
 pub use parties::{
-    Ingestor, InlineParty, InlinePortal, KeyReference, KeyRingReference, Keys, MAX_PACKET_KEYS, PeerProcessor, Portal,
-    PublicKey, SecretReference,
+    Ingestor, InlineParty, InlinePortal, KeyReference, KeyRingReference, Keys, MAX_PACKET_KEYS, PeerProcessor,
+    PeerReference, Portal, PublicKey, SecretReference,
 };
+pub use replay_guard::ReplayGuard;
 pub use status::{BatchCounts, DataShareProcessorStatus, KeyUse, KeysStatus, WindowCounts};
 pub use windows::{Cutoff, Windows};
 pub use workers::{BatchObjects, MAX_PULL_SECRETS, WorkerStage, Workers};
@@ -61,10 +65,18 @@ use serde::{Deserialize, Serialize};
         .message("spec.share is immutable: what was summed belongs to that share; make another DataShareProcessor"),
     validation = Rule::new("self.spec.instance == oldSelf.spec.instance")
         .message("spec.instance is immutable: sum parts are named by it; make another DataShareProcessor"),
+    validation = Rule::new("!self.spec.instance.matches('[.]release-[0-9]+$')")
+        .message("spec.instance may not end in .release- and digits: sum parts that are released again are named so"),
     validation = Rule::new("self.spec.mailboxes.ledger.url == oldSelf.spec.mailboxes.ledger.url").message(
         "spec.mailboxes.ledger.url is immutable: with another ledger everything would be summed again; \
          make another DataShareProcessor"
     )
+)]
+#[x_kube(
+    validation = Rule::new("has(self.mailboxes.outgoing.peer.url) || has(self.peer.peerRef)")
+        .message("mailboxes.outgoing.peer needs a url; only with peer.peerRef the peer's manifest has it"),
+    validation = Rule::new("has(self.mailboxes.outgoing.portal.url) || has(self.portal.peerRef)")
+        .message("mailboxes.outgoing.portal needs a url; only with portal.peerRef the portal's manifest has it"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DataShareProcessorSpec {
@@ -92,8 +104,14 @@ pub struct DataShareProcessorSpec {
     /// When windows are summed.
     #[serde(default)]
     pub windows: Windows,
+    /// Whether a packet that another batch has is refused.
+    #[serde(default)]
+    pub replay_guard: ReplayGuard,
     /// How worker pods run.
     pub workers: Workers,
+    /// What others are told of this party. Left out: the operator publishes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
     /// No new Jobs, running ones finish, cutoffs don't wait; `Ready=False`, reason `Suspended`.
     #[serde(default)]
     pub suspend: bool,

@@ -8,31 +8,57 @@ pub const MAX_PACKET_KEYS: usize = 12;
 
 /// Who writes ingestion batches.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.inline) != has(self.peerRef)")
+    .message("give exactly one of ingestor.inline and ingestor.peerRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct Ingestor {
     /// Its keys, written here.
-    pub inline: InlineParty,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inline: Option<InlineParty>,
+    /// Its keys are those of its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_ref: Option<PeerReference>,
 }
 
 /// The other share processor.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.inline) != has(self.peerRef)")
+    .message("give exactly one of peer.inline and peer.peerRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct PeerProcessor {
     /// Its keys, written here.
-    pub inline: InlineParty,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inline: Option<InlineParty>,
+    /// Its keys are those of its manifest, and its mailbox too where `mailboxes.outgoing.peer` has no url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_ref: Option<PeerReference>,
     /// It runs the original prio-server: windows wait for its answers instead of comparing store times, and as
     /// `Second` no batch is taken in before its validation is there.
     #[serde(default)]
     pub legacy: bool,
 }
 
-/// Who reads sum parts. Its mailbox is under `mailboxes.outgoing.portal`.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Who reads sum parts.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.inline) != has(self.peerRef)")
+    .message("give exactly one of portal.inline and portal.peerRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct Portal {
-    /// Nothing more is needed of it here.
-    #[serde(default)]
-    pub inline: InlinePortal,
+    /// Its mailbox is under `mailboxes.outgoing.portal`; nothing more is needed of it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inline: Option<InlinePortal>,
+    /// Its mailbox is that of its manifest where `mailboxes.outgoing.portal` has no url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_ref: Option<PeerReference>,
+}
+
+/// A Peer in the same namespace.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    pub name: String,
 }
 
 /// A portal written inline.

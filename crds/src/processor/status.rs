@@ -15,8 +15,8 @@ pub struct DataShareProcessorStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `MailboxesListed`, `WorkersReady`, `WindowsOnTime`, `AdmissionGuarded`, `Stalled`, and `KeysLoaded` where
-    /// the spec refers to KeyRings.
+    /// `Ready`, `PeersKnown`, `MailboxesListed`, `WorkersReady`, `WindowsOnTime`, `AdmissionGuarded`, `ManifestPublished`,
+    /// `Stalled`, and `KeysLoaded` where the spec refers to KeyRings.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

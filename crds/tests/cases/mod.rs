@@ -174,6 +174,12 @@ pub fn good() -> Vec<Case> {
         ),
         create("old windows", processor(), vec![("/spec/windows/cutoffs", cutoffs)], ""),
         create(
+            "replays let through",
+            processor(),
+            vec![("/spec/replayGuard", json!({"enabled": false}))],
+            "",
+        ),
+        create(
             "a start",
             processor(),
             vec![("/spec/windows/startAt", json!("2021-10-21T08:00:00Z"))],
@@ -212,30 +218,75 @@ pub fn good() -> Vec<Case> {
             "",
         ),
         create("window", window(), vec![], ""),
-        create("key ring", key_ring(), vec![], ""),
-        create("ages by default", key_ring(), vec![("/spec/rotation", Value::Null)], ""),
-        create(
-            "signing keys without a second copy",
-            key_ring(),
+        update("an override", window(), vec![("/spec/override", an_override())], ""),
+        update(
+            "no override any more",
+            overridden(),
+            vec![("/spec/override", Value::Null)],
+            "",
+        ),
+        update(
+            "a label",
+            overridden(),
+            vec![("/metadata/labels", json!({"team": "prio"}))],
+            "",
+        ),
+        update(
+            "a later override, not approved yet",
+            overridden(),
             vec![
-                ("/spec/purpose", json!("BatchSigning")),
-                ("/spec/certificate", Value::Null),
-                ("/spec/backup", json!({"method": "None"})),
+                ("/spec/override/release", json!(3)),
+                ("/spec/override/approvedBy", Value::Null),
             ],
             "",
         ),
         update(
-            "other ages and recipients",
-            key_ring(),
+            "an approval",
+            {
+                let mut window = overridden();
+                set(&mut window, "/spec/override/approvedBy", Value::Null);
+                window
+            },
             vec![
-                ("/spec/rotation", json!({"createMinAgeSeconds": 86400})),
-                (
-                    "/spec/backup/recipients",
-                    json!([recipient(), recipient().replace("qq", "pz")]),
-                ),
+                ("/spec/override/approvedBy", json!("somebody")),
+                ("/spec/override/reason", json!("other")),
             ],
             "",
         ),
+        create(
+            "an override of 30 days",
+            overridden(),
+            vec![("/spec/override/expiresAt", json!("2026-12-28T12:00:00Z"))],
+            "",
+        ),
+        create("peer", peer(), vec![], ""),
+        create(
+            "an ingestor of one manifest",
+            peer(),
+            vec![("/spec/party", json!("Ingestor")), ("/spec/instance", Value::Null)],
+            "",
+        ),
+        update(
+            "approval",
+            peer(),
+            vec![(
+                "/metadata/annotations",
+                json!({"prio-operator.io/approve-manifest": "00"}),
+            )],
+            "",
+        ),
+        create(
+            "parties by reference",
+            processor(),
+            vec![
+                ("/spec/ingestor", json!({"peerRef": {"name": "apple"}})),
+                ("/spec/peer", json!({"peerRef": {"name": "other"}, "legacy": true})),
+                ("/spec/portal", json!({"peerRef": {"name": "portal"}})),
+                ("/spec/mailboxes/outgoing", json!({"peer": {}, "portal": {}})),
+            ],
+            "",
+        ),
+        create("own manifests", processor(), vec![("/spec/manifest", manifest())], ""),
     ]
 }
 
@@ -433,6 +484,150 @@ pub fn refused_by_rule() -> Vec<Case> {
             vec![("/spec/end", json!("202110211700"))],
             "AggregationWindow's spec is immutable",
         ),
+        update(
+            "a window's start beside its override",
+            overridden(),
+            vec![("/spec/start", json!("202110210700"))],
+            "AggregationWindow's spec is immutable",
+        ),
+        update(
+            "an approved override's reason",
+            overridden(),
+            vec![("/spec/override/reason", json!("other"))],
+            "an approved override can't be changed",
+        ),
+        update(
+            "an approval that is taken back by another",
+            overridden(),
+            vec![("/spec/override/approvedBy", json!("somebody"))],
+            "an approved override can't be changed",
+        ),
+        create(
+            "an override that expires at its cutoff",
+            overridden(),
+            vec![("/spec/override/expiresAt", json!("2026-11-28T12:00:00Z"))],
+            "must come after override.cutoff",
+        ),
+        create(
+            "an override that lasts",
+            overridden(),
+            vec![("/spec/override/expiresAt", json!("2026-12-28T12:00:01Z"))],
+            "within 30 days",
+        ),
+        create(
+            "an instance named as a further release",
+            p(),
+            vec![("/spec/instance", json!("us-ct.release-2"))],
+            "may not end in .release-",
+        ),
+        create(
+            "ingestor twice",
+            p(),
+            vec![("/spec/ingestor/peerRef", json!({"name": "apple"}))],
+            "exactly one of ingestor.inline and ingestor.peerRef",
+        ),
+        create(
+            "no ingestor",
+            p(),
+            vec![("/spec/ingestor", json!({}))],
+            "exactly one of ingestor.inline and ingestor.peerRef",
+        ),
+        create(
+            "no peer",
+            p(),
+            vec![("/spec/peer", json!({"legacy": true}))],
+            "exactly one of peer.inline and peer.peerRef",
+        ),
+        create(
+            "portal twice",
+            p(),
+            vec![("/spec/portal", json!({"inline": {}, "peerRef": {"name": "portal"}}))],
+            "exactly one of portal.inline and portal.peerRef",
+        ),
+        create(
+            "nowhere to put validations",
+            p(),
+            vec![("/spec/mailboxes/outgoing/peer", json!({}))],
+            "outgoing.peer needs a url",
+        ),
+        create(
+            "nowhere to put sum parts",
+            p(),
+            vec![("/spec/mailboxes/outgoing/portal", json!({}))],
+            "outgoing.portal needs a url",
+        ),
+        create(
+            "no url of our own",
+            p(),
+            vec![("/spec/mailboxes/peerValidation", json!({}))],
+            "are ours: each needs a url",
+        ),
+        create(
+            "served over http",
+            p(),
+            vec![
+                ("/spec/manifest", manifest()),
+                ("/spec/manifest/servedAt/baseUrl", json!("http://manifests.example")),
+            ],
+            "partners take manifests over nothing else",
+        ),
+        create(
+            "two identities",
+            p(),
+            vec![
+                ("/spec/manifest", manifest()),
+                ("/spec/manifest/serverIdentity/gcpServiceAccountId", json!("1")),
+            ],
+            "the original refuses a manifest with both",
+        ),
+        create(
+            "no signing request",
+            p(),
+            vec![
+                ("/spec/manifest", manifest()),
+                (
+                    "/spec/manifest/packetEncryptionKey/certificateSigningRequest",
+                    json!("?".repeat(200)),
+                ),
+            ],
+            "certificateSigningRequest must be PEM",
+        ),
+        update(
+            "another party",
+            peer(),
+            vec![("/spec/party", json!("Ingestor"))],
+            "spec.party is immutable",
+        ),
+        create(
+            "a share processor of no instance",
+            peer(),
+            vec![("/spec/instance", Value::Null)],
+            "give instance",
+        ),
+        create(
+            "a portal's instance",
+            peer(),
+            vec![("/spec/party", json!("Portal"))],
+            "leave instance out",
+        ),
+        create(
+            "http",
+            peer(),
+            vec![("/spec/manifestBaseUrl", json!("http://manifests.example"))],
+            "must begin with https://",
+        ),
+        create(
+            "a user in the URL",
+            peer(),
+            vec![("/spec/manifestBaseUrl", json!("https://user@manifests.example/a"))],
+            "without user, query or fragment",
+        ),
+        create(
+            "a query in the URL",
+            peer(),
+            vec![("/spec/manifestBaseUrl", json!("https://manifests.example/a?b"))],
+            "without user, query or fragment",
+        ),
         create(
             "backward window",
             window(),
@@ -520,10 +715,16 @@ pub fn refused_by_schema() -> Vec<Case> {
             "supported values: \"First\", \"Second\"",
         ),
         create(
-            "no ingestor",
-            p(),
-            vec![("/spec/ingestor", json!({}))],
-            "spec.ingestor.inline",
+            "party",
+            peer(),
+            vec![("/spec/party", json!("Bank"))],
+            "supported values: \"Ingestor\", \"ShareProcessor\", \"Portal\"",
+        ),
+        create(
+            "always asking",
+            peer(),
+            vec![("/spec/refreshSeconds", json!(1))],
+            "greater than or equal to 10",
         ),
         create(
             "no packet key",
@@ -559,9 +760,39 @@ pub fn refused_by_schema() -> Vec<Case> {
             "greater than or equal to 1",
         ),
         create(
+            "horizon of no days",
+            p(),
+            vec![("/spec/replayGuard", json!({"horizonDays": 0}))],
+            "greater than or equal to 1",
+        ),
+        create(
+            "horizon of a century",
+            p(),
+            vec![("/spec/replayGuard", json!({"horizonDays": 36_500}))],
+            "less than or equal to 90",
+        ),
+        create(
             "start",
             p(),
             vec![("/spec/windows/startAt", json!("yesterday"))],
+            "date-time",
+        ),
+        create(
+            "an override for the first release",
+            overridden(),
+            vec![("/spec/override/release", json!(1))],
+            "greater than or equal to 2",
+        ),
+        create(
+            "an override without a reason",
+            overridden(),
+            vec![("/spec/override/reason", json!(""))],
+            "at least 1 chars",
+        ),
+        create(
+            "an override's cutoff",
+            overridden(),
+            vec![("/spec/override/cutoff", json!("soon"))],
             "date-time",
         ),
         create(

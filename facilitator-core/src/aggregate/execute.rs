@@ -59,6 +59,13 @@ pub(super) struct JudgedMember {
 
 type Failure = (FailedReason, String);
 
+impl JudgedMember {
+    /// How many of its packets count.
+    pub(super) fn clients(&self) -> u64 {
+        self.packets - self.excluded - self.subtracted.len() as u64
+    }
+}
+
 impl Execution<'_> {
     /// Checks every member's record and peer messages against the plan, and every proof.
     pub(super) async fn count(&self) -> Result<Result<Counted, Stop>, WorkError> {
@@ -217,8 +224,8 @@ impl Execution<'_> {
             };
             let opened = crypto::open(
                 &self.processor.packet_keys[key].key,
-                &plain.header_digest,
-                plain.share,
+                &plain.head.header_digest,
+                plain.head.share,
                 &member.plain_digest,
                 sealed,
             );
@@ -281,7 +288,7 @@ impl Execution<'_> {
         .await?;
         let batch = member.batch.path();
         let failed = |reason, message| Ok(Err(Stop::Failed(reason, message)));
-        if passed.digest != plain.packet_digest {
+        if passed.digest != plain.head.packet_digest {
             let message = format!("the packets of {batch} had to be opened and aren't those of the record any more");
             return failed(FailedReason::IngestionChanged, message);
         }

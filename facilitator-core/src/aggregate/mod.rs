@@ -2,6 +2,7 @@
 //! goes on from what is there and changes nothing.
 
 mod decide;
+mod differences;
 mod execute;
 mod judge;
 pub mod membership;
@@ -18,8 +19,9 @@ use crate::formats::ledger::{
 };
 use crate::formats::names::WindowId;
 use crate::formats::plan::{ExclusionReason, Plan};
+use crate::formats::work::Approval;
 use crate::guards::floor;
-use crate::processor::{Processor, WorkError};
+use crate::processor::{InternalSnafu, Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
 use crate::uses::mark_plan;
 
@@ -75,25 +77,79 @@ pub async fn aggregate(
     window: &WindowId,
     cutoffs: &[Timestamp],
 ) -> Result<AggregateOutcome, WorkError> {
-    let ledger = &*processor.mailboxes.ledger;
-    let key = window.ledger_key(RESULTS);
     let frozen = read_plan(processor, window).await?;
-    if let Some(bytes) = read_if_there(ledger, &key, WindowResult::MAX_BYTES).await? {
-        let result = Box::new(WindowResult::from_bytes(&key, &bytes)?);
-        let cutoff_millis = frozen.map(|frozen| frozen.plan.cutoff_millis);
-        return Ok(AggregateOutcome::Done {
-            result,
-            cutoff_millis,
-            already: true,
-        });
+    if let Some(done) = done_already(processor, window, frozen.as_ref()).await? {
+        return Ok(done);
     }
-    if let Some(message) = decide::withdrawn_already(processor, window).await? {
-        let failure = Verdicts::of(frozen.as_ref()).failed(FailedReason::WindowOverlaps, &message);
+    if let Some(Stop::Failed(reason, message)) = decide::withdrawn_already(processor, window).await? {
+        let failure = Verdicts::of(frozen.as_ref()).failed(reason, &message);
         return put_result(processor, window, failure, frozen.as_ref()).await;
     }
+    plan_and_execute(processor, window, frozen, cutoffs, None).await
+}
+
+/// Releases a window once more, under an approved override: plans it at `cutoff`, or goes on from its plan. It is released
+/// only if what all sums of that time tell together is of nobody or of as many clients as the floor asks for (ledger rule 6).
+///
+/// `now` is compared when the set is frozen: an override that has expired by then freezes none, and nothing is put.
+///
+/// # Errors
+/// [`WorkError`], as [`aggregate`].
+pub async fn aggregate_again(
+    processor: &Processor,
+    window: &WindowId,
+    approval: &Approval,
+    cutoff: Timestamp,
+    now: Timestamp,
+) -> Result<AggregateOutcome, WorkError> {
+    let again = window.again(approval.release).map_err(|error| {
+        InternalSnafu {
+            doing: "releasing a window again",
+            detail: error.to_string(),
+        }
+        .build()
+    })?;
+    let frozen = read_plan(processor, &again).await?;
+    if let Some(done) = done_already(processor, &again, frozen.as_ref()).await? {
+        return Ok(done);
+    }
+    if frozen.is_none() && now.as_millisecond() >= approval.expires_at_millis {
+        let expired = Timestamp::from_millisecond(approval.expires_at_millis).unwrap_or(Timestamp::MIN);
+        return Ok(AggregateOutcome::Blocked {
+            reason: BlockedReason::OverrideExpired,
+            message: format!("the override for release {} expired at {expired}", approval.release),
+            cutoff_millis: None,
+        });
+    }
+    plan_and_execute(processor, &again, frozen, &[cutoff], Some(approval)).await
+}
+
+async fn done_already(
+    processor: &Processor,
+    window: &WindowId,
+    frozen: Option<&Frozen>,
+) -> Result<Option<AggregateOutcome>, WorkError> {
+    let key = window.ledger_key(RESULTS);
+    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, WindowResult::MAX_BYTES).await? else {
+        return Ok(None);
+    };
+    Ok(Some(AggregateOutcome::Done {
+        result: Box::new(WindowResult::from_bytes(&key, &bytes)?),
+        cutoff_millis: frozen.map(|frozen| frozen.plan.cutoff_millis),
+        already: true,
+    }))
+}
+
+async fn plan_and_execute(
+    processor: &Processor,
+    window: &WindowId,
+    frozen: Option<Frozen>,
+    cutoffs: &[Timestamp],
+    approval: Option<&Approval>,
+) -> Result<AggregateOutcome, WorkError> {
     let frozen = match frozen {
         Some(frozen) => frozen,
-        None => match make_plan(processor, window, cutoffs).await? {
+        None => match make_plan(processor, window, cutoffs, approval).await? {
             Ok(frozen) => frozen,
             Err(unplanned) => return Ok(unplanned),
         },
@@ -155,7 +211,8 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
     };
     let result = match release::release(processor, window, &frozen, &counted, &total).await? {
         Ok(part) => verdicts.summed(part),
-        Err((reason, message)) => verdicts.failed(reason, &message),
+        Err(Stop::Blocked(reason, message)) => return Ok(blocked(reason, &message)),
+        Err(Stop::Failed(reason, message)) => verdicts.failed(reason, &message),
     };
     put_result(processor, window, result, Some(&frozen)).await
 }
@@ -176,6 +233,7 @@ async fn make_plan(
     processor: &Processor,
     window: &WindowId,
     cutoffs: &[Timestamp],
+    approval: Option<&Approval>,
 ) -> Result<Result<Frozen, AggregateOutcome>, WorkError> {
     let mut cutoffs = cutoffs.to_vec();
     cutoffs.sort_unstable();
@@ -207,6 +265,7 @@ async fn make_plan(
         shape: set.shape,
         members: set.members,
         exclusions: set.exclusions,
+        approval: approval.cloned(),
     };
     mark_plan(processor, window, &plan.signer).await?;
     let key = window.ledger_key(PLANS);

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
 use uuid::Uuid;
 
-use super::Frozen;
 use super::decide::decide_release;
 use super::execute::Counted;
+use super::{Frozen, Stop};
 use crate::crypto::sha256;
 use crate::formats::batch::{MAX_HEADER_BYTES, read_header, read_packets, read_signature};
 use crate::formats::ledger::{DeliveredPut, FailedReason, LedgerObject, RELEASED, REVISION, Released, hex};
@@ -40,17 +40,17 @@ pub(super) async fn release(
     frozen: &Frozen,
     counted: &Counted,
     total: &[u32],
-) -> Result<Result<ReleasedPart, (FailedReason, String)>, WorkError> {
+) -> Result<Result<ReleasedPart, Stop>, WorkError> {
     let ledger = &*processor.mailboxes.ledger;
     let released = announcement(frozen, counted);
     let key = window.ledger_key(RELEASED);
     let (bytes, put) = put_or_read(ledger, &key, released.to_bytes()?.into(), Released::MAX_BYTES).await?;
     if put == PutOutcome::Exists && !is_same_release(&Released::from_bytes(&key, &bytes)?, &released) {
         let message = format!("{key} says that another set of packets was released for this window");
-        return Ok(Err((FailedReason::ReleasedDiffers, message)));
+        return Ok(Err(Stop::Failed(FailedReason::ReleasedDiffers, message)));
     }
-    if let Some(message) = decide_release(processor, window).await? {
-        return Ok(Err((FailedReason::WindowOverlaps, message)));
+    if let Some(stop) = decide_release(processor, window, frozen, counted).await? {
+        return Ok(Err(stop));
     }
     let invalid: Vec<_> = counted
         .invalid
@@ -68,34 +68,30 @@ pub(super) async fn release(
         }
         .build()
     })?;
-    let object = |part, bytes| OwnObject {
-        key: window.sum_part_key(&processor.instance, processor.share, part),
-        bytes,
-    };
+    let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
+    let object = |part, bytes| OwnObject::new(key(part), bytes);
     let digest = sha256(&header);
-    let header = object(SumPartPart::Header, header);
-    let header_key = header.key.clone();
     let mut parts = Vec::with_capacity(2);
     if !invalid.is_empty() {
         parts.push(object(SumPartPart::InvalidPackets, invalid.into()));
     }
-    parts.push(header);
+    parts.push(object(SumPartPart::Header, header));
     let signature = object(SumPartPart::Signature, signature.write().into());
     let portal = &*processor.mailboxes.portal;
-    let put = put_batch(portal, &parts, &signature, async || {
+    let put = put_batch(portal, parts, signature, async || {
         meaning(processor, portal, window, &part, &counted.invalid).await
     })
     .await?;
     Ok(match put {
         BatchPut::There(put) => Ok(ReleasedPart {
-            header: header_key,
+            header: key(SumPartPart::Header),
             digest,
             put,
         }),
         BatchPut::Different(object) => {
             let message =
                 format!("the portal's mailbox holds another sum part of ours in {object}; nothing was overwritten");
-            Err((FailedReason::PortalHasOther, message))
+            Err(Stop::Failed(FailedReason::PortalHasOther, message))
         }
     })
 }

@@ -159,6 +159,13 @@ pub fn ephemeral_point(payload: &[u8]) -> Option<&PublicPoint> {
     payload.first_chunk::<POINT>().filter(|point| point[0] == 4)
 }
 
+/// What stands for a payload's ephemeral key where packets are compared: the first half of its x-coordinate. To make two
+/// keys that share it takes 2^64 tries, and wins an exclusion. `None` where the payload is too short for a point.
+#[must_use]
+pub fn ephemeral_name(payload: &[u8]) -> Option<[u8; 16]> {
+    payload.first_chunk::<POINT>()?[1..].first_chunk().copied()
+}
+
 /// Encrypts a packet for the holder of `public_point`.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Encryption of packets, signatures of batches, sealing of accumulators: the protocol's cryptography, by libraries.
 
+pub mod claims;
 pub mod csr;
 pub mod ecies;
 mod encoding;
@@ -9,6 +10,7 @@ pub mod original;
 pub mod seal;
 pub mod signing;
 
+pub use claims::ClaimKey;
 pub use ecies::{DecryptionError, EncryptionError, PacketDecryptionKey, encrypt};
 pub use seal::{SealError, open, seal};
 pub use signing::{BatchSigningKey, BatchVerifyingKey, SignatureError, SigningError, TrustedKeys};

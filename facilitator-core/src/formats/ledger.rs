@@ -30,7 +30,7 @@ pub const RESULTS: &str = "results";
 /// The folder of which windows have work under which key.
 pub const USES: &str = "uses";
 /// Folders that later revisions use; nothing else may be put there.
-pub const RESERVED_FOLDERS: [&str; 3] = ["claims", "partials", "overrides"];
+pub const RESERVED_FOLDERS: [&str; 1] = ["partials"];
 /// The ledger's identity.
 pub const LEDGER_OBJECT: &str = "ledger.json";
 /// The longest message in an object, in characters, so that objects keep their bounds.
@@ -228,7 +228,7 @@ ledger_object!(Released, 4 << 10);
 pub enum ReleaseDecision {
     /// Its sum part is put.
     Release,
-    /// It never is: another window was in the way.
+    /// It never is: another window was in the way, or what was released before is too much like it.
     Withdraw,
 }
 
@@ -241,10 +241,23 @@ pub struct Decided {
     pub revision: u32,
     /// What became of it.
     pub decision: ReleaseDecision,
-    /// The window in the way, `<agg>/<start>-<end>`; `None` for a release.
+    /// The window in the way, `<agg>/<start>-<end>`; `None` for a release, and for a further release of a window.
     pub in_the_way: Option<String>,
+    /// Why a further release isn't; `None` otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
 }
 ledger_object!(Decided, 4 << 10);
+
+/// Why a further release of a window is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Refusal {
+    /// Why.
+    pub reason: FailedReason,
+    /// What a person should know, one sentence.
+    pub message: String,
+}
 
 /// How a planned window ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -274,6 +287,10 @@ pub enum FailedReason {
     PortalHasOther,
     /// A packet key that opened a packet at intake doesn't open it any more.
     KeyGone,
+    /// A further release would tell, beside those before it, of fewer clients than the floor.
+    SetsTooClose,
+    /// Which packets an earlier release counts can't be told any more: nothing can be compared with it.
+    EarlierSetLost,
 }
 
 /// Why something can't be done now; tried again later.
@@ -293,6 +310,8 @@ pub enum BlockedReason {
     AccessDenied,
     /// An object of the batch isn't there.
     ObjectMissing,
+    /// The override under which the window was to be released again has expired.
+    OverrideExpired,
 }
 
 /// `results/…`: a window's verdict.

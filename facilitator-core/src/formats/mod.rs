@@ -2,7 +2,8 @@
 
 pub mod avro;
 pub mod batch;
-mod error;
+pub mod claims;
+pub(crate) mod error;
 pub mod ingestion;
 pub mod ledger;
 pub mod manifest;

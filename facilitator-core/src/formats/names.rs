@@ -19,6 +19,10 @@ pub use window::{WindowId, parse_sum_part_name};
 
 /// The longest aggregation id and instance name, in bytes.
 pub const MAX_NAME_BYTES: usize = 100;
+/// No window is released more often: each further release takes an override of its own.
+pub const MAX_RELEASES: u8 = 9;
+/// Between an instance's name and a further release's number, in the folder of its sum parts. No instance's name ends so.
+pub(super) const RELEASE_FOLDER: &str = ".release-";
 /// Top-level folders that are no aggregations: the original's task markers, and what is reserved for us.
 pub const RESERVED_AGGREGATIONS: [&str; 2] = ["task-markers", "prio-operator"];
 
@@ -36,7 +40,7 @@ pub enum NameError {
     },
     /// Not an instance name.
     #[snafu(display(
-        "{text:?} is no instance name: use 1 to 100 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
+        "{text:?} is no instance name: use 1 to 100 of A-Z a-z 0-9 . _ -, beginning with a letter or digit, and not ending in {RELEASE_FOLDER} and digits"
     ))]
     Instance {
         /// The text refused.
@@ -59,6 +63,12 @@ pub enum NameError {
     BatchUuid {
         /// The text refused.
         text: String,
+    },
+    /// Not a further release's number.
+    #[snafu(display("there is no release {release} of a window by override: write 2 to {MAX_RELEASES}"))]
+    Release {
+        /// The number refused.
+        release: u8,
     },
     /// A window that ends before it begins, or is empty.
     #[snafu(display("the window {start}-{end} is empty: its end must be after its start"))]
@@ -156,7 +166,10 @@ impl InstanceName {
     /// # Errors
     /// [`NameError::Instance`].
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        ensure!(is_plain_name(text), InstanceSnafu { text });
+        let is_release = text
+            .rsplit_once(RELEASE_FOLDER)
+            .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
+        ensure!(is_plain_name(text) && !is_release, InstanceSnafu { text });
         Ok(Self(text.to_owned()))
     }
 }

@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::ledger::{LedgerObject, ledger_object};
-use super::record::{Message, RecordPlain};
-use super::work::Share;
+use super::record::{Message, RecordHead};
+use super::work::{Approval, Share};
 use crate::proof::reduce;
 
 /// What all members of a plan have in common.
@@ -30,7 +30,7 @@ pub struct Shape {
 impl Shape {
     /// The shape of a record's batch.
     #[must_use]
-    pub fn of(record: &RecordPlain) -> Self {
+    pub fn of(record: &RecordHead) -> Self {
         Self {
             name: record.name.clone(),
             bins: record.bins,
@@ -119,6 +119,9 @@ pub struct Plan {
     pub members: Vec<Member>,
     /// The rest, sorted by object name.
     pub exclusions: Vec<Exclusion>,
+    /// The approval under which the window is released once more; `None` for its first release.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 ledger_object!(Plan, 256 << 20);
 

@@ -1,11 +1,18 @@
 //! Records: what intake decided about one ingestion batch, and the commit point. `docs/formats.md` §3.2.
+//!
+//! A record of millions of packets is written and read as a stream, in flat memory: [`RecordEncoder`] and
+//! [`RecordReader`]. [`Record`] is a whole one.
 
 mod bytes;
-mod codec;
+mod decode;
+mod encode;
 
-use sha2::{Digest, Sha256};
 use snafu::Snafu;
 use uuid::Uuid;
+
+pub use self::decode::{RecordEnd, RecordReader};
+pub use self::encode::{RecordEncoder, write_seals};
+use crate::crypto::PublicPoint;
 
 use super::names::BatchId;
 pub use super::parameters::MAX_BINS;
@@ -18,7 +25,7 @@ pub const RECORD_REVISION: u32 = 1;
 const MAX_STRING_BYTES: usize = 1 << 20;
 
 /// Why bytes are not a record.
-#[derive(Debug, PartialEq, Eq, Snafu)]
+#[derive(Clone, Debug, PartialEq, Eq, Snafu)]
 #[snafu(visibility(pub(self)))]
 pub enum RecordError {
     /// It doesn't begin as records do.
@@ -37,10 +44,19 @@ pub enum RecordError {
         field: &'static str,
     },
     /// It goes on after its end.
-    #[snafu(display("the record goes on for {bytes} bytes after its end; restore the object"))]
-    Trailing {
-        /// How many bytes too many.
-        bytes: usize,
+    #[snafu(display("the record goes on after its end; restore the object"))]
+    Trailing,
+    /// The bytes could not be had.
+    #[snafu(display("reading the record failed: {detail}"))]
+    Read {
+        /// Why.
+        detail: String,
+    },
+    /// What was made of it could not be passed on.
+    #[snafu(display("passing on what the record says failed: {detail}"))]
+    PassedOn {
+        /// Why.
+        detail: String,
     },
     /// A later build wrote it.
     #[snafu(display("the record has revision {revision}, this build knows 1; use the build that wrote it"))]
@@ -112,9 +128,9 @@ pub struct RecordPacket {
     pub state: PacketState,
 }
 
-/// The part of a record that isn't sealed.
+/// What a record says of its batch, before its packets.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RecordPlain {
+pub struct RecordHead {
     /// The processor's name in sum-part paths.
     pub instance: String,
     /// Which share we hold.
@@ -145,10 +161,17 @@ pub struct RecordPlain {
     pub validation_format: ValidationFormat,
     /// Id of the key that signs the validation batch.
     pub signer: String,
-    /// Uncompressed public points of the packet keys used, in order of first use; at most 255.
-    pub packet_keys: Vec<[u8; 65]>,
+}
+
+/// The part of a record that isn't sealed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordPlain {
+    /// What it says of its batch.
+    pub head: RecordHead,
     /// Every packet of the batch, in file order.
     pub packets: Vec<RecordPacket>,
+    /// Public points of the packet keys used, in order of first use; at most 255.
+    pub packet_keys: Vec<PublicPoint>,
 }
 
 /// A whole record.
@@ -170,12 +193,6 @@ pub fn record_bound(packets: u64, bins: u32, keys: u64) -> u64 {
 pub const RECORD_MAX_BYTES: u64 = 4 << 30;
 
 impl RecordPlain {
-    /// SHA-256 of the plain part: the additional data of the sealed parts.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        Sha256::digest(self.encode()).into()
-    }
-
     /// The packets that are in, with their index in the file.
     pub fn included(&self) -> impl Iterator<Item = (usize, Uuid, u8, Message)> + '_ {
         self.packets

@@ -42,9 +42,7 @@ impl Record for BatchSignature {
     }
 
     fn encode(&self, encoder: &mut Encoder<'_>) {
-        encoder.bytes(&self.batch_header_signature);
-        encoder.bytes(self.key_identifier.as_bytes());
-        encoder.optional_bytes(self.batch_header.as_deref());
+        self.encode_head(encoder);
         encoder.optional_bytes(self.packets.as_deref());
     }
 }
@@ -80,6 +78,27 @@ impl BatchSignature {
         })
     }
 
+    /// Writes the object; in the buffer of the packets, where it has them: they may be long.
+    #[must_use]
+    pub fn into_object(mut self) -> Vec<u8> {
+        let Some(packets) = self.packets.take() else {
+            return self.write();
+        };
+        let length = packets.len();
+        let begin = |encoder: &mut Encoder<'_>| {
+            self.encode_head(encoder);
+            encoder.long(1);
+            encoder.length(length);
+        };
+        avro::write_one_around::<Self>(begin, packets)
+    }
+
+    fn encode_head(&self, encoder: &mut Encoder<'_>) {
+        encoder.bytes(&self.batch_header_signature);
+        encoder.bytes(self.key_identifier.as_bytes());
+        encoder.optional_bytes(self.batch_header.as_deref());
+    }
+
     /// Header and packet bytes of a single-object validation; `None` unless both are there: then the two objects count.
     #[must_use]
     pub fn inline(&self) -> Option<(&[u8], &[u8])> {
@@ -98,5 +117,23 @@ impl BatchSignature {
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
         avro::write_one(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_is_the_same_in_the_packets_buffer() {
+        for packets in [None, Some(0), Some(1), Some(100_000)] {
+            let signature = BatchSignature {
+                batch_header_signature: vec![1; 71],
+                key_identifier: "key".into(),
+                batch_header: packets.map(|_| vec![2; 300]),
+                packets: packets.map(|length| vec![3; length]),
+            };
+            assert_eq!(signature.write(), signature.into_object(), "{packets:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What the operator gives a worker pod, and what the pod reports: JSON, `docs/formats.md` §3.8 and §4.
 
+use mailbox::Access;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -71,20 +72,35 @@ pub struct ProcessorParameter {
     pub uid: String,
 }
 
-/// URLs of the five mailboxes.
+/// One mailbox: where it is and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MailboxParameter {
+    /// `file:///folder`, `s3://region/bucket[/prefix]` or `gs://bucket[/prefix]`.
+    pub url: String,
+    /// Absent: as the cloud itself wants it, with the pod's own identity.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub access: Access,
+}
+
+fn is_default(access: &Access) -> bool {
+    *access == Access::default()
+}
+
+/// The five mailboxes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MailboxParameters {
     /// Where the ingestor puts our share's batches.
-    pub ingestion: String,
+    pub ingestion: MailboxParameter,
     /// Where the peer puts its validation batches for us.
-    pub peer_validation: String,
+    pub peer_validation: MailboxParameter,
     /// Our own ledger.
-    pub ledger: String,
+    pub ledger: MailboxParameter,
     /// The peer's mailbox for our validation batches.
-    pub peer: String,
+    pub peer: MailboxParameter,
     /// Where sum parts go.
-    pub portal: String,
+    pub portal: MailboxParameter,
 }
 
 /// What of a window's settings a worker must know.
@@ -130,6 +146,18 @@ pub struct Parameters {
     pub other_signing_keys: u32,
     /// The windows' settings.
     pub windows: WindowParameters,
+    /// Whether packets are looked for in other batches.
+    pub replay_guard: ReplayGuardParameters,
+}
+
+/// Whether and how far a packet that another batch has is refused (ledger rule 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplayGuardParameters {
+    /// `false`: packets are claimed and looked for nowhere.
+    pub enabled: bool,
+    /// Batches whose paths' days are at most so many days apart are compared.
+    pub horizon_days: u16,
 }
 
 /// One ingestion batch of a chunk.
@@ -159,6 +187,33 @@ pub struct AggregateItem {
     pub end: String,
     /// The cutoffs that are due, in order, milliseconds since 1970: the first with a member is planned.
     pub cutoffs: Vec<i64>,
+    /// The approval under which the window is released once more; `None` for its first release.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+}
+
+/// An approved override: a window may be released once more (ledger rule 6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Approval {
+    /// Which release of the window, 2 to 9.
+    pub release: u8,
+    /// When it expires, milliseconds since 1970: from then on no set is frozen under it.
+    pub expires_at_millis: i64,
+    /// Who approved it, as the API server knows them.
+    pub approved_by: String,
+    /// Why, for whoever looks at it later.
+    pub reason: String,
+}
+
+/// One day of one packet key's claims to compact.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompactItem {
+    /// The packet key's folder of claims, 32 hex digits.
+    pub packet_key: String,
+    /// The day of batches' paths, `YYYYMMDD`.
+    pub day: String,
 }
 
 fn is_zero(count: &u32) -> bool {
@@ -234,6 +289,15 @@ pub enum WorkList {
         /// Keys that must open packets.
         packets: Vec<ProbedKey>,
     },
+    /// Days of claims to compact.
+    CompactClaims {
+        /// [`REVISION`].
+        revision: u32,
+        /// The Job's name.
+        work: String,
+        /// One list per completion index.
+        chunks: Vec<Vec<CompactItem>>,
+    },
 }
 
 /// How the intake of a batch ended.
@@ -294,6 +358,9 @@ pub struct WindowReport {
     pub start: String,
     /// `YYYYMMDDHHmm`.
     pub end: String,
+    /// Which release; `None` for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u8>,
     /// How it ended.
     pub outcome: WindowOutcome,
     /// A reason of `docs/formats.md` §3.7 or §3.8; empty for Summed.

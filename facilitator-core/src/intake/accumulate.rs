@@ -1,6 +1,8 @@
 //! Every packet of a batch, decided in file order: opened, answered and added, or excluded (ledger rule 1). All cores
-//! work on one batch; what comes out doesn't depend on how many there are.
+//! work on one batch; what comes out doesn't depend on how many there are. Memory doesn't grow with the packets, but for what
+//! [`Duplicates`] keeps.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZero;
 use std::thread::{self, ScopedJoinHandle};
@@ -8,14 +10,15 @@ use std::thread::{self, ScopedJoinHandle};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::opener::Opener;
+use crate::crypto::ecies::ephemeral_name;
 use crate::formats::FormatError;
 use crate::formats::ingestion::DataSharePacket;
 use crate::formats::record::{Message, PacketExclusion, PacketState, RecordPacket};
 use crate::formats::work::Share;
-use crate::guards::duplicates::Duplicates;
-use crate::guards::query_point;
+use crate::guards::duplicates::{Duplicates, Name, Repeats};
 use crate::processor::MountedPacketKey;
-use crate::proof::{self, ProofQuery, ShareError, parse_first_share_into, parse_second_share_into};
+use crate::proof::{self, ProofQuery};
 
 /// A round ends at so many packets or payload bytes for each core, whichever comes first: memory stays flat, and little
 /// time passes before the first and after the last are at work.
@@ -23,6 +26,43 @@ const ROUND_PACKETS: usize = 128;
 const ROUND_BYTES: usize = 1 << 20;
 /// Fewer packets than this are not worth a thread.
 const THREAD_PACKETS: usize = 32;
+
+/// How a pass over a batch's packets decides them.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// Bins of the batch, 1 to 2^19 − 1.
+    pub bins: u32,
+    /// Which share the packets hold.
+    pub share: Share,
+    /// The keys that open packets, in the order in which they are tried.
+    pub keys: &'a [MountedPacketKey],
+    /// So many packets' names are remembered whole.
+    pub remembered: usize,
+    /// What is known before the pass.
+    pub known: &'a Known,
+}
+
+/// What is known of a batch's packets before a pass over them.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Names that came more than once in an earlier pass.
+    pub repeats: Repeats,
+    /// Indices of packets that other batches have answered, ascending.
+    pub replays: Vec<u32>,
+}
+
+/// A packet as it was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecidedPacket {
+    /// Its place in the batch, from 0.
+    pub index: u32,
+    /// What the record says of it.
+    pub packet: RecordPacket,
+    /// Of a packet that is in: index among the mounted keys of the one that opened it.
+    pub mounted: Option<usize>,
+    /// The first half of the ephemeral key's x-coordinate; of every packet that is in.
+    pub ephemeral: Option<Name>,
+}
 
 /// What was opened with one packet key. Its `Debug` shows no sum.
 pub struct KeySum {
@@ -32,15 +72,19 @@ pub struct KeySum {
     pub sum: Zeroizing<Vec<u32>>,
 }
 
-/// What was decided about a batch's packets. Its `Debug` shows no sum.
+/// What was decided about a batch's packets as a whole. Its `Debug` shows no sum.
 #[derive(Debug, Default)]
 pub struct Accumulated {
-    /// Every packet in file order; the key index of those that are in points into `keys`.
-    pub packets: Vec<RecordPacket>,
-    /// The keys used, in order of first use; at most 255.
+    /// How many packets there are.
+    pub packets: u64,
+    /// How many of them are excluded, by reason.
+    pub excluded: BTreeMap<PacketExclusion, u64>,
+    /// The keys used, in order of first use; at most 255. The key index of packets that are in points here.
     pub keys: Vec<KeySum>,
     /// A key id that an undecryptable packet names and that isn't mounted.
     pub unmounted_key: Option<String>,
+    /// Names that came more than once unnoticed. Where there are any, nothing else here counts: another pass must know them.
+    pub repeats: Repeats,
 }
 
 impl fmt::Debug for KeySum {
@@ -55,19 +99,13 @@ impl Accumulated {
     /// How many packets are excluded for this reason.
     #[must_use]
     pub fn excluded_as(&self, reason: PacketExclusion) -> u64 {
-        self.packets
-            .iter()
-            .filter(|packet| packet.state == PacketState::Excluded(reason))
-            .count() as u64
+        self.excluded.get(&reason).copied().unwrap_or_default()
     }
 
     /// How many packets are excluded, for any reason.
     #[must_use]
     pub fn excluded(&self) -> u64 {
-        self.packets
-            .iter()
-            .filter(|packet| matches!(packet.state, PacketState::Excluded(_)))
-            .count() as u64
+        self.excluded.values().sum()
     }
 
     fn key_index(&mut self, mounted: usize, bins: u32) -> Option<u8> {
@@ -85,123 +123,50 @@ impl Accumulated {
     }
 }
 
-/// A packet that was opened and checked; its share is in the opener.
-pub(crate) struct OpenedPacket {
-    /// Index of the key among the mounted ones.
-    pub mounted: usize,
-    /// `r_pit`, not reduced.
-    pub r_pit: u32,
-}
-
-/// Opens packet after packet of one batch in the same buffers, which are wiped once, at the end.
-pub(crate) struct Opener<'a> {
-    bins: u32,
-    share: Share,
-    keys: &'a [MountedPacketKey],
-    plaintext: Zeroizing<Vec<u8>>,
-    elements: Zeroizing<Vec<u32>>,
-}
-
-impl<'a> Opener<'a> {
-    pub fn new(bins: u32, share: Share, keys: &'a [MountedPacketKey]) -> Self {
-        Self {
-            bins,
-            share,
-            keys,
-            plaintext: Zeroizing::default(),
-            elements: Zeroizing::default(),
-        }
-    }
-
-    /// Opens a packet and checks all that doesn't depend on other packets: decryption, length, elements, query point.
-    pub fn open(&mut self, packet: &DataSharePacket) -> Result<OpenedPacket, PacketExclusion> {
-        let mounted = self.decrypt(packet).ok_or(PacketExclusion::Undecryptable)?;
-        let parsed = match self.share {
-            Share::First => parse_first_share_into(&self.plaintext, self.bins, &mut self.elements),
-            Share::Second => parse_second_share_into(&self.plaintext, self.bins, &mut self.elements),
-        };
-        parsed.map_err(|error| match error {
-            ShareError::ElementOutOfField { .. } => PacketExclusion::ElementOutOfField,
-            ShareError::WrongDimension { .. } => PacketExclusion::WrongDimension,
-        })?;
-        let r_pit = u32::try_from(packet.r_pit).map_err(|_| PacketExclusion::QueryPointOutOfRange)?;
-        if query_point::is_refused(r_pit, self.bins) {
-            return Err(PacketExclusion::QueryPointRefused);
-        }
-        Ok(OpenedPacket { mounted, r_pit })
-    }
-
-    /// The share of the packet opened last: values and proof.
-    pub fn elements(&self) -> &[u32] {
-        &self.elements
-    }
-
-    /// The values of the packet opened last, one a bin.
-    pub fn values(&self) -> &[u32] {
-        &self.elements[..self.bins as usize]
-    }
-
-    /// The first key that opens the packet: those of the id that it names, then the others in order.
-    fn decrypt(&mut self, packet: &DataSharePacket) -> Option<usize> {
-        let named = |key: &MountedPacketKey| packet.encryption_key_id.as_deref() == Some(key.id.as_str());
-        let first = self.keys.iter().enumerate().filter(|(_, key)| named(key));
-        let rest = self.keys.iter().enumerate().filter(|(_, key)| !named(key));
-        let plaintext = &mut self.plaintext;
-        first
-            .chain(rest)
-            .find(|(_, key)| key.key.decrypt_into(&packet.encrypted_payload, plaintext).is_ok())
-            .map(|(index, _)| index)
-    }
-}
-
-/// Reads packets to the end and decides each.
+/// Reads packets to the end and decides each; `each` is told of them in the file's order.
 ///
 /// # Errors
-/// [`FormatError`] of the first packet that can't be read.
+/// [`FormatError`] of the first packet that can't be read, and what `each` returns.
 pub fn accumulate(
     packets: impl Iterator<Item = Result<DataSharePacket, FormatError>>,
-    bins: u32,
-    share: Share,
-    keys: &[MountedPacketKey],
+    pass: &Pass<'_>,
+    each: impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
 ) -> Result<Accumulated, FormatError> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    accumulate_on(cores, packets, bins, share, keys)
+    accumulate_on(cores, packets, pass, each)
 }
 
 fn accumulate_on(
     cores: usize,
     packets: impl Iterator<Item = Result<DataSharePacket, FormatError>>,
-    bins: u32,
-    share: Share,
-    keys: &[MountedPacketKey],
+    pass: &Pass<'_>,
+    mut each: impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
 ) -> Result<Accumulated, FormatError> {
-    let query = ProofQuery::new(bins);
-    let worker = Worker {
-        query: &query,
-        bins,
-        share,
-        keys,
-    };
+    let query = ProofQuery::new(pass.bins);
+    let worker = Worker { query: &query, pass };
     let mut result = Accumulated::default();
-    let mut seen = Duplicates::default();
+    let mut seen = Duplicates::new(pass.remembered, &pass.known.repeats);
+    let mut replays = pass.known.replays.iter().copied().peekable();
     // While one round is worked on, the next is read; what comes out is put together in the file's order.
     thread::scope(|scope| {
         let mut running = Vec::new();
         let mut round = Round::default();
-        for packet in packets {
+        for (index, packet) in (0..).zip(packets) {
             let packet = packet?;
             let duplicate = seen.check(packet.uuid, &packet.encrypted_payload);
-            round.push(packet, duplicate);
+            let replay = replays.next_if_eq(&index).map(|_| PacketExclusion::Replay);
+            round.push(packet, duplicate.or(replay));
             if round.is_full(cores) {
-                worker.finish(std::mem::take(&mut running), &mut result);
+                worker.finish(std::mem::take(&mut running), &mut result, &mut each)?;
                 running = worker.start(scope, cores, std::mem::take(&mut round));
             }
         }
-        worker.finish(running, &mut result);
+        worker.finish(running, &mut result, &mut each)?;
         let rest = worker.start(scope, cores, round);
-        worker.finish(rest, &mut result);
-        Ok(result)
-    })
+        worker.finish(rest, &mut result, &mut each)
+    })?;
+    result.repeats = seen.repeats();
+    Ok(result)
 }
 
 /// Packets that are worked on at the same time.
@@ -212,9 +177,9 @@ struct Round {
 }
 
 impl Round {
-    fn push(&mut self, packet: DataSharePacket, duplicate: Option<PacketExclusion>) {
+    fn push(&mut self, packet: DataSharePacket, excluded: Option<PacketExclusion>) {
         self.bytes += packet.encrypted_payload.len();
-        self.packets.push((packet, duplicate));
+        self.packets.push((packet, excluded));
     }
 
     fn is_full(&self, cores: usize) -> bool {
@@ -222,17 +187,19 @@ impl Round {
     }
 }
 
-/// A packet read, and whether it is a duplicate.
+/// A packet read, and why it is excluded before it is opened.
 type Read = (DataSharePacket, Option<PacketExclusion>);
 
 /// A packet decided, with the mounted key that opened it.
-type Decision = (Uuid, Result<(usize, Message), PacketExclusion>);
+struct Decision {
+    uuid: Uuid,
+    ephemeral: Option<Name>,
+    outcome: Result<(usize, Message), PacketExclusion>,
+}
 
 struct Worker<'a> {
     query: &'a ProofQuery,
-    bins: u32,
-    share: Share,
-    keys: &'a [MountedPacketKey],
+    pass: &'a Pass<'a>,
 }
 
 /// What one core did of a round.
@@ -274,62 +241,93 @@ impl Worker<'_> {
         running
     }
 
-    fn finish(&self, running: Vec<Running<'_>>, result: &mut Accumulated) {
+    fn finish(
+        &self,
+        running: Vec<Running<'_>>,
+        result: &mut Accumulated,
+        each: &mut impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
+    ) -> Result<(), FormatError> {
         for part in running {
             let part = match part {
                 Running::Done(part) => part,
                 // A panic of one core is a panic of the whole, as without threads.
                 Running::Elsewhere(part) => part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             };
-            self.merge(part, result);
+            self.merge(part, result, each)?;
         }
+        Ok(())
     }
 
     fn run(&self, packets: &[Read]) -> Part {
-        let sums = (0..self.keys.len()).map(|_| None).collect();
+        let Pass { bins, share, keys, .. } = *self.pass;
+        let sums = (0..keys.len()).map(|_| None).collect();
         let mut part = Part {
             decisions: Vec::with_capacity(packets.len()),
             sums,
             unmounted_key: None,
         };
-        let mut opener = Opener::new(self.bins, self.share, self.keys);
+        let mut opener = Opener::new(bins, share, keys);
         let mut buffer = self.query.buffer();
-        for (packet, duplicate) in packets {
-            let decision = match duplicate {
+        for (packet, excluded) in packets {
+            let opened = match excluded {
                 Some(reason) => Err(*reason),
                 None => opener.open(packet),
             };
-            let decision = decision.map(|opened| {
-                let sum = part.sums[opened.mounted].get_or_insert_with(|| Zeroizing::new(vec![0; self.bins as usize]));
+            let outcome = opened.map(|opened| {
+                let sum = part.sums[opened.mounted].get_or_insert_with(|| Zeroizing::new(vec![0; bins as usize]));
                 proof::accumulate(sum, opener.values());
                 let message = self
                     .query
-                    .message_in(&mut buffer, opener.elements(), opened.r_pit, self.share);
+                    .message_in(&mut buffer, opener.elements(), opened.r_pit, share);
                 (opened.mounted, message)
             });
-            if decision == Err(PacketExclusion::Undecryptable) && part.unmounted_key.is_none() {
+            if outcome == Err(PacketExclusion::Undecryptable) && part.unmounted_key.is_none() {
                 let id = packet
                     .encryption_key_id
                     .as_deref()
-                    .filter(|id| self.keys.iter().all(|key| key.id != *id));
+                    .filter(|id| keys.iter().all(|key| key.id != *id));
                 part.unmounted_key = id.map(str::to_owned);
             }
-            part.decisions.push((packet.uuid, decision));
+            part.decisions.push(Decision {
+                uuid: packet.uuid,
+                ephemeral: ephemeral_name(&packet.encrypted_payload),
+                outcome,
+            });
         }
         part
     }
 
-    fn merge(&self, part: Part, result: &mut Accumulated) {
-        for (uuid, decision) in part.decisions {
-            let state = match decision {
-                Ok((mounted, message)) => match result.key_index(mounted, self.bins) {
-                    Some(key) => PacketState::In { key, message },
-                    // Parameters bound the number of mounted keys far below.
-                    None => PacketState::Excluded(PacketExclusion::Undecryptable),
-                },
-                Err(reason) => PacketState::Excluded(reason),
+    fn merge(
+        &self,
+        part: Part,
+        result: &mut Accumulated,
+        each: &mut impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
+    ) -> Result<(), FormatError> {
+        for decision in part.decisions {
+            let in_ = decision.outcome.map(|(mounted, message)| {
+                let key = result.key_index(mounted, self.pass.bins);
+                key.map(|key| (mounted, PacketState::In { key, message }))
+            });
+            let (mounted, state) = match in_ {
+                Ok(Some((mounted, state))) => (Some(mounted), state),
+                // Parameters bound the number of mounted keys far below.
+                Ok(None) => (None, PacketState::Excluded(PacketExclusion::Undecryptable)),
+                Err(reason) => (None, PacketState::Excluded(reason)),
             };
-            result.packets.push(RecordPacket { uuid, state });
+            if let PacketState::Excluded(reason) = state {
+                *result.excluded.entry(reason).or_default() += 1;
+            }
+            let index = u32::try_from(result.packets).unwrap_or(u32::MAX);
+            result.packets += 1;
+            each(&DecidedPacket {
+                index,
+                packet: RecordPacket {
+                    uuid: decision.uuid,
+                    state,
+                },
+                mounted,
+                ephemeral: decision.ephemeral,
+            })?;
         }
         for key in &mut result.keys {
             if let Some(sum) = &part.sums[key.mounted] {
@@ -339,6 +337,7 @@ impl Worker<'_> {
         if result.unmounted_key.is_none() {
             result.unmounted_key = part.unmounted_key;
         }
+        Ok(())
     }
 }
 

@@ -45,8 +45,52 @@ impl Made {
     }
 }
 
-fn run(cores: usize, packets: &[DataSharePacket], share: Share, keys: &[MountedPacketKey]) -> Accumulated {
-    accumulate_on(cores, packets.iter().cloned().map(Ok), BINS, share, keys).unwrap()
+fn run_knowing(
+    known: &Known,
+    cores: usize,
+    packets: &[DataSharePacket],
+    share: Share,
+    keys: &[MountedPacketKey],
+) -> (Accumulated, Vec<DecidedPacket>) {
+    let pass = Pass {
+        bins: BINS,
+        share,
+        keys,
+        remembered: 3,
+        known,
+    };
+    let mut decided = Vec::new();
+    let accumulated = accumulate_on(cores, packets.iter().cloned().map(Ok), &pass, |packet| {
+        decided.push(*packet);
+        Ok(())
+    });
+    (accumulated.unwrap(), decided)
+}
+
+/// As intake does: another pass where the first took a name for new that wasn't.
+fn run(
+    cores: usize,
+    packets: &[DataSharePacket],
+    share: Share,
+    keys: &[MountedPacketKey],
+) -> (Accumulated, Vec<DecidedPacket>) {
+    let (first, decided) = run_knowing(&Known::default(), cores, packets, share, keys);
+    if first.repeats.is_empty() {
+        return (first, decided);
+    }
+    let known = Known {
+        repeats: first.repeats,
+        ..Known::default()
+    };
+    run_knowing(&known, cores, packets, share, keys)
+}
+
+fn reasons(decided: &[DecidedPacket]) -> Vec<Option<PacketExclusion>> {
+    let reason = |packet: &DecidedPacket| match packet.packet.state {
+        PacketState::In { .. } => None,
+        PacketState::Excluded(reason) => Some(reason),
+    };
+    decided.iter().map(reason).collect()
 }
 
 #[test]
@@ -79,15 +123,7 @@ fn each_bad_packet_is_excluded_for_its_own_reason_and_the_rest_is_summed() {
     });
     packets.push(made.good(10, 0, Share::First));
 
-    let result = run(1, &packets, Share::First, &made.keys);
-    let reasons: Vec<_> = result
-        .packets
-        .iter()
-        .map(|packet| match packet.state {
-            PacketState::In { .. } => None,
-            PacketState::Excluded(reason) => Some(reason),
-        })
-        .collect();
+    let (result, decided) = run(1, &packets, Share::First, &made.keys);
     let expected = [
         None,
         Some(E::Undecryptable),
@@ -100,9 +136,9 @@ fn each_bad_packet_is_excluded_for_its_own_reason_and_the_rest_is_summed() {
         Some(E::DuplicateEphemeralKey),
         None,
     ];
-    assert_eq!(reasons, expected);
+    assert_eq!(reasons(&decided), expected);
     assert!(!format!("{result:?}").contains("sum"), "sums stay out of logs");
-    let alone = run(1, &[packets[0].clone(), packets[9].clone()], Share::First, &made.keys);
+    let (alone, _) = run(1, &[packets[0].clone(), packets[9].clone()], Share::First, &made.keys);
     assert_eq!(
         *result.keys[0].sum, *alone.keys[0].sum,
         "what is excluded was never added"
@@ -117,7 +153,7 @@ fn seconds_seeds_of_another_length_are_of_the_wrong_dimension() {
         made.packet(2, 0, &[1; 33]),
         made.good(3, 0, Share::Second),
     ];
-    let result = run(1, &packets, Share::Second, &made.keys);
+    let (result, _) = run(1, &packets, Share::Second, &made.keys);
     assert_eq!(result.excluded_as(PacketExclusion::WrongDimension), 2);
     assert_eq!(result.excluded(), 2);
 }
@@ -131,12 +167,12 @@ fn keys_are_numbered_by_first_use_and_the_number_of_cores_changes_nothing() {
             made.good(n, key, Share::Second)
         })
         .collect();
-    let one = run(1, &packets, Share::Second, &made.keys);
+    let (one, decided) = run(1, &packets, Share::Second, &made.keys);
     assert_eq!(one.keys.iter().map(|key| key.mounted).collect::<Vec<_>>(), [2, 0, 1]);
     assert_eq!(one.excluded(), 0);
     for cores in [2, 3, 7] {
-        let many = run(cores, &packets, Share::Second, &made.keys);
-        assert_eq!(many.packets, one.packets);
+        let (many, decided_by_many) = run(cores, &packets, Share::Second, &made.keys);
+        assert_eq!(decided_by_many, decided);
         for (a, b) in many.keys.iter().zip(&one.keys) {
             assert_eq!((a.mounted, &*a.sum), (b.mounted, &*b.sum));
         }
@@ -153,11 +189,47 @@ fn a_key_that_is_not_mounted_is_named_by_the_packets_that_need_it() {
     let mut misnamed = made.good(2, 0, Share::First);
     misnamed.encryption_key_id = Some("another".into());
     let keys = [made.keys.remove(0)];
-    let result = run(1, &[lost, misnamed.clone()], Share::First, &keys);
+    let (result, _) = run(1, &[lost, misnamed.clone()], Share::First, &keys);
     assert_eq!(result.unmounted_key.as_deref(), Some("key-1"));
     assert_eq!(
-        run(1, &[misnamed], Share::First, &keys).unmounted_key,
+        run(1, &[misnamed], Share::First, &keys).0.unmounted_key,
         None,
         "a wrong hint costs nothing"
     );
+}
+
+#[test]
+fn a_replay_is_excluded_unless_it_is_a_duplicate_and_takes_its_names() {
+    let mut made = Made::new(1);
+    let mut packets: Vec<_> = (0..8).map(|n| made.good(n, 0, Share::First)).collect();
+    packets[4].uuid = packets[1].uuid;
+    packets[6].uuid = packets[2].uuid;
+    let known = Known {
+        replays: vec![2, 4, 7],
+        ..Known::default()
+    };
+    for cores in [1, 3] {
+        let (result, decided) = run_knowing(&known, cores, &packets, Share::First, &made.keys);
+        let (duplicate, replay) = (Some(PacketExclusion::DuplicateUuid), Some(PacketExclusion::Replay));
+        let expected = [None, None, replay, None, duplicate, None, duplicate, replay];
+        assert_eq!(reasons(&decided), expected);
+        assert_eq!(result.excluded_as(PacketExclusion::Replay), 2);
+    }
+}
+
+#[test]
+fn packets_are_told_of_in_order_with_what_claims_need() {
+    let mut made = Made::new(2);
+    let mut packets: Vec<_> = (0..100).map(|n| made.good(n, n as usize % 2, Share::Second)).collect();
+    packets[3].encrypted_payload.truncate(30);
+    let (_, decided) = run(2, &packets, Share::Second, &made.keys);
+    for (index, (decided, packet)) in decided.iter().zip(&packets).enumerate() {
+        assert_eq!((decided.index as usize, decided.packet.uuid), (index, packet.uuid));
+        if index == 3 {
+            assert_eq!((decided.mounted, decided.ephemeral), (None, None));
+        } else {
+            assert_eq!(decided.mounted, Some(index % 2));
+            assert_eq!(decided.ephemeral.unwrap(), packet.encrypted_payload[1..17]);
+        }
+    }
 }

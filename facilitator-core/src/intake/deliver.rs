@@ -1,120 +1,166 @@
 //! The validation batch, a pure function of the record, on its way to the peer; then `delivered`.
 
-use bytes::Bytes;
-use mailbox::{Mailbox, MailboxErrorKind, PutOutcome};
+use std::io::{self, Write};
 
+use bytes::Bytes;
+use mailbox::{MailboxErrorKind, PutOutcome};
+
+use super::meaning::meaning;
 use super::{IntakeOutcome, Refusal, reject};
-use crate::crypto::{BatchSigningKey, sha256};
+use crate::crypto::BatchSigningKey;
+use crate::formats::avro::RecordWriter;
 use crate::formats::ledger::{
     BlockedReason, DELIVERED, Delivered, LedgerObject, REVISION, RejectedReason, hex, short_message,
 };
 use crate::formats::names::{BatchId, ValidationPart};
 use crate::formats::parameters::BatchParameters;
-use crate::formats::plan::messages_digest;
-use crate::formats::record::{Record, RecordPlain};
+use crate::formats::record::{PacketState, RecordError, RecordHead, RecordReader};
 use crate::formats::signature::BatchSignature;
 use crate::formats::validation::{ValidationHeader, ValidationPacket};
 use crate::formats::work::ValidationFormat;
-use crate::peer_messages::{PeerBatch, read_validation};
+use crate::outgoing::Outgoing;
+use crate::own_record::StoredRecord;
 use crate::processor::{InternalSnafu, Processor, WorkError};
-use crate::put::{BatchPut, Meaning, OwnObject, has_same_bytes, look, put_batch, put_or_read};
-
-/// The objects of our validation batch: what comes before the signature, and the signature.
-pub struct ValidationObjects {
-    /// Packets and header, where they are objects of their own.
-    pub parts: Vec<OwnObject>,
-    /// The signature, which commits.
-    pub signature: OwnObject,
-}
+use crate::put::{BatchPut, ContentDigest, Meaning, OwnObject, has_same_bytes, look, put_batch, put_or_read};
+use crate::stream::{ChunkReader, ChunkWriter, Hashed};
 
 /// The header parameters that a record stands for.
-pub(crate) fn parameters_of(plain: &RecordPlain) -> BatchParameters {
+pub(crate) fn parameters_of(head: &RecordHead) -> BatchParameters {
     BatchParameters {
-        batch_uuid: plain.batch.uuid,
-        name: plain.name.clone(),
-        bins: i32::try_from(plain.bins).unwrap_or(i32::MAX),
-        epsilon: plain.epsilon,
-        prime: i64::try_from(plain.prime).unwrap_or(i64::MAX),
-        number_of_servers: i32::try_from(plain.number_of_servers).unwrap_or(i32::MAX),
-        hamming_weight: plain.hamming_weight,
+        batch_uuid: head.batch.uuid,
+        name: head.name.clone(),
+        bins: i32::try_from(head.bins).unwrap_or(i32::MAX),
+        epsilon: head.epsilon,
+        prime: i64::try_from(head.prime).unwrap_or(i64::MAX),
+        number_of_servers: i32::try_from(head.number_of_servers).unwrap_or(i32::MAX),
+        hamming_weight: head.hamming_weight,
     }
 }
 
-/// Makes the validation batch of a record.
-///
-/// # Errors
-/// [`WorkError::Internal`] where the signature doesn't verify.
-pub fn validation_objects(record: &RecordPlain, key: &BatchSigningKey) -> Result<ValidationObjects, WorkError> {
-    let packets: Vec<_> = record
-        .included()
-        .map(|(_, uuid, _, message)| ValidationPacket::new(uuid, message))
-        .collect();
-    let packets = ValidationPacket::write_all(&packets);
+/// What a record says, besides its packets.
+pub(super) struct Summary {
+    pub head: RecordHead,
+    pub packets: u64,
+    pub excluded: u64,
+    /// SHA-256 of the plain part.
+    pub digest: [u8; 32],
+}
+
+/// Writes the packets of the validation batch to `target`, where the record is to be signed by one of `signers`. What is there by
+/// then is good only if there is no error.
+fn write_packets<W: Write>(
+    mut record: RecordReader<ChunkReader>,
+    signers: &[String],
+    target: W,
+) -> Result<(Summary, ContentDigest, W), RecordError> {
+    let is_ours = signers.contains(&record.head().signer);
+    let mut packets = RecordWriter::new(Hashed::new(target));
+    // The caller sees for itself what became of the target.
+    let unwritten = |error: &dyn std::fmt::Display| RecordError::PassedOn {
+        detail: error.to_string(),
+    };
+    for packet in &mut record {
+        let packet = packet?;
+        if let PacketState::In { message, .. } = packet.state
+            && is_ours
+        {
+            let message = ValidationPacket::new(packet.uuid, message);
+            packets.write(&message).map_err(|error| unwritten(&error))?;
+        }
+    }
+    let end = record.end()?;
+    let (target, digest) = packets.finish().map_err(|error| unwritten(&error))?.finish();
+    let summary = Summary {
+        head: end.head,
+        packets: end.packets,
+        excluded: end.excluded,
+        digest: end.digest,
+    };
+    Ok((summary, digest, target))
+}
+
+/// The header over packets of this digest, and its signature object's bytes. `inline`: the packets of a single object.
+fn signed(
+    head: &RecordHead,
+    packets: &ContentDigest,
+    inline: Option<Vec<u8>>,
+    key: &BatchSigningKey,
+) -> Result<(Bytes, Bytes), WorkError> {
     let header = ValidationHeader {
-        parameters: parameters_of(record),
-        packet_file_digest: sha256(&packets).to_vec(),
+        parameters: parameters_of(head),
+        packet_file_digest: packets.sha256.to_vec(),
     }
     .write();
-    let signed = |result: Result<BatchSignature, crate::crypto::SigningError>| {
-        result.map_err(|error| {
-            InternalSnafu {
-                doing: "signing the validation batch",
-                detail: error.to_string(),
-            }
-            .build()
-        })
+    let signature = match inline {
+        None => BatchSignature::sign(key, &header),
+        Some(packets) => BatchSignature::sign_inline(key, header.clone(), packets),
     };
-    let object = |part, bytes: Vec<u8>| OwnObject {
-        key: record.batch.validation_key(record.share, part),
-        bytes: Bytes::from(bytes),
-    };
-    Ok(match record.validation_format {
-        ValidationFormat::ThreeObjects => {
-            let signature = signed(BatchSignature::sign(key, &header))?.write();
-            ValidationObjects {
-                parts: vec![
-                    object(ValidationPart::Packets, packets),
-                    object(ValidationPart::Header, header),
-                ],
-                signature: object(ValidationPart::Signature, signature),
-            }
+    let signature = signature.map_err(|error| {
+        InternalSnafu {
+            doing: "signing the validation batch",
+            detail: error.to_string(),
         }
-        ValidationFormat::SingleObject => {
-            let signature = signed(BatchSignature::sign_inline(key, header, packets))?.write();
-            ValidationObjects {
-                parts: Vec::new(),
-                signature: object(ValidationPart::Signature, signature),
-            }
-        }
-    })
+        .build()
+    })?;
+    Ok((header.into(), signature.into_object().into()))
 }
 
 /// Brings the validation batch to the peer and says so in the ledger.
 pub(super) async fn deliver(
     processor: &Processor,
     batch: &BatchId,
-    record: &Record,
+    record: &StoredRecord,
 ) -> Result<IntakeOutcome, WorkError> {
-    let plain = &record.plain;
-    let (packets, excluded) = (plain.packets.len() as u64, plain.excluded());
-    let Some(signing_key) = processor.signer(&plain.signer) else {
+    let peer = &*processor.mailboxes.peer;
+    let key = |part| batch.validation_key(processor.share, part);
+    let mut packets = Outgoing::new(peer, key(ValidationPart::Packets), processor.in_memory.object_bytes);
+    let signers = processor.signer_ids();
+    let write = move |record: RecordReader<ChunkReader>, writer: &mut ChunkWriter| {
+        if record.head().validation_format == ValidationFormat::SingleObject {
+            // All of it goes into the signature object, which is put by a single call.
+            writer.hold();
+        }
+        write_packets(record, &signers, writer).map(|(summary, digest, _)| (summary, digest))
+    };
+    let (summary, digest) = match record.visit(processor, Some(&mut packets), write).await {
+        Ok(written) => written,
+        Err(error) => {
+            packets.abort().await;
+            return Err(error);
+        }
+    };
+    let head = &summary.head;
+    let Some(signing_key) = processor.signer(&head.signer) else {
         let message = format!(
-            "the record is to be signed by {:?}, and {} is mounted: mount that key until the batch is delivered",
-            plain.signer,
+            "the record is to be signed by {:?}, and {:?} is mounted: mount that key until the batch is delivered",
+            head.signer,
             processor.signer_ids()
         );
         let reason = BlockedReason::SigningKeyNotMounted;
         return Ok(IntakeOutcome::Blocked {
             reason,
             message: short_message(&message),
-            packets,
-            excluded,
+            packets: summary.packets,
+            excluded: summary.excluded,
         });
     };
-    let objects = validation_objects(plain, signing_key)?;
-    let peer = &*processor.mailboxes.peer;
-    let put = put_batch(peer, &objects.parts, &objects.signature, async || {
-        meaning(processor, peer, plain).await
+    let signature_key = key(ValidationPart::Signature);
+    let (parts, signature) = match head.validation_format {
+        ValidationFormat::ThreeObjects => {
+            let (header, signature) = signed(head, &digest, None, signing_key)?;
+            let packets = OwnObject::outgoing(key(ValidationPart::Packets), packets, digest);
+            let header = OwnObject::new(key(ValidationPart::Header), header);
+            (vec![packets, header], signature)
+        }
+        ValidationFormat::SingleObject => {
+            let packets = packets.into_held();
+            let (_, signature) = signed(head, &digest, Some(packets), signing_key)?;
+            (Vec::new(), signature)
+        }
+    };
+    let signature = OwnObject::new(signature_key.clone(), signature);
+    let put = put_batch(peer, parts, signature, async || {
+        meaning(processor, record, &summary).await
     })
     .await?;
     let put = match put {
@@ -125,21 +171,21 @@ pub(super) async fn deliver(
                 message: format!(
                     "the peer's mailbox holds other messages of ours in {object}; nothing was overwritten"
                 ),
-                header_digest: Some(plain.header_digest),
-                packet_digest: Some(plain.packet_digest),
+                header_digest: Some(head.header_digest),
+                packet_digest: Some(head.packet_digest),
             };
             return reject(processor, batch, refusal).await;
         }
     };
-    let store_time_millis = match look(peer, &objects.signature.key).await {
+    let store_time_millis = match look(peer, &signature_key).await {
         Ok(meta) => meta.map(|meta| meta.modified.as_millisecond()),
         Err(error) if error.kind() == MailboxErrorKind::Denied => None,
         Err(error) => return Err(error.into()),
     };
     let delivered = Delivered {
         revision: REVISION,
-        record_digest: hex(&plain.digest()),
-        signature_object: objects.signature.key.as_str().to_owned(),
+        record_digest: hex(&summary.digest),
+        signature_object: signature_key.as_str().to_owned(),
         store_time_millis,
         put,
     };
@@ -149,8 +195,8 @@ pub(super) async fn deliver(
     let Delivered { put, .. } = Delivered::from_bytes(&key, &bytes)?;
     Ok(IntakeOutcome::Validated {
         put,
-        packets,
-        excluded,
+        packets: summary.packets,
+        excluded: summary.excluded,
         already: outcome == PutOutcome::Exists,
     })
 }
@@ -160,47 +206,27 @@ pub(super) async fn deliver(
 /// ours.
 ///
 /// # Errors
-/// As [`validation_objects`], and those of the mailbox.
-pub(crate) async fn is_at_peer(processor: &Processor, plain: &RecordPlain) -> Result<bool, WorkError> {
-    let peer = &*processor.mailboxes.peer;
-    if let Some(signing_key) = processor.signer(&plain.signer) {
-        let objects = validation_objects(plain, signing_key)?;
-        if has_same_bytes(peer, &objects.signature).await? {
+/// [`WorkError`]: those of the mailboxes, and a record that can't be read or isn't ours.
+pub(crate) async fn is_at_peer(processor: &Processor, batch: &BatchId) -> Result<bool, WorkError> {
+    let Some(record) = StoredRecord::open(processor, batch).await? else {
+        return Ok(false);
+    };
+    let signers = processor.signer_ids();
+    let write = move |record: RecordReader<ChunkReader>, _: &mut ChunkWriter| {
+        // Of three objects the header has the packets' digest alone.
+        if record.head().validation_format == ValidationFormat::ThreeObjects {
+            return write_packets(record, &signers, io::sink()).map(|(summary, digest, _)| (summary, digest, None));
+        }
+        write_packets(record, &signers, Vec::new()).map(|(summary, digest, packets)| (summary, digest, Some(packets)))
+    };
+    let (summary, digest, inline) = record.visit(processor, None, write).await?;
+    let head = &summary.head;
+    if let Some(signing_key) = processor.signer(&head.signer) {
+        let (_, signature) = signed(head, &digest, inline, signing_key)?;
+        let key = batch.validation_key(processor.share, ValidationPart::Signature);
+        if has_same_bytes(&*processor.mailboxes.peer, &key, &signature).await? {
             return Ok(true);
         }
     }
-    Ok(meaning(processor, peer, plain).await? == Meaning::Same)
-}
-
-/// Whether what is there under our names is signed by us and says what the record says.
-async fn meaning(
-    processor: &Processor,
-    peer: &dyn Mailbox,
-    plain: &RecordPlain,
-) -> Result<Meaning, mailbox::MailboxError> {
-    let there = match read_validation(
-        peer,
-        &plain.batch,
-        plain.share,
-        plain.packets.len(),
-        &processor.own_keys(),
-    )
-    .await
-    {
-        Ok(there) => there,
-        Err(error) if error.kind() == MailboxErrorKind::Denied => return Ok(Meaning::Unread),
-        Err(error) => return Err(error),
-    };
-    let ours = messages_digest(plain.included().map(|(_, uuid, _, message)| (uuid, message)));
-    Ok(match there {
-        PeerBatch::Read { parameters, messages } => {
-            let same_batch = parameters.difference(&parameters_of(plain)).is_none();
-            if same_batch && messages_digest(messages) == ours {
-                Meaning::Same
-            } else {
-                Meaning::Other
-            }
-        }
-        PeerBatch::Absent | PeerBatch::SignerUnknown { .. } | PeerBatch::Bad { .. } => Meaning::Other,
-    })
+    Ok(meaning(processor, &record, &summary).await? == Meaning::Same)
 }

@@ -1,32 +1,39 @@
 //! The intake of one ingestion batch: record, validation batch, `delivered`. Each is put once; running it again goes on
-//! from what is there and changes nothing.
+//! from what is there and changes nothing. Before a record is put, the packets that it answers are claimed
+//! ([`crate::claims`]), of many batches together ([`take_in_all`]).
+//!
+//! Memory doesn't grow with the batch: packets are decided and written to the record as they stream in ([`draft()`]), and the
+//! validation batch is made of the record as that streams in. [`crate::processor::InMemory`] says up to what size all of it
+//! is in memory.
 
 mod accumulate;
 mod deliver;
+mod draft;
+mod group;
+mod meaning;
+mod opener;
 mod read;
-mod stream;
 
-pub(crate) use accumulate::Opener;
-pub use accumulate::{Accumulated, accumulate};
+pub use accumulate::{Accumulated, DecidedPacket, Known, Pass, accumulate};
 pub(crate) use deliver::{is_at_peer, parameters_of};
+pub use draft::{Draft, Drafted, Replays, Witness, draft};
+pub use group::{Wanted, take_in_all};
+pub(crate) use opener::Opener;
 pub(crate) use read::read_packets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mailbox::{ObjectKey, PutOutcome};
 
-use self::read::Reading;
-use crate::crypto::seal::seal;
 use crate::formats::ledger::{
-    BlockedReason, DELIVERED, Delivered, DeliveredPut, LedgerObject, RECORDS, REJECTED, REVISION, Rejected,
-    RejectedReason, hex, short_message,
+    BlockedReason, DELIVERED, Delivered, DeliveredPut, LedgerObject, REJECTED, REVISION, Rejected, RejectedReason, hex,
+    short_message,
 };
 use crate::formats::names::{BatchId, IngestionPart, parse_ingestion_name};
-use crate::formats::record::{PacketExclusion, RECORD_MAX_BYTES, Record};
-use crate::own_record::{decode_record, read_record};
-use crate::processor::{Processor, WorkError};
+use crate::formats::record::{PacketExclusion, RecordReader};
+use crate::own_record::StoredRecord;
+use crate::processor::{InternalSnafu, Processor, WorkError};
 use crate::put::{put_or_read, read_if_there};
-use crate::uses::mark_record;
 
 /// Batches with a signature and a header among these names: a packet object may be absent, an empty batch has none.
 pub fn complete_batches<'a>(names: impl Iterator<Item = &'a ObjectKey>) -> BTreeSet<BatchId> {
@@ -81,7 +88,7 @@ pub enum IntakeOutcome {
 
 /// A final refusal before it is written.
 #[derive(Clone, Debug, PartialEq)]
-struct Refusal {
+pub struct Refusal {
     reason: RejectedReason,
     message: String,
     header_digest: Option<[u8; 32]>,
@@ -94,89 +101,83 @@ struct Refusal {
 /// # Errors
 /// [`WorkError`]: no outcome is known yet; a rerun goes on from what is there.
 pub async fn take_in(processor: &Processor, batch: &BatchId, take_anyway: bool) -> Result<IntakeOutcome, WorkError> {
+    let wanted = Wanted {
+        batch: batch.clone(),
+        take_anyway,
+    };
+    match take_in_all(processor, &[wanted]).await.pop() {
+        Some(result) => result,
+        None => InternalSnafu {
+            doing: "taking a batch in",
+            detail: "it has no result",
+        }
+        .fail(),
+    }
+}
+
+/// A batch's intake up to where its packets are claimed.
+enum Begun<'a, W> {
+    /// It is at its end: it was decided before, or nothing is to be answered.
+    Ended(IntakeOutcome),
+    /// Its packets are decided, none is answered yet.
+    Drafted(Box<Draft<'a, W>>),
+}
+
+/// Goes on from what is there: a batch with a record is answered as the record says, and claims nothing.
+async fn begin<'a, W: Witness>(
+    processor: &'a Processor,
+    batch: &BatchId,
+    take_anyway: bool,
+    witness: impl FnMut() -> W,
+) -> Result<Begun<'a, W>, WorkError> {
     let ledger = &*processor.mailboxes.ledger;
     let delivered_key = batch.ledger_key(DELIVERED);
     if let Some(bytes) = read_if_there(ledger, &delivered_key, Delivered::MAX_BYTES).await? {
         let delivered = Delivered::from_bytes(&delivered_key, &bytes)?;
-        let (packets, excluded) = match read_record(processor, batch).await? {
-            Some(record) => (record.plain.packets.len() as u64, record.plain.excluded()),
+        let (packets, excluded) = match StoredRecord::open(processor, batch).await? {
+            Some(record) => {
+                let count = |reader: RecordReader<_>, _: &mut _| reader.end().map(|end| (end.packets, end.excluded));
+                record.visit(processor, None, count).await?
+            }
             None => (0, 0),
         };
-        return Ok(IntakeOutcome::Validated {
+        return Ok(Begun::Ended(IntakeOutcome::Validated {
             put: delivered.put,
             packets,
             excluded,
             already: true,
-        });
+        }));
     }
     let rejected_key = batch.ledger_key(REJECTED);
     if let Some(bytes) = read_if_there(ledger, &rejected_key, Rejected::MAX_BYTES).await? {
         let Rejected { reason, message, .. } = Rejected::from_bytes(&rejected_key, &bytes)?;
-        return Ok(IntakeOutcome::Rejected {
+        return Ok(Begun::Ended(IntakeOutcome::Rejected {
             reason,
             message,
             already: true,
-        });
+        }));
     }
-    let record = match read_record(processor, batch).await? {
-        Some(there) => there,
-        None => match decide_record(processor, batch, take_anyway).await? {
-            Decided::Record(record) => put_record(processor, batch, *record).await?,
-            // Another worker may have read the batch before its writer replaced it: what is recorded is answered.
-            Decided::Refused(refusal) => match read_record(processor, batch).await? {
-                Some(there) => there,
-                None => return reject(processor, batch, refusal).await,
-            },
-            Decided::Blocked(outcome) => return Ok(outcome),
-        },
-    };
-    deliver::deliver(processor, batch, &record).await
+    if let Some(record) = StoredRecord::open(processor, batch).await? {
+        return Ok(Begun::Ended(deliver::deliver(processor, batch, &record).await?));
+    }
+    Ok(match draft(processor, batch, take_anyway, None, witness).await? {
+        Drafted::Draft(draft) => Begun::Drafted(draft),
+        Drafted::Refused(refusal) => Begun::Ended(refuse(processor, batch, refusal).await?),
+        Drafted::Blocked(outcome) => Begun::Ended(outcome),
+    })
 }
 
-enum Decided {
-    Record(Box<Record>),
-    Refused(Refusal),
-    Blocked(IntakeOutcome),
-}
-
-/// Reads, verifies and decides, without writing. What looks bad is read once more first: a batch may be caught while its
-/// writer replaces it.
-async fn decide_record(processor: &Processor, batch: &BatchId, take_anyway: bool) -> Result<Decided, WorkError> {
-    let reading = match read::read(processor, batch).await? {
-        Reading::Refused(first) => {
-            tracing::info!(batch = %batch.path(), reason = %first.reason, "reading the batch again before refusing it");
-            read::read(processor, batch).await?
-        }
-        reading => reading,
-    };
-    match reading {
-        Reading::Refused(refusal) => Ok(Decided::Refused(refusal)),
-        Reading::Blocked { reason, message } => Ok(Decided::Blocked(IntakeOutcome::Blocked {
-            reason,
-            message,
-            packets: 0,
-            excluded: 0,
-        })),
-        Reading::Taken(taken) => {
-            if let Some(outcome) = wait_for_keys(&taken.accumulated, take_anyway) {
-                return Ok(Decided::Blocked(outcome));
-            }
-            if taken.accumulated.keys.is_empty() {
-                return Ok(Decided::Refused(Refusal {
-                    reason: RejectedReason::NoUsablePackets,
-                    message: "every packet of the batch is excluded, none for want of a key".to_owned(),
-                    header_digest: Some(taken.plain.header_digest),
-                    packet_digest: Some(taken.plain.packet_digest),
-                }));
-            }
-            Ok(Decided::Record(Box::new(seal_record(processor, *taken))))
-        }
+/// Refuses a batch for good, unless another worker read it before its writer replaced it: what is recorded is answered.
+async fn refuse(processor: &Processor, batch: &BatchId, refusal: Refusal) -> Result<IntakeOutcome, WorkError> {
+    match StoredRecord::open(processor, batch).await? {
+        Some(record) => deliver::deliver(processor, batch, &record).await,
+        None => reject(processor, batch, refusal).await,
     }
 }
 
 /// Whether packets that can't be opened make the batch wait: ledger rule 2.
 fn wait_for_keys(accumulated: &Accumulated, take_anyway: bool) -> Option<IntakeOutcome> {
-    let packets = accumulated.packets.len() as u64;
+    let packets = accumulated.packets;
     let undecryptable = accumulated.excluded_as(PacketExclusion::Undecryptable);
     let none_remains = accumulated.keys.is_empty() && undecryptable > 0;
     if take_anyway && !none_remains {
@@ -204,36 +205,6 @@ fn wait_for_keys(accumulated: &Accumulated, take_anyway: bool) -> Option<IntakeO
         packets,
         excluded,
     })
-}
-
-/// Seals the accumulators under the packet keys that they were opened with.
-fn seal_record(processor: &Processor, taken: read::Taken) -> Record {
-    let read::Taken { mut plain, accumulated } = taken;
-    let Accumulated { packets, keys, .. } = accumulated;
-    plain.packets = packets;
-    plain.packet_keys = keys
-        .iter()
-        .map(|key| *processor.packet_keys[key.mounted].key.public_point())
-        .collect();
-    let digest = plain.digest();
-    let sealed = keys
-        .iter()
-        .map(|key| {
-            let packet_key = &processor.packet_keys[key.mounted].key;
-            seal(packet_key, &plain.header_digest, plain.share, &digest, &key.sum)
-        })
-        .collect();
-    Record { plain, sealed }
-}
-
-async fn put_record(processor: &Processor, batch: &BatchId, record: Record) -> Result<Record, WorkError> {
-    mark_record(processor, batch, &record).await?;
-    let key = batch.ledger_key(RECORDS);
-    let bytes = record.encode();
-    match put_or_read(&*processor.mailboxes.ledger, &key, bytes.into(), RECORD_MAX_BYTES).await? {
-        (_, PutOutcome::Created) => Ok(record),
-        (bytes, PutOutcome::Exists) => decode_record(processor, batch, &bytes),
-    }
 }
 
 /// Writes a final refusal; where one is there, that one counts.

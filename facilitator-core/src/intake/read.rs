@@ -2,25 +2,27 @@
 
 use std::sync::Arc;
 
-use mailbox::ObjectKey;
+use mailbox::{MailboxError, MailboxErrorKind, ObjectKey};
 
 use super::Refusal;
-use super::accumulate::{Accumulated, accumulate};
-use super::stream::{ChunkReader, Passed, read_through};
+use super::accumulate::{Known, Pass, accumulate};
+use super::draft::{Draft, Witness};
 use crate::crypto::{SignatureError, sha256};
 use crate::formats::batch::{BatchHeader, MAX_HEADER_BYTES, read_header, read_signature};
 use crate::formats::ingestion::{DataSharePacket, IngestionHeader};
-use crate::formats::ledger::{BlockedReason, RejectedReason, short_message};
+use crate::formats::ledger::{BlockedReason, RECORDS, RejectedReason, short_message};
 use crate::formats::names::{BatchId, IngestionPart};
-use crate::formats::record::RecordPlain;
+use crate::formats::record::{RecordEncoder, RecordHead};
+use crate::formats::work::Share;
 use crate::formats::{BatchError, FormatError};
-use crate::processor::{InternalSnafu, Processor, WorkError};
-use mailbox::{MailboxError, MailboxErrorKind};
+use crate::outgoing::Outgoing;
+use crate::processor::{InternalSnafu, MountedPacketKey, Processor, WorkError};
+use crate::stream::{ChunkReader, ChunkWriter, Passed, Source, read_through, transform};
 
 /// What reading a batch came to.
-pub enum Reading {
+pub enum Reading<'a, W> {
     /// Read whole; every packet is decided.
-    Taken(Box<Taken>),
+    Taken(Box<Draft<'a, W>>),
     /// Bad for good, as far as one reading tells.
     Refused(Refusal),
     /// Not now.
@@ -32,16 +34,14 @@ pub enum Reading {
     },
 }
 
-/// A batch that was read.
-pub struct Taken {
-    /// All of the record's plain part but keys and packets.
-    pub plain: RecordPlain,
-    /// What was decided about its packets.
-    pub accumulated: Accumulated,
-}
-
-/// Reads, verifies, decrypts and decides one batch.
-pub async fn read(processor: &Processor, batch: &BatchId) -> Result<Reading, WorkError> {
+/// One pass: reads, verifies, decrypts and decides a batch, and writes its record up to the last packet, uncommitted.
+/// `witness` is told of the packets that are in.
+pub async fn read<'a, W: Witness>(
+    processor: &'a Processor,
+    batch: &BatchId,
+    known: &Arc<Known>,
+    witness: W,
+) -> Result<Reading<'a, W>, WorkError> {
     let mailbox = &*processor.mailboxes.ingestion;
     let signature = match mailbox
         .read(&batch.ingestion_key(IngestionPart::Signature), MAX_HEADER_BYTES)
@@ -100,74 +100,112 @@ pub async fn read(processor: &Processor, batch: &BatchId) -> Result<Reading, Wor
         Err(error) => return refused(RejectedReason::ParametersUnsupported, error.to_string(), None),
     };
 
-    let (passed, accumulated) = read_packets(processor, batch, move |source, keys, share| {
-        accumulate(DataSharePacket::stream(source), bins, share, &keys)
-    })
-    .await?;
-    let actual = header.packet_file_digest();
-    if actual != passed.digest {
-        if !passed.there {
-            let message = "the packet object isn't there, and the header says that there are packets".to_owned();
-            return Ok(Reading::Blocked {
-                reason: BlockedReason::ObjectMissing,
-                message,
-            });
-        }
-        let message = "the packet object isn't the one whose digest the signed header names".to_owned();
-        return refused(RejectedReason::DigestMismatch, message, Some(passed.digest));
-    }
-    let accumulated = match accumulated {
-        Ok(accumulated) => accumulated,
-        Err(error) if error.is_retryable() => {
-            return InternalSnafu {
-                doing: "reading packets",
-                detail: error.to_string(),
+    let head = head(processor, batch, &header, bins, header_digest);
+    let key = batch.ledger_key(RECORDS);
+    let mut record = Outgoing::new(&*processor.mailboxes.ledger, key, processor.in_memory.object_bytes);
+    let reading = match decide_packets(processor, &head, known, witness, &mut record).await {
+        Err(error) => Err(error),
+        Ok((passed, _)) if header.packet_file_digest() != passed.digest => {
+            if passed.there {
+                let message = "the packet object isn't the one whose digest the signed header names".to_owned();
+                refused(RejectedReason::DigestMismatch, message, Some(passed.digest))
+            } else {
+                let message = "the packet object isn't there, and the header says that there are packets".to_owned();
+                let reason = BlockedReason::ObjectMissing;
+                Ok(Reading::Blocked { reason, message })
             }
-            .fail();
         }
-        Err(error) => return refused(RejectedReason::PacketsMalformed, error.to_string(), Some(passed.digest)),
+        Ok((_, Ok((accumulated, encoder, witness)))) if accumulated.packets > 0 => {
+            return Ok(Reading::Taken(Box::new(Draft {
+                head,
+                accumulated,
+                witness,
+                encoder,
+                record,
+            })));
+        }
+        Ok((passed, Ok(_))) => {
+            let message = "the batch holds no packet".to_owned();
+            refused(RejectedReason::Empty, message, Some(passed.digest))
+        }
+        Ok((_, Err(error))) if error.is_retryable() => InternalSnafu {
+            doing: "reading packets",
+            detail: error.to_string(),
+        }
+        .fail(),
+        Ok((passed, Err(error))) => refused(RejectedReason::PacketsMalformed, error.to_string(), Some(passed.digest)),
     };
-    if accumulated.packets.is_empty() {
-        return refused(
-            RejectedReason::Empty,
-            "the batch holds no packet".to_owned(),
-            Some(passed.digest),
-        );
-    }
-    let plain = plain_part(processor, batch, &header, bins, header_digest, passed.digest);
-    Ok(Reading::Taken(Box::new(Taken { plain, accumulated })))
+    record.abort().await;
+    reading
+}
+
+/// What comes of a pass: all but the record's bytes.
+type DecidedPackets<W> = (super::Accumulated, RecordEncoder, W);
+
+/// Decides the packets of a verified header, and writes the record's head and packets to `record`.
+async fn decide_packets<W: Witness>(
+    processor: &Processor,
+    head: &RecordHead,
+    known: &Arc<Known>,
+    mut witness: W,
+    record: &mut Outgoing<'_>,
+) -> Result<(Passed, Result<DecidedPackets<W>, FormatError>), WorkError> {
+    let key = head.batch.ingestion_key(IngestionPart::Packets);
+    let source = Source::Object {
+        mailbox: &*processor.mailboxes.ingestion,
+        key: &key,
+        limit: u64::MAX,
+    };
+    let (head, known) = (head.clone(), Arc::clone(known));
+    let (keys, remembered) = (Arc::clone(&processor.packet_keys), processor.in_memory.packets);
+    let decide = move |source, writer: &mut ChunkWriter| {
+        let unwritten = |source| FormatError::Write {
+            record: "record",
+            source,
+        };
+        let pass = Pass {
+            bins: head.bins,
+            share: head.share,
+            keys: &keys,
+            remembered,
+            known: &known,
+        };
+        let mut encoder = RecordEncoder::begin(&head, writer).map_err(unwritten)?;
+        let accumulated = accumulate(DataSharePacket::stream(source), &pass, |decided| {
+            witness.decided(decided);
+            encoder.packet(&decided.packet, writer).map_err(unwritten)
+        })?;
+        Ok((accumulated, encoder, witness))
+    };
+    let (passed, decided) = transform(source, Some(record), decide).await?;
+    Ok((passed, unless_panicked(decided, &key)?))
+}
+
+fn unless_panicked<T>(result: Option<T>, key: &ObjectKey) -> Result<T, WorkError> {
+    result.ok_or_else(|| {
+        InternalSnafu {
+            doing: "reading packets",
+            detail: format!("the reader of {key} panicked"),
+        }
+        .build()
+    })
 }
 
 /// Reads a batch's packet object through `consume`, in a thread of its own, and hashes it whole.
 pub(crate) async fn read_packets<T: Send + 'static>(
     processor: &Processor,
     batch: &BatchId,
-    consume: impl FnOnce(
-        ChunkReader,
-        Arc<[crate::processor::MountedPacketKey]>,
-        crate::formats::work::Share,
-    ) -> Result<T, FormatError>
-    + Send
-    + 'static,
+    consume: impl FnOnce(ChunkReader, Arc<[MountedPacketKey]>, Share) -> Result<T, FormatError> + Send + 'static,
 ) -> Result<(Passed, Result<T, FormatError>), WorkError> {
-    let key: ObjectKey = batch.ingestion_key(IngestionPart::Packets);
+    let key = batch.ingestion_key(IngestionPart::Packets);
     let keys = Arc::clone(&processor.packet_keys);
     let share = processor.share;
-    let (passed, result) = read_through(&*processor.mailboxes.ingestion, &key, move |source| {
-        consume(source, keys, share)
-    })
-    .await?;
-    match result {
-        Some(result) => Ok((passed, result)),
-        None => InternalSnafu {
-            doing: "reading packets",
-            detail: format!("the reader of {key} panicked"),
-        }
-        .fail(),
-    }
+    let consume = move |source| consume(source, keys, share);
+    let (passed, result) = read_through(&*processor.mailboxes.ingestion, &key, consume).await?;
+    Ok((passed, unless_panicked(result, &key)?))
 }
 
-fn unread(what: &str, error: MailboxError) -> Result<Reading, WorkError> {
+fn unread<'a, W>(what: &str, error: MailboxError) -> Result<Reading<'a, W>, WorkError> {
     let (reason, message) = match error.kind() {
         MailboxErrorKind::NotFound => (
             BlockedReason::ObjectMissing,
@@ -193,16 +231,15 @@ fn mismatch(header: &IngestionHeader, batch: &BatchId) -> Option<String> {
         .then(|| format!("the header is of aggregation {:?}", parameters.name))
 }
 
-fn plain_part(
+fn head(
     processor: &Processor,
     batch: &BatchId,
     header: &IngestionHeader,
     bins: u32,
     header_digest: [u8; 32],
-    packet_digest: [u8; 32],
-) -> RecordPlain {
+) -> RecordHead {
     let parameters = &header.parameters;
-    RecordPlain {
+    RecordHead {
         instance: processor.instance.as_str().to_owned(),
         share: processor.share,
         batch: batch.clone(),
@@ -216,10 +253,9 @@ fn plain_part(
         batch_start_time: header.batch_start_time,
         batch_end_time: header.batch_end_time,
         header_digest,
-        packet_digest,
+        // Of another length it is none, and the batch is refused once its packets were hashed.
+        packet_digest: header.packet_file_digest().try_into().unwrap_or_default(),
         validation_format: processor.validation_format,
         signer: processor.signing_key.id().to_owned(),
-        packet_keys: Vec::new(),
-        packets: Vec::new(),
     }
 }

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use facilitator_core::crypto::{TrustedKeys, sha256};
+use facilitator_core::crypto::ecies::ephemeral_point;
+use facilitator_core::crypto::{PublicPoint, TrustedKeys, sha256};
 use facilitator_core::formats::batch::{hex, read_header, read_packets, read_signature};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::ledger::{Delivered, LedgerObject, Released, Verdict, WindowResult};
@@ -32,8 +33,12 @@ pub struct Truth {
     trusted: TrustedKeys,
     /// By share and batch.
     batches: [HashMap<String, Packets>; 2],
+    /// The packets' ephemeral keys, by share and batch.
+    ephemeral_keys: [HashMap<String, Vec<PublicPoint>>; 2],
     /// Validation batches and sum parts found good already, by the digest of all that was looked at.
     good: HashSet<[u8; 32]>,
+    /// Where a window is released again, all sums together tell of nobody or of so many.
+    pub floor: usize,
     last: Content,
 }
 
@@ -74,10 +79,23 @@ impl Truth {
             }
             batches
         });
+        let ephemeral_keys = SHARES.map(|share| {
+            let there = world.places[place(share, Place::Ingestion)].snapshot();
+            let packets = there.iter().filter_map(|(name, bytes)| {
+                let (id, part) = parse_ingestion_name(name)?;
+                (part == IngestionPart::Packets).then(|| (id.path(), DataSharePacket::read_all(bytes).unwrap()))
+            });
+            let of = |packet: &DataSharePacket| *ephemeral_point(&packet.encrypted_payload).unwrap();
+            packets
+                .map(|(path, packets)| (path, packets.iter().map(of).collect()))
+                .collect()
+        });
         Self {
             trusted: world.keys.trusted.clone(),
             batches,
+            ephemeral_keys,
             good: HashSet::new(),
+            floor: 1,
             last: world.content(),
         }
     }
@@ -148,21 +166,31 @@ impl Truth {
                 }
             }
         }
+        self.check_answered_once(share, ledger)?;
         let mut summed: HashMap<Uuid, String> = HashMap::new();
+        let mut sums: Vec<WindowId> = Vec::new();
         for (name, bytes) in portal {
             let (_, window, writer, part) =
                 parse_sum_part_name(name).ok_or_else(|| format!("a strange object {name}"))?;
-            if writer != share || !ledger.contains_key(window.ledger_key("released").as_str()) {
-                return Err(format!("{name} without `released`"));
+            let said = |folder| ledger.contains_key(window.ledger_key(folder).as_str());
+            if writer != share || !said("released") || !said("decisions") {
+                return Err(format!("{name} without `released` and `decisions`"));
             }
             if part != SumPartPart::Signature {
                 continue;
             }
             for uuid in self.check_sum_part(share, &window, name, bytes, now)? {
+                if window.release() > 1 {
+                    continue;
+                }
                 if let Some(other) = summed.insert(uuid, name.clone()) {
                     return Err(format!("batch {uuid} is in two released sums: {other} and {name}"));
                 }
             }
+            sums.push(window);
+        }
+        if sums.iter().any(|window| window.release() > 1) {
+            self.check_groups(share, &sums, portal)?;
         }
         for (name, bytes) in ledger
             .range("results/".to_owned()..)
@@ -181,6 +209,56 @@ impl Truth {
             let header = portal.get(key(SumPartPart::Header).as_str());
             if there && header.map(|bytes| hex(&sha256(bytes))) != result.sum_part_digest {
                 return Err(format!("{name} has the digest of another sum part"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Clients that the same sums count, as the portal sees them, are none or at least the floor.
+    fn check_groups(&self, share: Share, sums: &[WindowId], portal: &Objects) -> Result<(), String> {
+        let mut counted_by: HashMap<(Uuid, Uuid), Vec<&WindowId>> = HashMap::new();
+        for window in sums {
+            let read = |part| {
+                portal
+                    .get(window.sum_part_key(&crate::world::instance(), share, part).as_str())
+                    .map_or(&[][..], |bytes| bytes)
+            };
+            let part = SumPart::read(read(SumPartPart::Header)).map_err(|error| error.to_string())?;
+            let invalid =
+                InvalidPacket::read_all(read(SumPartPart::InvalidPackets)).map_err(|error| error.to_string())?;
+            let invalid: HashSet<Uuid> = invalid.iter().map(|packet| packet.uuid).collect();
+            for (batch, packets) in &self.batches[usize::from(share.index())] {
+                let batch = BatchId::parse(batch).map_err(|error| error.to_string())?.uuid;
+                if !part.batch_uuids.contains(&batch) {
+                    continue;
+                }
+                for (packet, _) in packets.iter().filter(|(packet, _)| !invalid.contains(packet)) {
+                    counted_by.entry((batch, *packet)).or_default().push(window);
+                }
+            }
+        }
+        let mut groups: HashMap<Vec<&WindowId>, usize> = HashMap::new();
+        for windows in counted_by.into_values() {
+            *groups.entry(windows).or_default() += 1;
+        }
+        match groups.iter().find(|(_, clients)| **clients < self.floor) {
+            Some((windows, clients)) => Err(format!("{clients} clients are in {windows:?} alone")),
+            None => Ok(()),
+        }
+    }
+
+    /// No packet is answered in two batches, whatever UUID it has there.
+    fn check_answered_once(&self, share: Share, ledger: &Objects) -> Result<(), String> {
+        let mut answered: HashMap<&PublicPoint, &str> = HashMap::new();
+        for (path, keys) in &self.ephemeral_keys[usize::from(share.index())] {
+            let id = BatchId::parse(path).map_err(|error| error.to_string())?;
+            let Some(record) = record(ledger, &id)? else { continue };
+            for (packet, ..) in record.plain.included() {
+                if let Some(other) = answered.insert(&keys[packet], path)
+                    && other != path
+                {
+                    return Err(format!("packet {packet} of {path} is answered in {other} as well"));
+                }
             }
         }
         Ok(())

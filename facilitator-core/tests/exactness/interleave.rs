@@ -25,7 +25,7 @@ pub struct Case {
 }
 
 impl Case {
-    fn new(name: &'static str, world: World, workers: Vec<(Setup, Vec<Task>)>, same_bytes: bool) -> Self {
+    pub fn new(name: &'static str, world: World, workers: Vec<(Setup, Vec<Task>)>, same_bytes: bool) -> Self {
         Self {
             name,
             begin: world.content(),
@@ -261,7 +261,7 @@ impl Choice {
     }
 }
 
-async fn answered(world: &World, shares: &[Share], batches: &[facilitator_core::formats::names::BatchId]) {
+pub async fn answered(world: &World, shares: &[Share], batches: &[facilitator_core::formats::names::BatchId]) {
     let intakes: Vec<Task> = batches.iter().cloned().map(Task::Intake).collect();
     for share in shares {
         world.run(&Setup::of(*share), &intakes).await.unwrap();

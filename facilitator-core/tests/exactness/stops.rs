@@ -8,6 +8,7 @@ use facilitator_core::sample::FaultKind;
 
 use crate::check::{Truth, difference};
 use crate::gate::{Fault, Gate};
+use crate::overrides;
 use crate::world::{Build, Content, Mounts, SHARES, Setup, Task, Worker, World, window};
 
 /// What was tried and what was found.
@@ -51,7 +52,11 @@ impl Scene {
             build,
             ..Setup::of(share)
         };
-        let name = format!("{share:?} {format:?} {build:?}");
+        Self::new(format!("{share:?} {format:?} {build:?}"), world, setup, tasks)
+    }
+
+    /// Reruns are set up as the first run.
+    pub fn new(name: String, world: World, setup: Setup, tasks: Vec<Task>) -> Self {
         Self {
             name,
             begin: world.content(),
@@ -258,7 +263,10 @@ pub async fn single_scenes() -> Vec<Scene> {
         ] {
             scenes.push(Scene::of_mounts(share, mounts).await);
         }
+        scenes.push(crate::replays::scene(share).await);
     }
+    scenes.push(overrides::scene(Share::First, 2).await);
+    scenes.push(overrides::scene(Share::Second, 1).await);
     let mut below = Scene::of(Share::First, ValidationFormat::ThreeObjects, Build::Right).await;
     below.setup.min_clients = 100;
     below.again = below.setup;

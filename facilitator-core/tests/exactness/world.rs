@@ -7,16 +7,18 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use bytes::Bytes;
-use facilitator_core::aggregate::{AggregateOutcome, aggregate};
-use facilitator_core::crypto::{PacketDecryptionKey, sha256};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again};
+use facilitator_core::claims::{ReplayGuard, compact};
+use facilitator_core::crypto::{ClaimKey, PacketDecryptionKey, sha256};
+use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, InstanceName, WindowId};
 use facilitator_core::formats::signature::BatchSignature;
-use facilitator_core::formats::work::{Share, ValidationFormat};
-use facilitator_core::intake::{IntakeOutcome, take_in};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, WorkError};
+use facilitator_core::formats::work::{Approval, Share, ValidationFormat};
+use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, WorkError};
 use facilitator_core::sample::{Fault as SampleFault, FaultKind, Recipient, Sample, SampleSpec, make};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mailbox::{Mailbox, MemoryMailbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -75,6 +77,8 @@ pub enum Build {
     PutNotConditional,
     SignatureFirst,
     RecordAfterValidation,
+    DecideBeforeAnnouncing,
+    LookBeforeClaiming,
 }
 
 /// How a worker works.
@@ -185,6 +189,17 @@ impl World {
                     |name| name.starts_with("delivered/"),
                     false,
                 ),
+                (Build::DecideBeforeAnnouncing, Place::Ledger) => reorder(
+                    |name| name.starts_with("released/"),
+                    |name| name.starts_with("decisions/"),
+                    false,
+                ),
+                // What the worker sees of claims it sees before its own are there.
+                (Build::LookBeforeClaiming, Place::Ledger) => reorder(
+                    |name| name.starts_with("claims/"),
+                    |name| name.starts_with("records/"),
+                    false,
+                ),
                 _ => gated,
             }
         };
@@ -213,7 +228,9 @@ impl World {
             other_signing_keys: Vec::new(),
             use_marks: None,
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
+            in_memory: InMemory::default(),
         }
     }
 
@@ -254,7 +271,7 @@ impl World {
         make(&spec, &self.recipients(second_key), &self.keys.ingestor).unwrap()
     }
 
-    fn put_ingestion(&self, share: Share, id: &BatchId, header: &[u8], signature: &[u8], packets: &[u8]) {
+    pub fn put_ingestion(&self, share: Share, id: &BatchId, header: &[u8], signature: &[u8], packets: &[u8]) {
         let mailbox = &self.places[place(share, Place::Ingestion)];
         for (part, bytes) in [
             (IngestionPart::Packets, packets),
@@ -338,7 +355,27 @@ pub enum Task {
     Intake(BatchId),
     /// The last planning before the cutoff.
     IntakeAnyway(BatchId),
+    /// Claimed together.
+    IntakeAll(Vec<BatchId>),
+    /// The claims of the day and of every mounted key.
+    Compact,
     Aggregate(WindowId),
+    /// Under an override that hasn't expired.
+    Again(WindowId, u8),
+    /// The same, by a worker that begins when it has.
+    AgainTooLate(WindowId, u8),
+}
+
+/// How long the overrides of the tests are good for.
+const OVERRIDE: SignedDuration = SignedDuration::from_secs(60);
+
+fn approval(release: u8) -> Approval {
+    Approval {
+        release,
+        expires_at_millis: (now() + OVERRIDE).as_millisecond(),
+        approved_by: "somebody".into(),
+        reason: "late batches".into(),
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -363,7 +400,33 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
         outcomes.push(match task {
             Task::Intake(batch) => Outcome::Intake(take_in(processor, batch, false).await?),
             Task::IntakeAnyway(batch) => Outcome::Intake(take_in(processor, batch, true).await?),
+            Task::IntakeAll(batches) => {
+                let wanted = |batch: &BatchId| Wanted {
+                    batch: batch.clone(),
+                    take_anyway: false,
+                };
+                let wanted: Vec<_> = batches.iter().map(wanted).collect();
+                for result in take_in_all(processor, &wanted).await {
+                    outcomes.push(Outcome::Intake(result?));
+                }
+                continue;
+            }
+            Task::Compact => {
+                for mounted in processor.packet_keys.iter() {
+                    let day = ClaimDay::of(window().start);
+                    compact(&*processor.mailboxes.ledger, ClaimKey::of(&mounted.key).name(), day).await?;
+                }
+                continue;
+            }
             Task::Aggregate(window) => Outcome::Aggregate(aggregate(processor, window, &[now()]).await?),
+            Task::Again(window, release) => {
+                let approval = approval(*release);
+                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), now()).await?)
+            }
+            Task::AgainTooLate(window, release) => {
+                let approval = approval(*release);
+                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), now() + OVERRIDE).await?)
+            }
         });
     }
     Ok(outcomes)

@@ -333,12 +333,11 @@ async fn a_signature_is_put_at_once_however_long() {
     let processor = world.processor(Share::First);
     let mailbox = Troubled::new(&processor.mailboxes.peer);
     let key = signature(&world.sample(1, 1, &[]).id, Share::First);
-    let long = OwnObject {
-        key,
-        bytes: vec![1; 9 << 20].into(),
-    };
-    let put = put_batch(&mailbox, &[], &long, async || Ok(Meaning::Other))
-        .await
-        .unwrap();
+    let long = OwnObject::new(key, vec![1; 9 << 20].into());
+    let put = put_batch(&mailbox, Vec::new(), long, async || {
+        Ok::<_, MailboxError>(Meaning::Other)
+    })
+    .await
+    .unwrap();
     assert_eq!(put, BatchPut::There(DeliveredPut::Created));
 }

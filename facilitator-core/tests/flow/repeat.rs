@@ -149,7 +149,8 @@ async fn a_crash_at_any_put_is_completed_to_the_same_bytes() {
             assert!(but_put(world.everything()) == expected, "put {crashes}, {crash:?}");
             crashes += 1;
         }
-        // Two batches of record, three objects and delivered; plan, released, decision, three objects of the sum part, results.
-        assert_eq!(crashes, 17, "{crash:?}");
+        // Two batches of claims, record, three objects and delivered; plan, released, decision, three objects of the sum part,
+        // results.
+        assert_eq!(crashes, 19, "{crash:?}");
     }
 }

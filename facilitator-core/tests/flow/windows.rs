@@ -237,6 +237,50 @@ async fn what_a_plan_pinned_must_still_be_there() {
     }
 }
 
+/// One object of a batch is replaced between its intake and the plan. The header says which batch it is: with another one
+/// our messages are of a batch that is no more. The rest is damage to the same batch: our record and the peer's still are
+/// of what was signed, and only where packets must be opened it matters.
+#[tokio::test]
+async fn an_object_that_is_replaced_before_the_plan_is_named_wherever_it_matters() {
+    use ExclusionReason::Overwritten;
+    use FailedReason::IngestionChanged;
+    let table = [
+        (IngestionPart::Header, false, Some(Overwritten), None),
+        (IngestionPart::Header, true, Some(Overwritten), None),
+        (IngestionPart::Packets, false, None, None),
+        (IngestionPart::Packets, true, None, Some(IngestionChanged)),
+        (IngestionPart::Signature, false, None, None),
+        // The record has the digest of what was signed.
+        (IngestionPart::Signature, true, None, None),
+    ];
+    for (part, must_be_opened, excluded, failed) in table {
+        let name = format!("{part:?}, to be opened: {must_be_opened}");
+        let world = World::new();
+        let faults: &[_] = if must_be_opened {
+            &[(2, FaultKind::InvalidProof)]
+        } else {
+            &[]
+        };
+        let (sample, other) = (world.sample(1, 10, faults), world.sample(2, 10, &[]));
+        for sample in [&sample, &other] {
+            intake_both(&world, &sample.id).await;
+        }
+        world.ingestion[0].replace(&sample.id.ingestion_key(part), b"other".to_vec());
+        let result = verdict(&world.processor(Share::First), &window()).await;
+        assert_eq!(result.reason, failed, "{name}: {}", result.message);
+        let plan = plan(&world, Share::First);
+        let named: Vec<_> = plan.exclusions.iter().map(|one| (one.uuid, one.reason)).collect();
+        let expected: Vec<_> = excluded.into_iter().map(|reason| (sample.id.uuid, reason)).collect();
+        assert_eq!(named, expected, "{name}");
+        if failed.is_some() {
+            assert!(result.message.contains(&sample.id.path()), "{name}: {}", result.message);
+        } else {
+            let clients = 10 + if excluded.is_some() { 0 } else { sample.clients };
+            assert_eq!((result.verdict, result.clients), (Verdict::Summed, clients), "{name}");
+        }
+    }
+}
+
 fn damage_seal(world: &World, sample: &facilitator_core::sample::Sample) {
     let key = sample.id.ledger_key("records");
     let mut record = Record::decode(&world.ledger[0].snapshot()[key.as_str()]).unwrap();

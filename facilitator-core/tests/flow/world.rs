@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::PacketDecryptionKey;
 use facilitator_core::formats::ledger::WindowResult;
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, InstanceName, SumPartPart, WindowId};
 use facilitator_core::formats::sum_part::SumPart;
 use facilitator_core::formats::work::{Share, ValidationFormat};
 use facilitator_core::intake::{IntakeOutcome, take_in};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor};
 use facilitator_core::sample::{Fault, FaultKind, Recipient, Sample, SampleSpec, make};
 use jiff::Timestamp;
 use mailbox::{
@@ -84,7 +85,9 @@ impl World {
             other_signing_keys: Vec::new(),
             use_marks: None,
             packet_keys: Arc::new([mounted("packets", packet_key)]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
+            in_memory: InMemory::default(),
         }
     }
 

@@ -1,15 +1,20 @@
 //! What reads something from outside.
 
+use bytes::Bytes;
 use facilitator_core::crypto::csr::SigningRequest;
-use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, encrypt, open, seal};
+use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, encrypt, open, seal, sha256};
 use facilitator_core::formats::avro::{Record, read_all, write_all};
+use facilitator_core::formats::claims::{
+    Chunk, ChunkName, Claim, ClaimDay, ClaimsError, RUN_PREFIX_BYTES, RunHeader, RunIndex, encode_run, entries_of,
+    header_length, parse_claims_name,
+};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::ledger::{
     Decided, Delivered, LedgerIdentity, LedgerObject, Rejected, Released, WindowResult,
 };
 use facilitator_core::formats::manifest::{
     DataShareProcessorGlobalManifest, DataShareProcessorSpecificManifest, IngestorManifest, ManifestKind,
-    PortalManifest, StorageUrl, check_base_url, lint,
+    PortalManifest, StorageUrl, check_base_url, validate,
 };
 use facilitator_core::formats::names::{
     BatchId, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_sum_part_name, parse_validation_name,
@@ -20,7 +25,7 @@ use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::sum_part::{InvalidPacket, SumPart};
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::{Parameters, Report, Share, WorkList};
-use facilitator_core::intake::accumulate;
+
 use facilitator_core::processor::MountedPacketKey;
 use facilitator_core::proof::{PRIME, ShareSplitter, parse_first_share, parse_second_share};
 use mailbox::{MailboxUrl, ObjectKey};
@@ -28,7 +33,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::cell::OnceCell;
 
-use crate::support::{Keys, Truth, ingestion, names, root, single_object, validation};
+use crate::support::{Keys, Truth, decide, ingestion, names, root, single_object, validation};
 
 /// Something to fuzz.
 pub struct Target {
@@ -161,7 +166,7 @@ fn manifest_files() -> Vec<Vec<u8>> {
 fn manifests(input: &[u8]) -> Result<String, String> {
     let now = "2026-11-22T00:00:00Z".parse().unwrap();
     for kind in ManifestKind::ALL {
-        drop(lint(kind, input, now));
+        drop(validate(kind, input, now));
     }
     let processor = DataShareProcessorSpecificManifest::parse(input);
     if let Ok(manifest) = &processor {
@@ -258,12 +263,23 @@ fn object_names(input: &[u8]) -> Result<String, String> {
     {
         return Err("a sum part's object has two names".into());
     }
+    if let Ok(window) = WindowId::parse(text)
+        && window.path() != text
+    {
+        return Err("a window has two names".into());
+    }
     if let Ok(url) = MailboxUrl::parse(text)
         && MailboxUrl::parse(&url.to_string()).as_ref() != Ok(&url)
     {
         return Err("a mailbox's URL reads as another's".into());
     }
+    if let Some((key, object)) = parse_claims_name(text)
+        && object.key(key).as_str() != text
+    {
+        return Err("an object of claims has two names".into());
+    }
     let kinds = [
+        parse_claims_name(text).is_some(),
         parse_ingestion_name(text).is_some(),
         parse_validation_name(text).is_some(),
         parse_sum_part_name(text).is_some(),
@@ -292,11 +308,15 @@ fn name_seeds() -> Vec<Vec<u8>> {
         id.validation_key(Share::Second, ValidationPart::Packets).into_string(),
         format!("{window}.sum_0"),
         format!("{window}.invalid_uuid_1.avro"),
+        "us-ct.release-2/kittens-seen/202611200000-202611200300.sum_1.sig".into(),
         "kittens-seen/202611200000-202611200300".into(),
+        "kittens-seen/202611200000-202611200300.9".into(),
         id.path(),
         "file:///var/mailbox".into(),
         "s3://region/bucket/prefix".into(),
         "https://manifests.example/path".into(),
+        format!("claims/{}/2026112003/{}", "0a".repeat(16), "9f".repeat(16)),
+        format!("claims/{}/20261120-runs/000001", "0a".repeat(16)),
     ];
     texts.map(String::into_bytes).to_vec()
 }
@@ -324,7 +344,7 @@ fn ciphertexts(input: &[u8]) -> Result<String, String> {
         };
         let state = |share: Share| {
             let keys = &mounted[usize::from(share.index())];
-            accumulate([Ok(packet.clone())].into_iter(), BINS, share, keys).map(|done| done.packets[0].state)
+            decide(packet.clone(), BINS, share, keys).map(|(_, state)| state)
         };
         Ok(format!("{:?} {:?}", state(Share::First), state(Share::Second)))
     })
@@ -375,6 +395,48 @@ fn record(input: &[u8]) -> Result<String, String> {
     }
     let despite = said(LedgerRecord::decode_despite_seals(input));
     Ok(format!("{} {despite}", said(LedgerRecord::decode(input))))
+}
+
+/// The bytes as a chunk of the name that they ask for, and as a run, read as a look does.
+fn claims(input: &[u8]) -> Result<String, String> {
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&sha256(input)[..16]);
+    let day = ClaimDay::parse("20261120").unwrap();
+    let name = ChunkName { day, hour: 3, digest };
+    let chunk = Chunk::decode(&name, input);
+    if let Ok(claims) = &chunk
+        && Chunk::encode(day, 3, claims).bytes != input
+    {
+        return Err("a chunk has two forms".into());
+    }
+    Ok(format!("{} {}", said(chunk), said(run(input))))
+}
+
+fn run(input: &[u8]) -> Result<(), ClaimsError> {
+    let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(input.len());
+    let end = within(RUN_PREFIX_BYTES.saturating_add(header_length(input)?));
+    let header = RunHeader::decode(1, &input[within(RUN_PREFIX_BYTES).min(end)..end])?;
+    for run in &header.runs {
+        let index = Bytes::copy_from_slice(&input[within(run.index_at)..within(run.claim_at(0))]);
+        let index = RunIndex::decode(run, &index)?;
+        for fingerprint in (0..64).map(|bit| u64::MAX << bit) {
+            assert!(index.may_be_at(fingerprint).end <= run.entries);
+        }
+        entries_of(&input[within(run.claim_at(0))..], run.entries as usize)?;
+    }
+    Ok(())
+}
+
+fn claim_seeds() -> Vec<Vec<u8>> {
+    let claims: Vec<Claim> = (1..40)
+        .map(|n| Claim {
+            fingerprint: n << 57,
+            owner: n,
+        })
+        .collect();
+    let chunk = Chunk::encode(ClaimDay::parse("20261120").unwrap(), 3, &claims[..2]);
+    let run = encode_run(1, Vec::new(), vec![(3, chunk.name.digest)], &claims).unwrap();
+    vec![chunk.bytes.to_vec(), run.to_vec()]
 }
 
 /// Seeds that the corpus holds.
@@ -455,5 +517,6 @@ pub fn all() -> Vec<Target> {
         target("work", none, work),
         target("ledger", none, ledger),
         target("record", none, record),
+        target("claims", claim_seeds, claims),
     ]
 }

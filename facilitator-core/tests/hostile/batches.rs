@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{TrustedKeys, encrypt, sha256};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{BatchId, IngestionPart, InstanceName, ValidationPart};
@@ -12,9 +13,9 @@ use facilitator_core::formats::record::PacketState;
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::{Share, ValidationFormat};
-use facilitator_core::intake::{IntakeOutcome, accumulate, take_in};
+use facilitator_core::intake::{IntakeOutcome, take_in};
 use facilitator_core::peer_messages::{PeerBatch, read_validation};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor};
 use facilitator_core::proof::{PRIME, ShareSplitter, proof_length};
 use mailbox::{Mailbox, MemoryMailbox};
 use rand::SeedableRng;
@@ -22,7 +23,7 @@ use rand::rngs::StdRng;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::support::Keys;
+use crate::support::{Keys, decide};
 use crate::{Case, case, said};
 
 const BINS: u32 = 8;
@@ -63,7 +64,9 @@ impl Party {
                 id: "one".into(),
                 key: own.first_packets,
             }]),
+            replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: Duration::ZERO,
+            in_memory: InMemory::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -371,8 +374,8 @@ fn state(share: Share, bins: u32, packet: &DataSharePacket) -> String {
         keys.second_packets
     };
     let keys = [MountedPacketKey { id: "one".into(), key }];
-    let accumulated = accumulate([Ok(packet.clone())].into_iter(), bins, share, &keys).unwrap();
-    match accumulated.packets[0].state {
+    let (_, state) = decide(packet.clone(), bins, share, &keys).unwrap();
+    match state {
         PacketState::In { .. } => "accepted".into(),
         PacketState::Excluded(reason) => format!("excluded: {reason:?}"),
     }

@@ -103,6 +103,18 @@ fn names() -> Vec<Case> {
             format!("{}/2026/11/20/00/00/{UUID}.batch", "a".repeat(101)),
         ),
         ("of 10 MB", "a/".repeat(5 << 20)),
+        (
+            "of a sum part's first release by a number",
+            "us-ct.release-1/a/202611200000-202611200300.sum_0".into(),
+        ),
+        (
+            "of a sum part's release 22",
+            "us-ct.release-22/a/202611200000-202611200300.sum_0".into(),
+        ),
+        (
+            "of a sum part with the release in its window",
+            "us-ct/a/202611200000-202611200300.2.sum_0".into(),
+        ),
     ];
     for (name, text) in foreign {
         cases.push(case(format!("an object's name {name}"), "passed over", move || {
@@ -121,6 +133,15 @@ fn names() -> Vec<Case> {
         }),
         case("an instance with a blank", "is no instance name", || {
             said(InstanceName::parse("a b"))
+        }),
+        case("an instance named as another's release", "is no instance name", || {
+            said(InstanceName::parse("us-ct.release-2"))
+        }),
+        case("a window's release 0", "there is no release 0", || {
+            said(WindowId::parse("a/202611200000-202611200300.0"))
+        }),
+        case("a window's release 10", "is no window time", || {
+            said(WindowId::parse("a/202611200000-202611200300.10"))
         }),
         case("a batch time with blanks", "is no batch time", || {
             said(BatchTime::parse_path("2026/11/20/ 0/00"))
@@ -174,6 +195,11 @@ fn work() -> Vec<Case> {
         })
     };
     let item = r#"{"aggregation":"a","time":"2026/11/20/00/00","uuid":"00000000-0000-0000-0000-000000000001"}"#;
+    let again = |approval: &str| {
+        format!(
+            r#"{{"stage":"Aggregate","revision":1,"work":"w","chunks":[[{{"aggregation":"a","start":"","end":"","cutoffs":[1],"override":{approval}}}]]}}"#
+        )
+    };
     let intake = |chunks: &str| format!(r#"{{"stage":"Intake","revision":1,"work":"w","chunks":{chunks}}}"#);
     vec![
         list("of no bytes", "EOF", String::new()),
@@ -186,6 +212,9 @@ fn work() -> Vec<Case> {
         list("with a cutoff of 10^30", "invalid type", r#"{"stage":"Aggregate","revision":1,"work":"w","chunks":[[{"aggregation":"a","start":"","end":"","cutoffs":[1e30]}]]}"#.into()),
         list("with a revision of -1", "invalid value", r#"{"stage":"Intake","revision":-1,"work":"w","chunks":[]}"#.into()),
         list("cut off", "EOF", intake("[[")[..30].into()),
+        list("with an override of release 256", "invalid value", again(r#"{"release":256,"expiresAtMillis":1,"approvedBy":"a","reason":"r"}"#)),
+        list("with an override that never expires", "missing field", again(r#"{"release":2,"approvedBy":"a","reason":"r"}"#)),
+        list("with an override and more", "unknown field", again(r#"{"release":2,"expiresAtMillis":1,"approvedBy":"a","reason":"r","force":true}"#)),
         case("parameters of another shape", "missing field", || said(serde_json::from_str::<Parameters>("{}"))),
         case("parameters with an unknown field", "unknown field", || said(serde_json::from_str::<Parameters>(r#"{"revision":1,"command":"sh"}"#))),
     ]
@@ -214,6 +243,7 @@ fn ledger() -> Vec<Case> {
         of::<Released>("released/", "of 2^64 clients", not_ours, released.replace(":5", ":18446744073709551616")),
         of::<Released>("released/", "with text after its end", not_ours, format!("{released}{released}")),
         of::<Decided>("decisions/", "that decides otherwise", not_ours, r#"{"revision":1,"decision":"Maybe","inTheWay":null}"#.into()),
+        of::<Decided>("decisions/", "refused for no reason", not_ours, r#"{"revision":1,"decision":"Withdraw","inTheWay":null,"refusal":{"reason":"Mood","message":""}}"#.into()),
         of::<Delivered>("delivered/", "that isn't UTF-8", not_ours, "\u{fffd}".into()),
         of::<Delivered>("delivered/", "put in another way", not_ours, r#"{"revision":1,"recordDigest":"","signatureObject":"","storeTimeMillis":null,"put":"Forced"}"#.into()),
         of::<WindowResult>("results/", "of no verdict", not_ours, r#"{"revision":1}"#.into()),
@@ -221,6 +251,7 @@ fn ledger() -> Vec<Case> {
         of::<Plan>("plans/", "with bins 2^32", not_ours, plan.replace("\"bins\":1", "\"bins\":4294967296")),
         of::<Plan>("plans/", "of a later revision", "has revision 9", plan.replace("\"revision\":1", "\"revision\":9")),
         of::<Plan>("plans/", "with a member of no digest", not_ours, plan.replace("\"members\":[]", "\"members\":[{}]")),
+        of::<Plan>("plans/", "with an override that nobody approved", not_ours, plan.replace("[]}", r#"[],"override":{"release":2,"expiresAtMillis":1,"reason":"r"}}"#)),
         of::<Report>("reports/", "with an unknown outcome", not_ours, r#"{"revision":1,"work":"w","index":0,"podUid":"p","batches":[{"outcome":"Lost"}]}"#.into()),
     ]
 }

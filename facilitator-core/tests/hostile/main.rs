@@ -7,6 +7,7 @@ mod support;
 
 mod avro;
 mod batches;
+mod claims;
 mod containers;
 mod documents;
 mod keys;
@@ -109,6 +110,7 @@ fn everything_hostile_is_refused_for_its_reason_quickly_and_in_small_memory() {
         keys::cases(),
         documents::cases(),
         records::cases(),
+        claims::cases(),
     ];
     let mut rows = Vec::new();
     let mut faults = Vec::new();

@@ -6,8 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
+use facilitator_core::formats::FormatError;
+use facilitator_core::formats::ingestion::DataSharePacket;
 use facilitator_core::formats::names::{BatchId, IngestionPart, ValidationPart};
+use facilitator_core::formats::record::PacketState;
 use facilitator_core::formats::work::Share;
+use facilitator_core::intake::{Accumulated, Known, Pass, accumulate};
+use facilitator_core::processor::MountedPacketKey;
 use serde::Deserialize;
 
 pub fn root() -> PathBuf {
@@ -157,4 +162,26 @@ pub fn report_folder(name: &str) -> PathBuf {
     let folder = target.unwrap_or(temporary).join(name);
     fs::create_dir_all(&folder).unwrap();
     folder
+}
+
+/// Decides one packet as intake does.
+pub fn decide(
+    packet: DataSharePacket,
+    bins: u32,
+    share: Share,
+    keys: &[MountedPacketKey],
+) -> Result<(Accumulated, PacketState), FormatError> {
+    let pass = Pass {
+        bins,
+        share,
+        keys,
+        remembered: 1,
+        known: &Known::default(),
+    };
+    let mut state = None;
+    let accumulated = accumulate([Ok(packet)].into_iter(), &pass, |decided| {
+        state = Some(decided.packet.state);
+        Ok(())
+    })?;
+    Ok((accumulated, state.unwrap()))
 }

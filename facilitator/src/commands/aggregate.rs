@@ -73,7 +73,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             "run `facilitator intake` first",
         ));
     }
-    let cutoff = args.cutoff.unwrap_or_else(Timestamp::now);
+    let now = Timestamp::now();
+    let cutoff = args.cutoff.unwrap_or(now);
     let mut worst: Option<Failure> = None;
     for window in windows {
         let item = AggregateItem {
@@ -81,8 +82,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             start: window.start.to_compact(),
             end: window.end.to_compact(),
             cutoffs: vec![cutoff.as_millisecond()],
+            approval: None,
         };
-        let (report, outcome) = items::window(&processor, &item, &mut budget).await?;
+        let (report, outcome) = items::window(&processor, &item, now, &mut budget).await?;
         let before = if matches!(&outcome, AggregateOutcome::Done { already: true, .. }) {
             " (before)"
         } else {

@@ -82,26 +82,33 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::new(ExitClass::NoInput, message, "check the mailbox's URL"));
     }
     let (mut rejected, mut blocked) = (0, 0);
-    for batch in batches {
-        let item = IntakeItem {
+    let items: Vec<IntakeItem> = batches
+        .iter()
+        .map(|batch| IntakeItem {
             aggregation: batch.aggregation.as_str().to_owned(),
             time: batch.time.to_path(),
             uuid: batch.uuid,
             take_anyway: args.take_anyway,
-        };
-        let (report, already) = items::intake(&processor, &item, &mut budget).await?;
-        rejected += usize::from(report.outcome == BatchOutcome::Rejected);
-        blocked += usize::from(report.outcome == BatchOutcome::Blocked);
-        let before = if already { " (before)" } else { "" };
-        let detail = match report.outcome {
-            BatchOutcome::Validated => {
-                format!("{} packets, {} excluded", report.packets, report.excluded)
-            }
-            BatchOutcome::Rejected | BatchOutcome::Blocked => {
-                format!("{}: {}", report.reason, report.message)
-            }
-        };
-        output::line(format_args!("{} {:?}{before}: {detail}", batch.path(), report.outcome));
+        })
+        .collect();
+    // As many as a pod takes: what is done is told soon.
+    for items in items.chunks(100) {
+        for line in items::intake(&processor, items, &mut budget).await? {
+            let (report, already) = line?;
+            rejected += usize::from(report.outcome == BatchOutcome::Rejected);
+            blocked += usize::from(report.outcome == BatchOutcome::Blocked);
+            let before = if already { " (before)" } else { "" };
+            let detail = match report.outcome {
+                BatchOutcome::Validated => {
+                    format!("{} packets, {} excluded", report.packets, report.excluded)
+                }
+                BatchOutcome::Rejected | BatchOutcome::Blocked => {
+                    format!("{}: {}", report.reason, report.message)
+                }
+            };
+            let path = format_args!("{}/{}/{}", report.aggregation, report.time, report.uuid);
+            output::line(format_args!("{path} {:?}{before}: {detail}", report.outcome));
+        }
     }
     match (blocked, rejected) {
         (0, 0) => Ok(()),

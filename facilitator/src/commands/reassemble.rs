@@ -51,6 +51,9 @@ pub struct Args {
     /// Only sum parts of this instance, the first folder of their names.
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
+    /// Only this release of each window: 1 is the first, more come by overrides.
+    #[arg(long, value_name = "NUMBER")]
+    pub release: Option<u8>,
     /// Check signatures with the public keys that `facilitator keys` or `facilitator sample --into` made in DIR.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["first_key", "second_key"])]
     pub keys: Option<PathBuf>,
@@ -82,6 +85,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         let Some(other) = second.remove(&window) else {
             return Err(missing(&window, "Second", &args.second));
         };
+        let release = one.release();
         let one = one.read(&keys[0]).await?;
         let other = other.read(&keys[1]).await?;
         let mut result = reassemble(&one, &other).map_err(|difference| {
@@ -91,6 +95,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
                 "ask both parties which batches and packets they summed",
             )
         })?;
+        result.release = release;
         result.compare(&known);
         results.push(result);
     }
@@ -128,6 +133,7 @@ async fn find(place: &str, share: Share, args: &Args) -> Result<BTreeMap<String,
         if !wanted(&args.aggregation, found.aggregation())
             || !wanted(&args.start, Some(found.start()))
             || !wanted(&args.instance, found.instance())
+            || args.release.is_some_and(|only| only != found.release())
         {
             continue;
         }
@@ -147,7 +153,7 @@ fn missing(window: &str, party: &str, place: &str) -> Failure {
     Failure::new(
         ExitClass::NoInput,
         format_args!("{place} has no sum part of {party} for window {window}"),
-        format_args!("wait for {party} to sum that window, or leave it out with --aggregation and --start"),
+        format_args!("wait for {party} to sum that window, or leave it out with --aggregation, --start and --release"),
     )
 }
 
@@ -167,7 +173,11 @@ fn signer_keys(args: &Args, share: Share) -> Result<Option<SignerKeys>, Failure>
 }
 
 fn title(result: &Reassembled) -> String {
-    format!("{} {}-{}", result.aggregation, result.start, result.end)
+    let release = match result.release {
+        1 => String::new(),
+        release => format!(" release {release}"),
+    };
+    format!("{} {}-{}{release}", result.aggregation, result.start, result.end)
 }
 
 fn print(results: &[Reassembled], json: bool) -> Result<(), Failure> {

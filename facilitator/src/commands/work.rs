@@ -8,6 +8,7 @@ use facilitator_core::formats::work::{
 };
 use facilitator_core::processor::Processor;
 use facilitator_core::put;
+use jiff::Timestamp;
 use mailbox::ObjectKey;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -108,8 +109,9 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
             revision, work, chunks, ..
         } => {
             report.work = work;
-            for item in chunk(revision, chunks, args.index)? {
-                match items::intake(&processor, &item, &mut budget).await {
+            let items = chunk(revision, chunks, args.index)?;
+            for line in items::intake(&processor, &items, &mut budget).await? {
+                match line {
                     Ok((line, _)) => report.batches.push(line),
                     Err(failure) => keep(&mut fault, failure)?,
                 }
@@ -120,7 +122,7 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
-                match items::window(&processor, &item, &mut budget).await {
+                match items::window(&processor, &item, Timestamp::now(), &mut budget).await {
                     Ok((line, _)) => report.windows.push(line),
                     Err(failure) => keep(&mut fault, failure)?,
                 }
@@ -136,6 +138,13 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
             report.work = work;
             report.keys = setup::probe(&processor, &signing, &packets)?;
             tracing::info!(keys = ?report.keys, "every key is mounted");
+        }
+        // What was compacted is in the ledger: there is nothing to report.
+        WorkList::CompactClaims { revision, chunks, .. } => {
+            for item in chunk(revision, chunks, args.index)? {
+                items::compaction(&processor, &item, &mut budget).await?;
+            }
+            return Ok(());
         }
     }
     put_report(&processor, &report, &mut budget).await?;

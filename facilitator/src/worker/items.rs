@@ -1,12 +1,14 @@
 //! One item, retried while storage may come back, to its line of the report.
 
-use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again};
+use facilitator_core::claims::{Compacted, compact};
+use facilitator_core::formats::claims::{ClaimDay, PacketKeyName};
 use facilitator_core::formats::ledger::{BlockedReason, Verdict, short_message};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, NameError, WindowId};
 use facilitator_core::formats::work::{
-    AggregateItem, BatchOutcome, BatchReport, IntakeItem, WindowOutcome, WindowReport,
+    AggregateItem, BatchOutcome, BatchReport, CompactItem, IntakeItem, WindowOutcome, WindowReport,
 };
-use facilitator_core::intake::{IntakeOutcome, take_in};
+use facilitator_core::intake::{IntakeOutcome, Wanted, take_in_all};
 use facilitator_core::processor::{Processor, WorkError};
 use jiff::Timestamp;
 
@@ -57,6 +59,7 @@ pub fn failure_of(error: &WorkError) -> Failure {
         WorkError::Mailbox { source } => source.clone().into(),
         WorkError::Ledger { .. }
         | WorkError::Record { .. }
+        | WorkError::Claims { .. }
         | WorkError::Foreign { .. }
         | WorkError::Internal { .. } => Failure::new(ExitClass::Internal, error, ""),
     }
@@ -64,28 +67,101 @@ pub fn failure_of(error: &WorkError) -> Failure {
 
 const DENIED: &str = "let the worker's identity read and create objects there";
 
-/// Takes one batch in.
+/// A batch's line of the report, and whether all of it was there before; or why there is none.
+pub type Line = Result<(BatchReport, bool), Failure>;
+
+/// Takes batches in, claimed together: a line for each.
 ///
 /// # Errors
-/// No outcome: storage stayed away, or the ledger is damaged.
-pub async fn intake(
-    processor: &Processor,
-    item: &IntakeItem,
-    budget: &mut Budget,
-) -> Result<(BatchReport, bool), Failure> {
-    let batch = batch_of(item)?;
-    let result = loop {
-        match take_in(processor, &batch, item.take_anyway).await {
-            Err(error) if error.is_retryable() => {
-                tracing::warn!(batch = %batch.path(), %error, "storage failed; trying again");
-                if !budget.wait().await {
-                    break Err(error);
-                }
+/// [`ExitClass::Unavailable`]: storage stayed away.
+pub async fn intake(processor: &Processor, items: &[IntakeItem], budget: &mut Budget) -> Result<Vec<Line>, Failure> {
+    let mut lines: Vec<Option<Line>> = Vec::new();
+    let mut open = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        lines.push(match batch_of(item) {
+            Ok(batch) => {
+                let take_anyway = item.take_anyway;
+                open.push((index, Wanted { batch, take_anyway }));
+                None
             }
-            result => break result,
+            Err(failure) => Some(Err(failure)),
+        });
+    }
+    while !open.is_empty() {
+        let wanted: Vec<Wanted> = open.iter().map(|(_, wanted)| wanted.clone()).collect();
+        let mut results = take_in_all(processor, &wanted).await.into_iter();
+        let mut failed = None;
+        // What has no result, or none for want of storage, is tried again.
+        open.retain(|(index, wanted)| match results.next() {
+            Some(Err(error)) if error.is_retryable() => {
+                tracing::warn!(batch = %wanted.batch.path(), %error, "storage failed; trying again");
+                failed.get_or_insert(error);
+                true
+            }
+            Some(result) => {
+                lines[*index] = Some(line(&items[*index], &wanted.batch, result));
+                budget.succeeded();
+                false
+            }
+            None => true,
+        });
+        if let Some(error) = failed
+            && !budget.wait().await
+        {
+            return Err(failure_of(&error));
+        }
+    }
+    Ok(lines.into_iter().flatten().collect())
+}
+
+fn line(item: &IntakeItem, batch: &BatchId, result: Result<IntakeOutcome, WorkError>) -> Line {
+    let (outcome, reason, message, packets, excluded, already) = match result {
+        Ok(IntakeOutcome::Validated {
+            put,
+            packets,
+            excluded,
+            already,
+        }) => {
+            let message = format!("our messages are with the peer: {put}");
+            (
+                BatchOutcome::Validated,
+                String::new(),
+                message,
+                packets,
+                excluded,
+                already,
+            )
+        }
+        Ok(IntakeOutcome::Rejected {
+            reason,
+            message,
+            already,
+        }) => (BatchOutcome::Rejected, reason.to_string(), message, 0, 0, already),
+        Ok(IntakeOutcome::Blocked {
+            reason,
+            message,
+            packets,
+            excluded,
+        }) => (
+            BatchOutcome::Blocked,
+            reason.to_string(),
+            message,
+            packets,
+            excluded,
+            false,
+        ),
+        Err(error) if error.is_denied() => {
+            let message = short_message(&format!("{error}; {DENIED}"));
+            let reason = BlockedReason::AccessDenied.to_string();
+            (BatchOutcome::Blocked, reason, message, 0, 0, false)
+        }
+        Err(error) => {
+            tracing::error!(batch = %batch.path(), %error, "no outcome");
+            return Err(failure_of(&error));
         }
     };
-    let report = |outcome, reason: String, message: String, packets, excluded| BatchReport {
+    tracing::info!(batch = %batch.path(), ?outcome, reason, packets, excluded, already, "batch");
+    let report = BatchReport {
         aggregation: item.aggregation.clone(),
         time: item.time.clone(),
         uuid: item.uuid,
@@ -95,72 +171,17 @@ pub async fn intake(
         packets,
         excluded,
     };
-    let (report, already) = match result {
-        Ok(IntakeOutcome::Validated {
-            put,
-            packets,
-            excluded,
-            already,
-        }) => (
-            report(
-                BatchOutcome::Validated,
-                String::new(),
-                format!("our messages are with the peer: {put}"),
-                packets,
-                excluded,
-            ),
-            already,
-        ),
-        Ok(IntakeOutcome::Rejected {
-            reason,
-            message,
-            already,
-        }) => (
-            report(BatchOutcome::Rejected, reason.to_string(), message, 0, 0),
-            already,
-        ),
-        Ok(IntakeOutcome::Blocked {
-            reason,
-            message,
-            packets,
-            excluded,
-        }) => (
-            report(BatchOutcome::Blocked, reason.to_string(), message, packets, excluded),
-            false,
-        ),
-        Err(error) if error.is_denied() => {
-            let message = short_message(&format!("{error}; {DENIED}"));
-            (
-                report(
-                    BatchOutcome::Blocked,
-                    BlockedReason::AccessDenied.to_string(),
-                    message,
-                    0,
-                    0,
-                ),
-                false,
-            )
-        }
-        Err(error) => {
-            tracing::error!(batch = %batch.path(), %error, "no outcome");
-            return Err(failure_of(&error));
-        }
-    };
-    budget.succeeded();
-    tracing::info!(
-        batch = %batch.path(), outcome = ?report.outcome, reason = report.reason, packets = report.packets,
-        excluded = report.excluded, already, "batch"
-    );
     Ok((report, already))
 }
 
-/// Plans and sums one window.
+/// Plans and sums one window; under an override that hasn't expired at `now`, once more.
 ///
 /// # Errors
 /// As [`intake`].
 pub async fn window(
     processor: &Processor,
     item: &AggregateItem,
+    now: Timestamp,
     budget: &mut Budget,
 ) -> Result<(WindowReport, AggregateOutcome), Failure> {
     let window = window_of(item)?;
@@ -170,8 +191,21 @@ pub async fn window(
         .map(|millis| Timestamp::from_millisecond(*millis))
         .collect();
     let cutoffs = cutoffs.map_err(|error| Failure::new(ExitClass::Configuration, error, "correct the work list"))?;
+    let wrong = |error: &dyn std::fmt::Display| Failure::new(ExitClass::Configuration, error, "correct the work list");
+    let again = match (&item.approval, &cutoffs[..]) {
+        (None, _) => None,
+        (Some(approval), [cutoff]) => {
+            window.again(approval.release).map_err(|error| wrong(&error))?;
+            Some((approval, *cutoff))
+        }
+        (Some(_), _) => return Err(wrong(&"a window is released again at one cutoff")),
+    };
     let result = loop {
-        match aggregate(processor, &window, &cutoffs).await {
+        let result = match again {
+            None => aggregate(processor, &window, &cutoffs).await,
+            Some((approval, cutoff)) => aggregate_again(processor, &window, approval, cutoff, now).await,
+        };
+        match result {
             Err(error) if error.is_retryable() => {
                 tracing::warn!(window = %window.path(), %error, "storage failed; trying again");
                 if !budget.wait().await {
@@ -199,6 +233,30 @@ pub async fn window(
         window = %window.path(), outcome = ?report.outcome, reason = report.reason, message = report.message, "window"
     );
     Ok((report, outcome))
+}
+
+/// Compacts one day of claims.
+///
+/// # Errors
+/// As [`intake`].
+pub async fn compaction(processor: &Processor, item: &CompactItem, budget: &mut Budget) -> Result<(), Failure> {
+    let (Some(key), Some(day)) = (PacketKeyName::parse(&item.packet_key), ClaimDay::parse(&item.day)) else {
+        let message = format_args!("{item:?} names no claims");
+        return Err(Failure::new(ExitClass::Configuration, message, "correct the work list"));
+    };
+    let compacted = loop {
+        let compacted = compact(&*processor.mailboxes.ledger, key, day).await;
+        match compacted.map_err(WorkError::from) {
+            Err(error) if error.is_retryable() && budget.wait().await => {
+                tracing::warn!(%key, %day, %error, "storage failed; trying again");
+            }
+            result => break result.map_err(|error| failure_of(&error))?,
+        }
+    };
+    budget.succeeded();
+    let Compacted { runs, chunks, claims } = compacted;
+    tracing::info!(%key, %day, runs, chunks, claims, "claims compacted");
+    Ok(())
 }
 
 fn window_report(item: &AggregateItem, outcome: &AggregateOutcome) -> WindowReport {
@@ -247,6 +305,7 @@ fn window_report(item: &AggregateItem, outcome: &AggregateOutcome) -> WindowRepo
         aggregation: item.aggregation.clone(),
         start: item.start.clone(),
         end: item.end.clone(),
+        release: item.approval.as_ref().map(|approval| approval.release),
         outcome,
         reason,
         message,

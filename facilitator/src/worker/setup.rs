@@ -4,14 +4,17 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, PublicPoint, TrustedKeys};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
-use facilitator_core::formats::work::{KeyPins, Parameters, ProbedKey, PublicKeyParameter, REVISION};
+use facilitator_core::formats::work::{
+    KeyPins, MailboxParameter, Parameters, ProbedKey, PublicKeyParameter, REVISION,
+};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
-use facilitator_core::processor::{Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
+use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
 use facilitator_core::uses::UseMarks;
-use mailbox::MailboxErrorKind;
+use mailbox::{ConditionalWrites, MailboxErrorKind};
 use uuid::Uuid;
 
 use crate::exit::{ExitClass, Failure};
@@ -72,19 +75,25 @@ pub fn json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, Failure> {
 pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Failure> {
     let instance = InstanceName::parse(&parameters.instance)
         .map_err(|error| configuration(error, "correct the processor's instance"))?;
-    let open = |url: &str| {
-        places::mailbox(url).map_err(|error| Failure {
+    let open = |mailbox: &MailboxParameter| {
+        places::mailbox_with(&mailbox.url, &mailbox.access).map_err(|error| Failure {
             exit: ExitClass::Configuration,
             ..error
         })
     };
-    let urls = &parameters.mailboxes;
+    let all = &parameters.mailboxes;
+    if all.ledger.access.conditional_writes == ConditionalWrites::Weak {
+        let message = format!("the ledger {} is set to conditionalWrites Weak", all.ledger.url);
+        let advice =
+            "keep the ledger in a store that honours conditional writes: two workers that race would both be right";
+        return Err(configuration(message, advice));
+    }
     let mailboxes = Mailboxes {
-        ingestion: open(&urls.ingestion)?,
-        peer_validation: open(&urls.peer_validation)?,
-        ledger: open(&urls.ledger)?,
-        peer: open(&urls.peer)?,
-        portal: open(&urls.portal)?,
+        ingestion: open(&all.ingestion)?,
+        peer_validation: open(&all.peer_validation)?,
+        ledger: open(&all.ledger)?,
+        peer: open(&all.peer)?,
+        portal: open(&all.portal)?,
     };
     Ok(Processor {
         instance,
@@ -99,7 +108,11 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         other_signing_keys: other_signing_keys(&keys.join("batch-signing-others"), parameters.other_signing_keys)?,
         use_marks: None,
         packet_keys: packet_keys(&keys.join("packet-decryption"), parameters.packet_decryption_keys)?.into(),
+        replay_guard: parameters.replay_guard.enabled.then_some(ReplayGuard {
+            horizon_days: parameters.replay_guard.horizon_days,
+        }),
         reread_pause: REREAD_PAUSE,
+        in_memory: InMemory::default(),
     })
 }
 

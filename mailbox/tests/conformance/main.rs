@@ -1,348 +1,146 @@
-//! What every mailbox must do, whatever is behind it. A new backend adds one line to `backends!`.
-#![allow(clippy::unwrap_used, missing_docs)]
+//! One suite over all backends, faults included: `make conformance` runs it with real stores and prints the table of
+//! operation × backend. Without `PRIO_OPERATOR_STORES`, a folder with their programs, memory and folders alone are tried.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
-mod folders;
+mod faults;
+mod operations;
+mod proxy;
+mod report;
+mod servers;
+mod settings;
+mod stage;
 
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
-use bytes::Bytes;
-use futures::TryStreamExt;
-use jiff::Timestamp;
-use mailbox::{
-    FileMailbox, ListPage, ListRequest, Mailbox, MailboxErrorKind, MemoryMailbox, ObjectKey, PutOutcome, open_mailbox,
-};
+use mailbox::MemoryMailbox;
 
-type Shared = Arc<dyn Mailbox>;
+use self::report::{Cell, Outcome};
+use self::servers::{Protocol, Server};
+use self::stage::{Backend, Shown, Stage};
 
-fn key(name: &str) -> ObjectKey {
-    ObjectKey::parse(name).unwrap()
-}
+type Run = fn(Stage) -> Pin<Box<dyn Future<Output = Shown> + Send>>;
 
-async fn put(mailbox: &Shared, name: &str) {
-    assert_eq!(
-        mailbox
-            .put_if_absent(&key(name), Bytes::from(name.to_owned()))
-            .await
-            .unwrap(),
-        PutOutcome::Created
-    );
-}
-
-fn names(page: &ListPage) -> Vec<&str> {
-    page.objects.iter().map(|object| object.key.as_str()).collect()
-}
-
-/// Every page of a listing, checked: no page above the limit, names ascending.
-async fn pages(mailbox: &Shared, request: ListRequest) -> (Vec<String>, Vec<String>) {
-    let (mut request, mut objects, mut folders) = (request, Vec::new(), Vec::new());
-    loop {
-        let page = mailbox.list(&request).await.unwrap();
-        let count = page.objects.len() + page.folders.len();
-        assert!(
-            request.limit.is_none_or(|limit| count <= limit),
-            "page of {count} for {request:?}"
-        );
-        objects.extend(names(&page).into_iter().map(String::from));
-        folders.extend(page.folders);
-        match page.next {
-            Some(next) => request.start_after = Some(next),
-            None => break,
-        }
-    }
-    assert!(objects.is_sorted() && folders.is_sorted(), "{objects:?} {folders:?}");
-    (objects, folders)
-}
-
-async fn what_is_put_is_read_back(mailbox: Shared) {
-    let before = Timestamp::now();
-    for (name, content) in [("a/b/c.batch", "hello"), ("empty", ""), ("Zähler/日本 語", "ü")] {
-        let outcome = mailbox.put_if_absent(&key(name), Bytes::from(content)).await.unwrap();
-        assert_eq!(outcome, PutOutcome::Created);
-        assert_eq!(mailbox.read(&key(name), 100).await.unwrap(), content);
-        let meta = mailbox.head(&key(name)).await.unwrap().unwrap();
-        assert_eq!((meta.key.as_str(), meta.size), (name, content.len() as u64));
-        // File systems keep time by a coarse clock.
-        let age = meta.modified.duration_since(before).as_millis();
-        assert!((-1000..60_000).contains(&age), "{age} ms");
-        assert_eq!(mailbox.open(&key(name)).await.unwrap().meta, meta);
-    }
-}
-
-async fn an_object_never_changes(mailbox: Shared) {
-    assert_eq!(
-        mailbox.put_if_absent(&key("a/b"), Bytes::from("first")).await.unwrap(),
-        PutOutcome::Created
-    );
-    let meta = mailbox.head(&key("a/b")).await.unwrap().unwrap();
-    assert_eq!(
-        mailbox.put_if_absent(&key("a/b"), Bytes::from("second")).await.unwrap(),
-        PutOutcome::Exists
-    );
-    let mut upload = mailbox.begin_upload(&key("a/b")).await.unwrap();
-    upload.write(Bytes::from("third")).await.unwrap();
-    assert_eq!(upload.commit_if_absent().await.unwrap(), PutOutcome::Exists);
-    assert_eq!(mailbox.read(&key("a/b"), 100).await.unwrap(), "first");
-    assert_eq!(mailbox.head(&key("a/b")).await.unwrap().unwrap(), meta);
-}
-
-async fn one_of_racing_writers_wins(mailbox: Shared) {
-    for round in 0..4 {
-        let name = key(&format!("race/{round}/deep/object"));
-        let writers = (0..16_u8).map(|writer| {
-            let (mailbox, name) = (Arc::clone(&mailbox), name.clone());
-            tokio::spawn(async move {
-                let content = Bytes::from(vec![writer; 300_000]);
-                if writer % 2 == 0 {
-                    return mailbox.put_if_absent(&name, content).await.unwrap();
-                }
-                let mut upload = mailbox.begin_upload(&name).await.unwrap();
-                for part in content.chunks(70_000) {
-                    upload.write(Bytes::copy_from_slice(part)).await.unwrap();
-                }
-                upload.commit_if_absent().await.unwrap()
-            })
-        });
-        let mut created = Vec::new();
-        for (writer, task) in writers.collect::<Vec<_>>().into_iter().enumerate() {
-            if task.await.unwrap() == PutOutcome::Created {
-                created.push(u8::try_from(writer).unwrap());
-            }
-        }
-        assert_eq!(created.len(), 1, "{created:?}");
-        let content = mailbox.read(&name, 1_000_000).await.unwrap();
-        assert_eq!(content.len(), 300_000);
-        assert!(content.iter().all(|byte| *byte == created[0]), "mixed content");
-    }
-}
-
-async fn an_unfinished_upload_leaves_nothing(mailbox: Shared) {
-    let mut dropped = mailbox.begin_upload(&key("x/dropped")).await.unwrap();
-    dropped.write(Bytes::from(vec![1; 600_000])).await.unwrap();
-    assert!(
-        mailbox.head(&key("x/dropped")).await.unwrap().is_none(),
-        "visible before its commit"
-    );
-    assert!(pages(&mailbox, ListRequest::default()).await.0.is_empty());
-    drop(dropped);
-    let mut aborted = mailbox.begin_upload(&key("x/aborted")).await.unwrap();
-    aborted.write(Bytes::from("a")).await.unwrap();
-    aborted.abort().await.unwrap();
-    assert_eq!(pages(&mailbox, ListRequest::default()).await, (vec![], vec![]));
-    // The name is still free.
-    put(&mailbox, "x/dropped").await;
-}
-
-async fn large_objects_stream(mailbox: Shared) {
-    let mut upload = mailbox.begin_upload(&key("large")).await.unwrap();
-    for part in 0..200_u8 {
-        upload.write(Bytes::from(vec![part; 100_001])).await.unwrap();
-    }
-    assert_eq!(upload.commit_if_absent().await.unwrap(), PutOutcome::Created);
-    let mut body = mailbox.open(&key("large")).await.unwrap();
-    assert_eq!(body.meta.size, 20_000_200);
-    let (mut offset, mut chunks) = (0_usize, 0);
-    while let Some(chunk) = body.stream.try_next().await.unwrap() {
-        assert!(
-            chunk
-                .iter()
-                .enumerate()
-                .all(|(at, byte)| usize::from(*byte) == (offset + at) / 100_001)
-        );
-        offset += chunk.len();
-        chunks += 1;
-    }
-    assert_eq!(offset, 20_000_200);
-    assert!(chunks > 10, "in one piece");
-}
-
-async fn what_is_absent_is_named(mailbox: Shared) {
-    put(&mailbox, "a/b").await;
-    for name in ["a/c", "b", "a/b/c", "a"] {
-        assert_eq!(mailbox.head(&key(name)).await.unwrap(), None, "{name}");
-        let error = mailbox.open(&key(name)).await.err().unwrap();
-        assert_eq!(error.kind(), MailboxErrorKind::NotFound);
-        assert!(!error.is_retryable());
-        let text = error.to_string();
-        assert!(
-            text.contains(name) && text.contains(&mailbox.url().to_string()),
-            "{text}"
-        );
-    }
-}
-
-async fn reads_are_bounded(mailbox: Shared) {
-    put(&mailbox, "12345").await;
-    assert_eq!(mailbox.read(&key("12345"), 5).await.unwrap(), "12345");
-    let error = mailbox.read(&key("12345"), 4).await.unwrap_err();
-    assert_eq!(error.kind(), MailboxErrorKind::TooLarge);
-}
-
-async fn ranges_are_parts_of_an_object(mailbox: Shared) {
-    let content: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
-    mailbox
-        .put_if_absent(&key("a/b"), Bytes::from(content.clone()))
-        .await
-        .unwrap();
-    for (offset, length) in [
-        (0, 0),
-        (0, 1),
-        (0, 300_000),
-        (0, u64::MAX),
-        (299_999, 5),
-        (65_530, 131_072),
-        (300_000, 1),
-        (u64::MAX, 1),
-    ] {
-        let within = |position: u64| usize::try_from(position.min(300_000)).unwrap();
-        let expected = &content[within(offset)..within(offset.saturating_add(length))];
-        let read = mailbox.read_range(&key("a/b"), offset, length).await.unwrap();
-        assert!(read == expected, "{length} from {offset}");
-    }
-    let error = mailbox.read_range(&key("a/c"), 0, 1).await.unwrap_err();
-    assert_eq!(error.kind(), MailboxErrorKind::NotFound);
-}
-
-const TREE: [&str; 12] = [
-    "A/x",
-    "a.b/x",
-    "a/2026/11/19/u",
-    "a/2026/11/20/00/u",
-    "a/2026/11/20/00/v",
-    "a/2026/11/20/01/u",
-    "a/2026/12/01/u",
-    "a/z",
-    "a0",
-    "b/c/d",
-    "b/ce",
-    "é/x",
-];
-
-async fn listings_are_ranges_in_byte_order(mailbox: Shared) {
-    for name in TREE.iter().rev() {
-        put(&mailbox, name).await;
-    }
-    // Every range over these edges, against the definition.
-    let edges = [
-        "",
-        "A",
-        "a",
-        "a.",
-        "a/",
-        "a/2026",
-        "a/2026/11/2",
-        "a/2026/11/20/00/u",
-        "a/2026/11/20/00/u0",
-        "a/2026/11/20/",
-        "a/2026/11/20/0",
-        "a0",
-        "b/c",
-        "b/c/",
-        "b/cd",
-        "zzz",
-        "é/",
-        "\u{ffff}",
-    ];
-    for prefix in ["", "a", "a/", "a/2026/11/", "a/2026/11/20/00/u", "b/c", "none"] {
-        for start in edges {
-            for end in edges {
-                for (limit, folders) in [(None, false), (Some(2), false), (Some(1), true), (None, true)] {
-                    let request = ListRequest {
-                        prefix: prefix.to_owned(),
-                        start_after: (!start.is_empty()).then(|| start.to_owned()),
-                        end_before: (!end.is_empty()).then(|| end.to_owned()),
-                        folders,
-                        limit,
-                    };
-                    let asked = TREE.iter().filter(|name| {
-                        name.starts_with(prefix)
-                            && (start.is_empty() || **name > start)
-                            && (end.is_empty() || **name < end)
-                    });
-                    let (mut objects, mut tops) = (Vec::new(), Vec::new());
-                    for name in asked {
-                        match name[prefix.len()..].find('/').filter(|_| folders) {
-                            Some(slash) => tops.push(name[..=prefix.len() + slash].to_owned()),
-                            None => objects.push((*name).to_owned()),
-                        }
-                    }
-                    tops.dedup();
-                    assert_eq!(pages(&mailbox, request.clone()).await, (objects, tops), "{request:?}");
-                }
-            }
-        }
-    }
-}
-
-async fn listings_tell_what_head_tells(mailbox: Shared) {
-    put(&mailbox, "a/b").await;
-    let page = mailbox.list_all(&ListRequest::default()).await.unwrap();
-    assert_eq!(
-        Some(&page.objects[0]),
-        mailbox.head(&key("a/b")).await.unwrap().as_ref()
-    );
-}
-
-async fn many_objects_come_in_pages(mailbox: Shared) {
-    for number in 0..1500 {
-        mailbox
-            .put_if_absent(&key(&format!("n/{:02}/{number:05}", number / 100)), Bytes::new())
-            .await
-            .unwrap();
-    }
-    let page = mailbox
-        .list_all(&ListRequest {
-            prefix: "n/".into(),
-            ..ListRequest::default()
-        })
-        .await
-        .unwrap();
-    assert_eq!(page.objects.len(), 1500);
-    assert!(names(&page).is_sorted());
-    let (objects, _) = pages(
-        &mailbox,
-        ListRequest {
-            limit: Some(97),
-            ..ListRequest::default()
-        },
-    )
-    .await;
-    assert_eq!(objects.len(), 1500);
-}
-
-/// A mailbox and what must outlive it.
-fn memory() -> (Shared, Option<tempfile::TempDir>) {
-    (Arc::new(MemoryMailbox::new("test")), None)
-}
-
-fn file() -> (Shared, Option<tempfile::TempDir>) {
-    let folder = tempfile::tempdir().unwrap();
-    let mailbox = FileMailbox::in_folder(folder.path()).unwrap();
-    (open_mailbox(mailbox.url()).unwrap(), Some(folder))
-}
-
-macro_rules! backends {
-    ($tests:tt: $($backend:ident),+) => { $(backends!(@one $backend $tests);)+ };
-    (@one $backend:ident [$($test:ident),+ $(,)?]) => {
-        mod $backend {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                let (mailbox, _keep) = super::$backend();
-                super::$test(mailbox).await;
-            })+
-        }
+macro_rules! operations {
+    ($($module:ident::$name:ident),+ $(,)?) => {
+        [$((stringify!($name), (|stage| Box::pin($module::$name(stage))) as Run)),+]
     };
 }
 
-backends!([
-    what_is_put_is_read_back,
-    an_object_never_changes,
-    one_of_racing_writers_wins,
-    an_unfinished_upload_leaves_nothing,
-    large_objects_stream,
-    what_is_absent_is_named,
-    reads_are_bounded,
-    ranges_are_parts_of_an_object,
-    listings_are_ranges_in_byte_order,
-    listings_tell_what_head_tells,
-    many_objects_come_in_pages,
-]: memory, file);
+const OPERATIONS: &[(&str, Run)] = &operations![
+    operations::what_is_put_is_read_back,
+    operations::an_object_never_changes,
+    operations::one_of_racing_writers_wins,
+    operations::an_unfinished_upload_leaves_nothing,
+    operations::large_objects_stream,
+    operations::what_is_absent_is_named,
+    operations::reads_are_bounded,
+    operations::ranges_are_parts_of_an_object,
+    operations::listings_are_ranges_in_byte_order,
+    operations::listings_tell_what_head_tells,
+    operations::many_objects_come_in_pages,
+    settings::a_prefix_is_a_mailbox_of_its_own,
+    settings::large_objects_take_little_memory,
+    settings::conditional_writes_are_checked,
+    settings::a_store_that_ignores_conditions_is_refused,
+    settings::a_bucket_that_is_missing_is_named,
+    settings::a_wrong_region_is_named,
+    settings::who_may_not_write_is_told_so,
+    settings::only_trusted_authorities_are_believed,
+    settings::encryption_and_rights_of_new_objects_are_asked_for,
+    faults::a_put_survives_a_cut_connection,
+    faults::an_upload_in_pieces_survives_a_cut_connection,
+    faults::a_read_survives_a_cut_connection,
+    faults::a_read_survives_a_body_that_stalls,
+    faults::a_store_that_never_answers_is_given_up,
+    faults::a_storm_of_503_passes_or_is_given_up,
+    faults::a_put_whose_answer_is_lost_is_known_as_ours,
+    faults::an_error_in_a_200_is_an_error,
+    faults::bytes_changed_on_the_way_to_a_reader_are_found,
+    faults::bytes_changed_on_the_way_to_the_store_are_found,
+    faults::a_server_killed_in_an_upload_leaves_nothing,
+];
+
+const BACKENDS: [&str; 4] = ["memory", "file", "s3", "gcs"];
+const NO_PROGRAM: &str = "its server's program isn't built: make conformance builds it";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    // As cargo's own harness: words choose, flags are for others.
+    let wanted: Vec<String> = arguments
+        .into_iter()
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let programs = std::env::var_os("PRIO_OPERATOR_STORES").map(PathBuf::from);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cells = runtime.block_on(run(&wanted, programs.as_deref()));
+    let complete = wanted.is_empty() && programs.is_some();
+    report::tell(&cells, complete)
+}
+
+async fn run(wanted: &[String], programs: Option<&std::path::Path>) -> Vec<Cell> {
+    let root = tempfile::tempdir().unwrap();
+    let mut cells = Vec::new();
+    for name in BACKENDS {
+        let chosen: Vec<_> = OPERATIONS
+            .iter()
+            .filter(|(operation, _)| wanted.iter().all(|word| operation.contains(word) || name == word))
+            .collect();
+        if chosen.is_empty() {
+            continue;
+        }
+        let protocol = match name {
+            "s3" => Some(Protocol::S3),
+            "gcs" => Some(Protocol::Gcs),
+            _ => None,
+        };
+        let backend = match (protocol, programs) {
+            (None, _) if name == "memory" => Some(Backend::Memory(MemoryMailbox::new(name))),
+            (None, _) => Some(Backend::File(root.path().to_owned())),
+            (Some(protocol), Some(programs)) => Some(Backend::Store(Arc::new(Server::start(protocol, programs).await))),
+            (Some(_), None) => {
+                println!("test {name} ... skipped: {NO_PROGRAM}");
+                None
+            }
+        };
+        for (operation, run) in chosen {
+            let started = Instant::now();
+            let outcome = match &backend {
+                Some(backend) => {
+                    let backend = match backend {
+                        Backend::Memory(_) => Backend::Memory(MemoryMailbox::new(operation)),
+                        other => other.clone(),
+                    };
+                    let stage = Stage {
+                        backend,
+                        name: (*operation).to_owned(),
+                        open: false,
+                    };
+                    match tokio::spawn(run(stage)).await {
+                        Ok(Shown::Yes) => Outcome::Passed,
+                        Ok(Shown::No(reason)) => Outcome::Skipped(reason),
+                        Err(error) => Outcome::Failed(report::panic_message(error)),
+                    }
+                }
+                None => Outcome::Skipped(NO_PROGRAM),
+            };
+            let cell = Cell {
+                operation,
+                backend: name,
+                outcome,
+            };
+            if backend.is_some() {
+                cell.tell(started.elapsed());
+            }
+            cells.push(cell);
+        }
+    }
+    cells
+}

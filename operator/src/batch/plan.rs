@@ -134,7 +134,11 @@ fn see<'a>(
         tallies: BTreeMap::new(),
     };
     for (window_id, window) in &input.inventory.windows {
-        let cutoffs = input.schedule.cutoffs(window_id);
+        let further = input.schedule.overrides.get(window_id);
+        let further = further.filter(|given| given.takes_in(window, now));
+        let mut cutoffs = input.schedule.cutoffs(window_id);
+        cutoffs.extend(further.map(|given| given.cutoff));
+        cutoffs.sort_unstable();
         // No planning after this one reaches the cutoff: what can't be decrypted is left out (ledger rule 2).
         let take_anyway =
             next_cutoff(&cutoffs, now).is_some_and(|cutoff| cutoff.duration_since(now) <= input.timing.blocked_retry);
@@ -148,7 +152,7 @@ fn see<'a>(
                 State::Ended(Kind::Rejected)
             } else if running.contains_key(id) {
                 State::Running
-            } else if window.is_frozen() {
+            } else if window.is_frozen() && further.is_none() {
                 State::Ended(Kind::Late)
             } else if known.is_some_and(Try::crashes) {
                 State::Ended(Kind::CrashesWorker)
@@ -288,6 +292,6 @@ fn round_robin<'a, T, K: Ord>(
 fn planned_batches(job: &PlannedJob) -> Vec<BatchId> {
     match &job.work {
         Work::Intake(chunks) => chunks.iter().flatten().filter_map(id_of_item).collect(),
-        Work::Aggregate(_) | Work::KeyProbe { .. } => Vec::new(),
+        Work::Aggregate(_) | Work::CompactClaims(_) | Work::KeyProbe { .. } => Vec::new(),
     }
 }

@@ -1,10 +1,11 @@
-//! Whether the two admission policies stand: each is tried by a server-side dry run that it must refuse.
+//! Whether the three admission policies stand: each is tried by a server-side dry run that it must refuse.
 //!
-//! Without them whoever may create a DataShareProcessor could run a pod with any Secret and account of the namespace
-//! (`docs/security.md`).
+//! Without them whoever may create a DataShareProcessor could run a pod with any Secret and account of the namespace, and
+//! whoever may edit a window approve that it is released again (`docs/security.md`).
 
-use crds::DataShareProcessor;
 use crds::conditions::{ADMISSION_GUARDED, reasons};
+use crds::window::Override;
+use crds::{AggregationWindow, AggregationWindowSpec, DataShareProcessor};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, Volume};
 use kube::api::{ObjectMeta, PostParams};
@@ -66,14 +67,14 @@ pub fn judge(probes: &[Probe]) -> Verdict {
         })
         .collect();
     if problems.is_empty() {
-        let message = "The admission policies refuse what they must.";
+        let message = "All admission policies refuse what they must.";
         return Verdict::new(ADMISSION_GUARDED, Some(true), reasons::OK, message);
     }
     let message = format!("{}. Install the chart prio-operator-cluster.", problems.join("; "));
     Verdict::new(ADMISSION_GUARDED, Some(false), reasons::POLICY_MISSING, message)
 }
 
-/// Tries both policies in the processor's namespace. `job` is a Job as this operator would make it.
+/// Tries the policies in the processor's namespace. `job` is a Job as this operator would make it.
 ///
 /// # Errors
 /// Where the API server can't be asked.
@@ -90,16 +91,19 @@ pub async fn probe(
     };
     let jobs: Api<Job> = Api::namespaced(client.clone(), &namespace);
     let processors: Api<DataShareProcessor> = Api::namespaced(client.clone(), &namespace);
+    let windows: Api<AggregationWindow> = Api::namespaced(client.clone(), &namespace);
     let (host_path, image) = (with_host_path(job.clone()), with_unlisted_image(job.clone()));
     let author = DataShareProcessor {
         metadata: probe_metadata(),
         spec: processor.spec.clone(),
         status: None,
     };
-    let (host_path, image, author) = tokio::join!(
+    let approval = approved_by_somebody(processor);
+    let (host_path, image, author, approval) = tokio::join!(
         jobs.create(&dry_run, &host_path),
         jobs.create(&dry_run, &image),
         processors.create(&dry_run, &author),
+        windows.create(&dry_run, &approval),
     );
     let of_workloads = |tried, answer| Probe {
         policy: policies.workloads.clone(),
@@ -114,6 +118,11 @@ pub async fn probe(
             tried: "a DataShareProcessor by an author who may not read its Secrets",
             answer: Answer::of(author)?,
         },
+        Probe {
+            policy: policies.approvals.clone(),
+            tried: "an override that nobody approved",
+            answer: Answer::of(approval)?,
+        },
     ]))
 }
 
@@ -121,6 +130,27 @@ fn probe_metadata() -> ObjectMeta {
     ObjectMeta {
         name: Some(PROBE.to_owned()),
         ..ObjectMeta::default()
+    }
+}
+
+/// A window whose override says that another than the operator approved it.
+fn approved_by_somebody(processor: &DataShareProcessor) -> AggregationWindow {
+    AggregationWindow {
+        metadata: probe_metadata(),
+        spec: AggregationWindowSpec {
+            processor: processor.name_any(),
+            aggregation: "probe".to_owned(),
+            start: "200001010000".to_owned(),
+            end: "200001010100".to_owned(),
+            overriding: Some(Override {
+                release: 2,
+                cutoff: "2000-01-02T00:00:00Z".to_owned(),
+                expires_at: "2000-01-03T00:00:00Z".to_owned(),
+                reason: "probe".to_owned(),
+                approved_by: Some(PROBE.to_owned()),
+            }),
+        },
+        status: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use facilitator_core::formats::claims::{CLAIMS, ClaimDay};
 use facilitator_core::formats::ledger::{DELIVERED, LEDGER_OBJECT, PLANS, REJECTED, RELEASED, RESULTS};
 use facilitator_core::formats::names::{AggregationId, BatchTime, WindowId};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -96,6 +97,27 @@ impl Listing<'_> {
     }
 }
 
+/// The names of these days' claims, of all packet keys.
+pub(super) async fn claims(ledger: &dyn Mailbox, days: &BTreeSet<ClaimDay>) -> Result<Vec<Listed>, MailboxError> {
+    let keys = ListRequest {
+        prefix: format!("{CLAIMS}/"),
+        folders: true,
+        ..ListRequest::default()
+    };
+    let keys = ledger.list_all(&keys).await?.folders;
+    let requests = keys.iter().flat_map(|key| {
+        days.iter().map(move |day| ListRequest {
+            prefix: format!("{key}{day}"),
+            ..ListRequest::default()
+        })
+    });
+    let pages: Vec<_> = requests
+        .map(|request| async move { ledger.list_all(&request).await }.boxed())
+        .collect();
+    let pages: Vec<_> = stream::iter(pages).buffered(LISTINGS).try_collect().await?;
+    Ok(pages.into_iter().flat_map(|page| page.objects).map(of).collect())
+}
+
 /// One aggregation's folder.
 struct Folder {
     /// With the `/` at its end.
@@ -163,6 +185,26 @@ pub(super) mod tests {
         for name in names {
             mailbox.replace(&ObjectKey::parse(*name).unwrap(), &b"{}\n"[..]);
         }
+    }
+
+    #[tokio::test]
+    async fn claims_of_some_days_are_listed_of_every_key() {
+        let (_, _, ledger, mailboxes) = three();
+        let name = |key: &str, rest: &str| format!("claims/{}/{rest}", key.repeat(32));
+        let wanted = [
+            name("0", "20261120-runs/000001"),
+            name("0", "2026112003/x"),
+            name("1", "2026112023/x"),
+        ];
+        for name in wanted
+            .iter()
+            .chain(&[name("0", "2026111923/x"), name("1", "2026112100/x")])
+        {
+            put(&ledger, &[name]);
+        }
+        let days = ["20261120", "20261122"].map(|day| ClaimDay::parse(day).unwrap());
+        let listed = mailboxes.claims(&days.into()).await.unwrap();
+        assert_eq!(names(&listed), wanted);
     }
 
     fn names(listed: &[Listed]) -> Vec<&str> {

@@ -1,7 +1,7 @@
 //! One look at one processor: observe, decide, act, report.
 
-use crds::conditions::{READY, WORKERS_READY};
-use crds::{DataShareProcessor, DataShareProcessorStatus};
+use crds::conditions::{MANIFEST_PUBLISHED, READY, WORKERS_READY, reasons};
+use crds::{AggregationWindow, DataShareProcessor, DataShareProcessorStatus};
 use facilitator_core::formats::work::IntakeItem;
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
@@ -16,9 +16,10 @@ use super::observe::Mailboxes;
 use super::report::{self, Findings, Stall};
 use super::{
     ActSnafu, ClusterSnafu, Context, LOOK_TIMEOUT, MailboxSnafu, ReconcileError, WRITE_TIMEOUT, cluster, guard,
-    parameters, within,
+    manifest, parameters, partners, within,
 };
 use crate::batch::{self, BatchInput};
+use crate::claims::{self, ClaimsInput};
 use crate::inventory::Inventory;
 use crate::metrics::ProcessorKey;
 use crate::status::{Verdict, apply_status};
@@ -39,6 +40,7 @@ const GUARD_EVERY: SignedDuration = SignedDuration::from_mins(10);
 const GUARD_RETRY: SignedDuration = SignedDuration::from_mins(1);
 
 /// One look at one processor.
+#[derive(Clone, Copy)]
 pub(super) struct Look<'a> {
     pub(super) context: &'a Context,
     pub(super) processor: &'a DataShareProcessor,
@@ -64,6 +66,8 @@ impl Look<'_> {
         if findings.counts.is_none() {
             self.context.memories.usages().gave_up(self.key);
         }
+        // Partners read our manifests whatever else goes wrong here.
+        findings.published = within(WRITE_TIMEOUT, self.publish(memory)).await.ok();
         // What was found out is told even where the rest failed.
         let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
         result.and(told)
@@ -71,6 +75,19 @@ impl Look<'_> {
 
     async fn work(&self, memory: &mut Memory, findings: &mut Findings) -> Result<(), ReconcileError> {
         findings.guarded = self.guard(memory).await;
+        let peers = partners::find(&self.context.client, &self.key.0, &self.processor.spec).await;
+        let resolved = partners::resolve(self.processor, &peers.context(ClusterSnafu)?);
+        findings.peers = Some(resolved.verdict);
+        memory.rests_on(resolved.parties.as_ref());
+        // The rest works with a spec that leaves nothing to Peers.
+        let whole = Look {
+            processor: &resolved.processor,
+            ..*self
+        };
+        whole.work_on(memory, findings).await
+    }
+
+    async fn work_on(&self, memory: &mut Memory, findings: &mut Findings) -> Result<(), ReconcileError> {
         let (context, (namespace, name)) = (self.context, self.key);
         let client = &context.client;
         // Jobs before the ledger: a Job that is seen as finished has all its objects in the listing.
@@ -94,13 +111,13 @@ impl Look<'_> {
             Ok(mailboxes) => mailboxes,
             Err(error) => {
                 findings.stall = Some(Stall {
-                    reason: crds::conditions::reasons::INVALID_SPEC,
+                    reason: reasons::INVALID_SPEC,
                     message: error.to_string(),
                 });
                 return Ok(());
             }
         };
-        let ground = match Ground::find(&mailboxes, self.processor, &context.timing, self.now).await? {
+        let mut ground = match Ground::find(&mailboxes, self.processor, &context.timing, self.now).await? {
             Ok(ground) => ground,
             Err((stall, ledger)) => {
                 (findings.stall, findings.ledger) = (Some(stall), ledger);
@@ -116,6 +133,10 @@ impl Look<'_> {
                 .context(MailboxSnafu)?;
         }
         memory.ledger.keep_reports(&jobs.iter().map(JobView::name).collect());
+        let windows = cluster::windows(client, namespace, name, &context.metrics)
+            .await
+            .context(ClusterSnafu)?;
+        ground.schedule.overrides = window::overrides(&windows);
         let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
         findings.listed = Some(Ok(()));
         let keys = self
@@ -124,7 +145,8 @@ impl Look<'_> {
         findings.keys = Some(keys.findings.clone());
         actor.remove_jobs(&keys.remove).await.context(ActSnafu)?;
         jobs.retain(|view| !keys.remove.iter().any(|removed| removed == view.name()));
-        self.decide(memory, &ground, &inventory, jobs, &health, &keys, findings)
+        self.claims(&mailboxes, &inventory, memory).await;
+        self.decide(memory, &ground, &inventory, jobs, &windows, &health, &keys, findings)
             .await
     }
 
@@ -184,12 +206,29 @@ impl Look<'_> {
         Ok(Inventory::build(listings, schedule, self.now))
     }
 
+    /// Lists claims from time to time. A look doesn't fail over it: what isn't compacted is read all the same.
+    async fn claims(&self, mailboxes: &Mailboxes, inventory: &Inventory, memory: &mut Memory) {
+        let due = memory
+            .claims_looked
+            .is_none_or(|looked| self.now.duration_since(looked) >= claims::LOOK_EVERY);
+        if !due || !self.processor.spec.replay_guard.enabled {
+            return;
+        }
+        memory.claims_looked = Some(self.now);
+        match mailboxes.claims(&claims::days(inventory)).await {
+            Ok(listed) => memory.claims = listed,
+            Err(error) => tracing::warn!(%error, "claims can't be listed; they aren't compacted"),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
     async fn decide(
         &self,
         memory: &mut Memory,
         ground: &Ground,
         inventory: &Inventory,
         jobs: Vec<JobView>,
+        windows: &[AggregationWindow],
         health: &WorkersHealth,
         keys: &KeyLook,
         findings: &mut Findings,
@@ -197,9 +236,6 @@ impl Look<'_> {
         let (context, (namespace, name)) = (self.context, self.key);
         let (processor, schedule, timing) = (self.processor, &ground.schedule, &context.timing);
         let batches = cluster::batches(&context.client, namespace, name, &context.metrics)
-            .await
-            .context(ClusterSnafu)?;
-        let windows = cluster::windows(&context.client, namespace, name, &context.metrics)
             .await
             .context(ClusterSnafu)?;
         let own = usage(&jobs);
@@ -247,7 +283,7 @@ impl Look<'_> {
                     timing,
                     inventory,
                     tallies: &decided.windows,
-                    objects: &windows,
+                    objects: windows,
                     jobs: &aggregate_jobs,
                     allowance: allowed(health.aggregate),
                     room,
@@ -255,7 +291,20 @@ impl Look<'_> {
                 },
                 self.now,
             );
-            let planned: Vec<PlannedJob> = decided.jobs.iter().chain(&summed.jobs).cloned().collect();
+            let compaction = claims::decide(&ClaimsInput {
+                processor,
+                listed: &std::mem::take(&mut memory.claims),
+                jobs: &intake_jobs,
+                allowance: health.intake,
+                room: memory::less(room, &summed.jobs),
+            });
+            let planned: Vec<PlannedJob> = decided
+                .jobs
+                .iter()
+                .chain(&summed.jobs)
+                .cloned()
+                .chain(compaction)
+                .collect();
             usages.set(
                 self.key,
                 own.and(&planned).and(&probes),
@@ -292,7 +341,7 @@ impl Look<'_> {
         }
         let wrote = [
             actor.batches(&decided, &batches).await,
-            actor.windows(&summed, &windows).await,
+            actor.windows(&summed, windows).await,
         ];
         // Last, so that no number of them holds up what machines read.
         actor.tell(decided.events.iter().chain(&summed.events)).await;
@@ -354,6 +403,19 @@ impl Look<'_> {
         memory.guard.as_ref().map(|(_, verdict)| verdict.clone())
     }
 
+    /// Publishes our own manifests; `None`: none are asked for.
+    async fn publish(&self, memory: &mut Memory) -> Result<Option<Verdict>, ReconcileError> {
+        let publisher = manifest::Publisher {
+            client: &self.context.client,
+            processor: self.processor,
+            namespace: &self.key.0,
+            now: self.now,
+        };
+        let before = memory.published.take();
+        memory.published = publisher.publish(before).await.context(ClusterSnafu)?;
+        Ok(memory.published.as_ref().map(|published| published.verdict.clone()))
+    }
+
     async fn report(&self, findings: &Findings) -> Result<(), ReconcileError> {
         let before = self.processor.status.as_ref();
         let generation = self.processor.metadata.generation.unwrap_or_default();
@@ -366,7 +428,7 @@ impl Look<'_> {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(source) => return Err(ReconcileError::Cluster { source }),
         };
-        if written && let Some((reason, message)) = news(before, &after) {
+        for (reason, message) in news(before, &after).into_iter().filter(|_| written) {
             self.context
                 .events
                 .publish(self.processor, true, &reason, "Reconcile", &message)
@@ -397,26 +459,26 @@ fn rebuild_every(tick: SignedDuration, took: SignedDuration) -> SignedDuration {
     of(tick, REBUILD_TICKS).max(of(took, REBUILD_SHARE)).min(REBUILD_LATEST)
 }
 
-/// What an Event should tell: `Ready` became False, or is False for another reason than before.
-fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Option<(String, String)> {
-    let ready = |status: &DataShareProcessorStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == READY)
-            .cloned()
+/// What Events should tell: `Ready` or `ManifestPublished` became False, or is False for another reason than before.
+fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<(String, String)> {
+    // The one is a person's wish; the other is so for a minute after each change, until the web server has it.
+    const NO_NEWS: [&str; 2] = [reasons::SUSPENDED, reasons::NOT_SERVED];
+    let of = |kind: &str| {
+        let find = |status: &DataShareProcessorStatus| status.conditions.iter().find(|c| c.type_ == kind).cloned();
+        let now = find(after).filter(|now| now.status == "False" && !NO_NEWS.contains(&now.reason.as_str()))?;
+        let same = before
+            .and_then(find)
+            .is_some_and(|then| then.status == now.status && then.reason == now.reason);
+        (!same).then_some((now.reason, now.message))
     };
-    let now = ready(after).filter(|ready| ready.status == "False")?;
-    let same = before
-        .and_then(ready)
-        .is_some_and(|then| then.status == now.status && then.reason == now.reason);
-    (!same && now.reason != crds::conditions::reasons::SUSPENDED).then_some((now.reason, now.message))
+    [READY, MANIFEST_PUBLISHED].into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crds::conditions::PEERS_KNOWN;
 
     #[test]
     fn old_windows_are_looked_for_often_where_that_is_cheap() {
@@ -432,14 +494,26 @@ mod tests {
     fn an_event_is_told_once_for_each_trouble() {
         let status = |listed: Result<(), String>| {
             let findings = Findings {
+                peers: Some(Verdict::new(PEERS_KNOWN, Some(true), reasons::OK, "")),
                 listed: Some(listed),
                 ..Findings::default()
             };
             report::status(None, &findings, 1, Timestamp::UNIX_EPOCH)
         };
         let (bad, pending) = (status(Err("no".into())), status(Ok(())));
-        assert_eq!(news(None, &pending), None);
-        assert_eq!(news(Some(&pending), &bad).unwrap().1, "no");
-        assert_eq!(news(Some(&bad), &bad), None);
+        fn texts(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<String> {
+            news(before, after).into_iter().map(|(_, text)| text).collect()
+        }
+        assert_eq!(texts(None, &pending), [""; 0]);
+        assert_eq!(texts(Some(&pending), &bad), ["no"]);
+        assert_eq!(texts(Some(&bad), &bad), [""; 0]);
+        let published = |reason: &str| {
+            let mut status = bad.clone();
+            let verdict = Verdict::new(MANIFEST_PUBLISHED, Some(false), reason, "why");
+            crate::status::set_condition(&mut status.conditions, &verdict, Some(1), Timestamp::UNIX_EPOCH);
+            status
+        };
+        assert_eq!(texts(Some(&bad), &published(reasons::PUBLISH_FAILED)), ["why"]);
+        assert_eq!(texts(Some(&bad), &published(reasons::NOT_SERVED)), [""; 0]);
     }
 }

@@ -10,7 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cluster::WorkCache;
 use super::keys::ProbeMemory;
+use super::manifest::Published;
 use super::observe::LedgerCache;
+use super::partners::Parties;
+use crate::inventory::Listed;
 use crate::metrics::ProcessorKey;
 use crate::settings::Settings;
 use crate::status::Verdict;
@@ -33,8 +36,16 @@ pub struct Memory {
     pub rebuilt: Option<(Timestamp, SignedDuration)>,
     /// What was read of the ledger.
     pub ledger: LedgerCache,
+    /// When claims were looked at last.
+    pub claims_looked: Option<Timestamp>,
+    /// Names of claims that no decision has seen yet.
+    pub claims: Vec<Listed>,
     /// Work lists of Jobs.
     pub work: WorkCache,
+    /// What was known of other parties at the last look; `None`: not everything.
+    pub parties: Option<Parties>,
+    /// When our own manifests were published last, and what came of it.
+    pub published: Option<Published>,
     /// Jobs that were refused since the last look.
     pub refused: Vec<(Stage, String)>,
     /// What probes found of KeyRings' keys.
@@ -54,6 +65,16 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Notes what is known of other parties: what was blocked for want of a key of theirs is due once there is another.
+    pub fn rests_on(&mut self, parties: Option<&Parties>) {
+        let Some(parties) = parties else { return };
+        if self.parties.as_ref().is_some_and(|before| before != parties) {
+            self.batches.reopen_blocked();
+            self.windows.reopen_blocked();
+        }
+        self.parties = Some(parties.clone());
+    }
+
     /// Forgets what was of another processor of the same name, and what another spec decided.
     pub fn belong_to(&mut self, uid: &str, generation: i64) {
         if self.uid != uid {
@@ -65,6 +86,8 @@ impl Memory {
         if self.generation != generation {
             self.generation = generation;
             (self.open, self.guard, self.undecodable) = (None, None, None);
+            (self.claims_looked, self.claims) = (None, Vec::new());
+            self.published = None;
             // Another spec may name another ledger.
             self.ledger = LedgerCache::default();
         }
@@ -272,6 +295,32 @@ mod tests {
         );
         memories.forget(&key("b"));
         assert_eq!(of_a(), room(4, 10));
+    }
+
+    #[test]
+    fn what_is_blocked_is_tried_again_when_other_parties_say_something_else() {
+        use crate::processor::partners::{Peers, resolve};
+        use crate::workload::Blocked;
+        let id = BatchId::parse("agg/2026/11/20/08/00/00000000-0000-0000-0000-000000000001").unwrap();
+        let mut processor = crate::processor::example::processor();
+        let parties = |processor: &crds::DataShareProcessor| resolve(processor, &Peers::new()).parties;
+        let mut memory = Memory::default();
+        memory.rests_on(parties(&processor).as_ref());
+        memory.batches.entry(&id).blocked = Some(Blocked {
+            reason: "SignerUnknown".into(),
+            message: String::new(),
+            at: Timestamp::UNIX_EPOCH,
+            generation: 1,
+            taken_anyway: false,
+        });
+        let is_blocked = |memory: &Memory| memory.batches.get(&id).unwrap().blocked.is_some();
+        memory.rests_on(parties(&processor).as_ref());
+        memory.rests_on(None);
+        assert!(is_blocked(&memory), "nothing new is known");
+        let ingestor = processor.spec.ingestor.inline.as_mut().unwrap();
+        ingestor.batch_signing_keys[0].id = "another".into();
+        memory.rests_on(parties(&processor).as_ref());
+        assert!(!is_blocked(&memory));
     }
 
     #[test]

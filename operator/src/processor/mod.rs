@@ -9,9 +9,11 @@ pub mod guard;
 pub mod keys;
 mod listing;
 mod look;
+pub mod manifest;
 pub mod memory;
 pub mod observe;
 pub mod parameters;
+pub mod partners;
 pub mod report;
 pub mod sweep;
 
@@ -30,6 +32,7 @@ use crate::lease::Others;
 use crate::metrics::{ControllerLabels, ErrorLabels, Metrics, ProcessorKey};
 use crate::settings::{Settings, Watched};
 use crate::status::Events;
+use crate::undecodable;
 use crate::workload::Timing;
 
 use act::ActError;
@@ -119,6 +122,8 @@ pub struct Context {
     pub others: Others,
     /// What is remembered between reconciles; all of it may be lost.
     pub memories: Memories,
+    /// The same, of Peers.
+    pub peers: crate::peer::Memories,
 }
 
 /// The settings of time that decisions rest on.
@@ -223,16 +228,9 @@ pub fn on_error(processor: Arc<Guarded>, error: &ReconcileError, context: Arc<Co
 /// keeps an emptied ledger from summing everything again.
 async fn look(context: &Context, key: &ProcessorKey, memory: &mut Memory) -> Result<(), ReconcileError> {
     let (namespace, name) = key;
-    if let (Watched::All, Some(lease)) = (&context.settings.watched, &context.settings.lease_name) {
-        let holder = context
-            .others
-            .holder(&context.client, namespace, lease, &context.identity);
-        if within(WRITE_TIMEOUT, async { holder.await.context(ClusterSnafu) })
-            .await?
-            .is_some()
-        {
-            return Ok(());
-        }
+    let anothers = async { context.is_anothers(namespace).await.context(ClusterSnafu) };
+    if within(WRITE_TIMEOUT, anothers).await? {
+        return Ok(());
     }
     let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
     let read = async { api.get_opt(name).await.context(ClusterSnafu) };
@@ -257,13 +255,25 @@ async fn look(context: &Context, key: &ProcessorKey, memory: &mut Memory) -> Res
         Err(invalid) => {
             // Nothing is started for it, and what runs ends by itself.
             context.memories.usages().forget(key);
-            sweep::tell_undecodable(context, key, &invalid, memory).await;
+            undecodable::tell::<DataShareProcessor>(context, key, &invalid, &mut memory.undecodable).await;
             Ok(())
         }
     }
 }
 
 impl Context {
+    /// Whether another installation works in a namespace; only one that watches all namespaces has to look.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn is_anothers(&self, namespace: &str) -> kube::Result<bool> {
+        let (Watched::All, Some(lease)) = (&self.settings.watched, &self.settings.lease_name) else {
+            return Ok(false);
+        };
+        let holder = self.others.holder(&self.client, namespace, lease, &self.identity);
+        Ok(holder.await?.is_some())
+    }
+
     /// A processor is gone.
     pub fn forget(&self, key: &ProcessorKey) {
         self.memories.forget(key);

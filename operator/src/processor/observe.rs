@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::ledger::{
     LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, REJECTED, REPORTS, RESULTS, Rejected, USES, WindowResult,
 };
@@ -11,7 +12,7 @@ use facilitator_core::formats::names::WindowId;
 use facilitator_core::formats::work::Report;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use mailbox::{ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
+use mailbox::{Access, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
 use snafu::{ResultExt, Snafu};
 
 use super::listing::{Listing, result_of};
@@ -72,7 +73,7 @@ impl Mailboxes {
     pub fn open(mailboxes: &crds::processor::Mailboxes) -> Result<Self, ObserveError> {
         let open = |mailbox, url: &str| {
             MailboxUrl::parse(url)
-                .and_then(|url| open_mailbox(&url))
+                .and_then(|url| open_mailbox(&url, &Access::default()))
                 .context(ListingSnafu { mailbox })
         };
         Ok(Self {
@@ -159,6 +160,16 @@ impl Mailboxes {
             Some((WindowId::parse(name).ok()?, meta.modified))
         };
         Ok(page.objects.into_iter().filter_map(mark).collect())
+    }
+
+    /// Lists the claims of these days, of all packet keys.
+    ///
+    /// # Errors
+    /// [`ObserveError::Listing`].
+    pub async fn claims(&self, days: &BTreeSet<ClaimDay>) -> Result<Vec<Listed>, ObserveError> {
+        super::listing::claims(self.ledger.as_ref(), days)
+            .await
+            .context(ListingSnafu { mailbox: "ledger" })
     }
 
     /// Lists what is in the scope, the ledger first: an answer that is in a mailbox after its ledger object was listed is

@@ -6,18 +6,19 @@ use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
 use crds::processor::{InlineParty, Share as SpecShare, ValidationFormat as SpecFormat};
 use crds::{DataShareProcessor, DataShareProcessorSpec};
 use facilitator_core::formats::work::{
-    MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION, Share, ValidationFormat,
-    WindowParameters,
+    MailboxParameter, MailboxParameters, Parameters, ProcessorParameter, PublicKeyParameter, REVISION,
+    ReplayGuardParameters, Share, ValidationFormat, WindowParameters,
 };
 use facilitator_core::window::{Window, WindowError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
+use mailbox::Access;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::digest::hex_digest;
 use crate::workload::KeySet;
 
 /// Digits of a digest in a ConfigMap's name.
@@ -32,7 +33,7 @@ pub fn share(of: SpecShare) -> Share {
     }
 }
 
-/// Builds `parameters.json`.
+/// Builds `parameters.json` of a processor that leaves nothing to its Peers ([`super::partners::resolve`]).
 #[must_use]
 pub fn parameters(
     processor: &DataShareProcessor,
@@ -54,14 +55,14 @@ pub fn parameters(
         ledger_id,
         start_at: start_at.to_string(),
         mailboxes: MailboxParameters {
-            ingestion: mailboxes.ingestion.url.clone(),
-            peer_validation: mailboxes.peer_validation.url.clone(),
-            ledger: mailboxes.ledger.url.clone(),
-            peer: mailboxes.outgoing.peer.url.clone(),
-            portal: mailboxes.outgoing.portal.url.clone(),
+            ingestion: mailbox(&mailboxes.ingestion),
+            peer_validation: mailbox(&mailboxes.peer_validation),
+            ledger: mailbox(&mailboxes.ledger),
+            peer: mailbox(&mailboxes.outgoing.peer),
+            portal: mailbox(&mailboxes.outgoing.portal),
         },
-        ingestor_keys: public_keys(&spec.ingestor.inline),
-        peer_keys: public_keys(&spec.peer.inline),
+        ingestor_keys: public_keys(spec.ingestor.inline.as_ref()),
+        peer_keys: public_keys(spec.peer.inline.as_ref()),
         legacy_peer: spec.peer.legacy,
         validation_format: match spec.validation_format {
             SpecFormat::ThreeObjects => ValidationFormat::ThreeObjects,
@@ -73,15 +74,27 @@ pub fn parameters(
             period_seconds: spec.windows.period_seconds,
             min_clients: spec.windows.min_clients,
         },
+        replay_guard: ReplayGuardParameters {
+            enabled: spec.replay_guard.enabled,
+            horizon_days: spec.replay_guard.horizon_days,
+        },
     }
 }
 
-fn public_keys(party: &InlineParty) -> Vec<PublicKeyParameter> {
+fn mailbox(mailbox: &crds::processor::Mailbox) -> MailboxParameter {
+    MailboxParameter {
+        url: mailbox.url.clone(),
+        access: Access::default(),
+    }
+}
+
+fn public_keys(party: Option<&InlineParty>) -> Vec<PublicKeyParameter> {
     let of = |key: &crds::processor::PublicKey| PublicKeyParameter {
         id: key.id.clone(),
         public_key: key.public_key.clone(),
     };
-    party.batch_signing_keys.iter().map(of).collect()
+    let keys = party.map_or(&[][..], |party| &party.batch_signing_keys);
+    keys.iter().map(of).collect()
 }
 
 /// The immutable ConfigMap that holds the parameters, named by their digest and owned by the processor.
@@ -90,7 +103,7 @@ fn public_keys(party: &InlineParty) -> Vec<PublicKeyParameter> {
 /// None in practice: parameters are JSON.
 pub fn config_map(processor: &DataShareProcessor, parameters: &Parameters) -> Result<ConfigMap, serde_json::Error> {
     let content = serde_json::to_string(parameters)? + "\n";
-    let digest: String = hex(content.as_bytes()).chars().take(NAME_DIGITS).collect();
+    let digest: String = hex_digest(content.as_bytes()).chars().take(NAME_DIGITS).collect();
     let name = processor.name_any();
     let labels = [("app.kubernetes.io/managed-by", MANAGED_BY), (PROCESSOR_LABEL, &name)];
     Ok(ConfigMap {
@@ -158,11 +171,7 @@ pub fn agreement_digest(spec: &DataShareProcessorSpec) -> String {
         cutoffs,
     };
     // Numbers and strings always serialize.
-    hex(&serde_json::to_vec(&agreement).unwrap_or_default())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    facilitator_core::formats::ledger::hex(&Sha256::digest(bytes))
+    hex_digest(&serde_json::to_vec(&agreement).unwrap_or_default())
 }
 
 /// The first window that is ours, before a ledger says so: `startAt` of the spec, else the creation, rounded up to a window

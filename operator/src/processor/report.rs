@@ -1,6 +1,9 @@
 //! What a processor's status says. Pure.
 
-use crds::conditions::{KEYS_LOADED, MAILBOXES_LISTED, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY, reasons};
+use crds::conditions::{
+    KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
+    reasons,
+};
 use crds::processor::{BatchCounts, DataShareProcessorStatus, KeysStatus, WindowCounts};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::WindowId;
@@ -39,6 +42,10 @@ pub struct Findings {
     pub stall: Option<Stall>,
     /// `spec.suspend`.
     pub suspended: bool,
+    /// Whether all that is needed of other parties is known.
+    pub peers: Option<Verdict>,
+    /// Whether our own manifests are where others read them; nothing where none are asked for.
+    pub published: Option<Option<Verdict>>,
     /// Whether the listing worked; the error where not.
     pub listed: Option<Result<(), String>>,
     /// Why the look wasn't finished, where no other condition says it.
@@ -111,6 +118,9 @@ pub fn status(
         )),
         None => {}
     }
+    if let Some(peers) = &findings.peers {
+        set(peers);
+    }
     if let Some(workers) = &findings.workers {
         set(workers);
     }
@@ -122,6 +132,13 @@ pub fn status(
     }
     if let Some(loaded) = findings.keys.as_ref().and_then(|keys| keys.loaded.as_ref()) {
         set(loaded);
+    }
+    match &findings.published {
+        Some(Some(published)) => set(published),
+        Some(None) => status
+            .conditions
+            .retain(|condition| condition.type_ != MANIFEST_PUBLISHED),
+        None => {}
     }
     let ready = readiness(findings, &status, generation);
     set_condition(&mut status.conditions, &ready, generation, now);
@@ -172,7 +189,7 @@ fn current<'a>(status: &'a DataShareProcessorStatus, kind: &str, generation: Opt
     status.conditions.iter().find(is_wanted)
 }
 
-/// `Ready`: the last look was finished, the listing worked, workers start, no window is overdue; neither stalled nor
+/// `Ready`: the last look was finished, all parties are known, the listing worked, workers start, no window is overdue; neither stalled nor
 /// suspended.
 fn readiness(findings: &Findings, status: &DataShareProcessorStatus, generation: Option<i64>) -> Verdict {
     if let Some(stall) = &findings.stall {
@@ -188,7 +205,7 @@ fn readiness(findings: &Findings, status: &DataShareProcessorStatus, generation:
     if let Some(trouble) = findings.keys.as_ref().and_then(|keys| keys.blocking.as_ref()) {
         return Verdict::new(READY, Some(false), trouble.reason, &trouble.message);
     }
-    for needed in [MAILBOXES_LISTED, WORKERS_READY, WINDOWS_ON_TIME] {
+    for needed in [PEERS_KNOWN, MAILBOXES_LISTED, WORKERS_READY, WINDOWS_ON_TIME] {
         match current(status, needed, generation) {
             Some(condition) if condition.status == "True" => {}
             Some(condition) if condition.status == "False" => {
@@ -203,7 +220,7 @@ fn readiness(findings: &Findings, status: &DataShareProcessorStatus, generation:
         READY,
         Some(true),
         reasons::OK,
-        "Mailboxes are listed, nothing keeps workers from starting, no window is overdue.",
+        "All parties are known, mailboxes are listed, nothing keeps workers from starting, no window is overdue.",
     )
 }
 
@@ -301,6 +318,7 @@ mod tests {
 
     fn good() -> Findings {
         Findings {
+            peers: Some(Verdict::new(PEERS_KNOWN, Some(true), reasons::OK, "")),
             listed: Some(Ok(())),
             workers: Some(Verdict::new(WORKERS_READY, Some(true), reasons::OK, "")),
             overdue: Some(Vec::new()),
@@ -330,6 +348,9 @@ mod tests {
             of(|f| f.listed = Some(Err("no".into()))),
             expected("False", reasons::LISTING_FAILED)
         );
+        let unknown =
+            |f: &mut Findings| f.peers = Some(Verdict::new(PEERS_KNOWN, Some(false), reasons::PEER_UNKNOWN, ""));
+        assert_eq!(of(unknown), expected("False", reasons::PEER_UNKNOWN));
         assert_eq!(of(|f| f.workers = None), expected("Unknown", reasons::PENDING));
         let refused = |f: &mut Findings| {
             f.workers = Some(Verdict::new(

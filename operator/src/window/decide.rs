@@ -1,4 +1,4 @@
-//! The decision on windows: states, the next Job, objects.
+//! The decision on windows: states, and what remembers them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,14 @@ use facilitator_core::window::{due, planned_at, planned_at_with_legacy_peer};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::further::{self, Further};
+use super::plan::{plan, planned_windows};
 use super::projection::project;
 use super::status::{self, State};
 use super::{WindowDecision, WindowInput};
 use crate::batch::Tally;
 use crate::inventory::WindowInventory;
-use crate::workload::{Allowance, Blocked, JobView, PlannedJob, Retries, Try, Work};
-
-/// Windows of one Job: more than fall due at once, and a report of each fits.
-const MAX_WINDOWS_PER_JOB: usize = 500;
+use crate::workload::{Blocked, JobView, Retries, Try};
 
 /// One window as the decision sees it.
 pub(super) struct Seen<'a> {
@@ -33,6 +32,8 @@ pub(super) struct Seen<'a> {
     pub(super) due: Vec<Timestamp>,
     pub(super) first_seen: Timestamp,
     pub(super) state: State,
+    /// Its override, if it has one.
+    pub(super) further: Option<Further<'a>>,
 }
 
 /// Decides on every window of the inventory.
@@ -49,11 +50,15 @@ pub fn decide(input: &WindowInput<'_>, now: Timestamp) -> WindowDecision {
         if memory.get(id).is_none() {
             recall(input, id, object, &mut memory);
         }
+        further::recall(input.schedule, id, object, &mut memory);
     }
     count_finished(input, &mut memory, generation, now);
     for (id, object) in &objects {
         if let Some(value) = object.annotations().get(RETRY_ANNOTATION) {
             memory.ask_again(id, value);
+            if let Some(given) = input.schedule.overrides.get(id) {
+                memory.ask_again(&given.id, value);
+            }
         }
     }
     let running = running(input.jobs);
@@ -73,6 +78,19 @@ pub fn decide(input: &WindowInput<'_>, now: Timestamp) -> WindowDecision {
     }
 
     let (planned, short_of_room) = input.room.fit(plan(input, &memory, &seen));
+    let planned_windows: BTreeSet<WindowId> = planned.iter().flat_map(planned_windows).collect();
+    for one in &mut seen {
+        if planned_windows.contains(one.id) {
+            one.state = State::Summing;
+        }
+        if let Some(further) = one
+            .further
+            .as_mut()
+            .filter(|further| planned_windows.contains(&further.given.id))
+        {
+            further.state = further::State::Summing;
+        }
+    }
     let mut decision = WindowDecision {
         jobs: planned.into_iter().collect(),
         short_of_room,
@@ -93,7 +111,8 @@ pub fn decide(input: &WindowInput<'_>, now: Timestamp) -> WindowDecision {
     decision.counts.overdue = i64::try_from(decision.overdue.len()).unwrap_or(i64::MAX);
 
     let jobs = input.jobs.iter().map(JobView::uid).collect();
-    let known: BTreeSet<&WindowId> = seen.iter().map(|one| one.id).collect();
+    let further = seen.iter().filter_map(|one| Some(&one.further.as_ref()?.given.id));
+    let known: BTreeSet<&WindowId> = seen.iter().map(|one| one.id).chain(further).collect();
     memory.keep(&jobs, |id| known.contains(id));
     decision.memory = memory;
     decision
@@ -129,12 +148,21 @@ fn chunks(view: &JobView) -> &[Vec<AggregateItem>] {
     }
 }
 
-fn id_of(aggregation: &str, start: &str, end: &str) -> Option<WindowId> {
-    WindowId::parse(&format!("{aggregation}/{start}-{end}")).ok()
+fn id_of(aggregation: &str, start: &str, end: &str, release: Option<u8>) -> Option<WindowId> {
+    let window = WindowId::parse(&format!("{aggregation}/{start}-{end}")).ok()?;
+    match release {
+        None => Some(window),
+        Some(release) => window.again(release).ok(),
+    }
 }
 
-fn id_of_item(item: &AggregateItem) -> Option<WindowId> {
-    id_of(&item.aggregation, &item.start, &item.end)
+pub(super) fn id_of_item(item: &AggregateItem) -> Option<WindowId> {
+    let release = item.approval.as_ref().map(|approval| approval.release);
+    id_of(&item.aggregation, &item.start, &item.end, release)
+}
+
+fn id_of_report(report: &WindowReport) -> Option<WindowId> {
+    id_of(&report.aggregation, &report.start, &report.end, report.release)
 }
 
 /// The windows that unfinished Jobs hold, with the Job.
@@ -160,17 +188,12 @@ fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, gener
             .reports
             .iter()
             .flat_map(|report| &report.windows)
-            .filter_map(|window| Some((id_of(&window.aggregation, &window.start, &window.end)?, window)))
+            .filter_map(|window| Some((id_of_report(window)?, window)))
             .collect();
         for (index, chunk) in chunks(view).iter().enumerate() {
             let mut left = Vec::new();
             for (item, id) in chunk.iter().filter_map(|item| Some((item, id_of_item(item)?))) {
-                if input
-                    .inventory
-                    .windows
-                    .get(&id)
-                    .is_none_or(|window| window.finished.is_some())
-                {
+                if input.inventory.is_over(&id) != Some(false) {
                     continue;
                 }
                 let Some(report) = reports.get(&id) else {
@@ -241,6 +264,7 @@ fn see<'a>(
         due,
         first_seen,
         state: State::Due,
+        further: further::see(input, memory, running, id, inventory, now),
     };
     one.state = if inventory.finished.is_some() {
         match inventory.result.as_ref().map(|result| result.verdict) {
@@ -341,67 +365,5 @@ impl Seen<'_> {
         };
         self.state.is_overdue_after_a_while()
             && now.duration_since(due.max(self.first_seen)) >= input.timing.overdue_after
-    }
-}
-
-/// The next Job: windows that are due, oldest first, so many to a pod that it opens no more batches than an intake pod.
-fn plan(input: &WindowInput<'_>, memory: &Retries<WindowId>, seen: &[Seen<'_>]) -> Option<PlannedJob> {
-    let workers = &input.processor.spec.workers;
-    let taken: u32 = input.jobs.iter().map(JobView::pods_wanted).sum();
-    let pods = workers.max_pods.saturating_sub(taken);
-    let held = input.processor.spec.suspend || input.allowance == Allowance::Wait;
-    // A Job whose work list can't be read holds nobody knows what.
-    let unknown = input.jobs.iter().any(|view| !view.is_finished() && view.work.is_none());
-    if held || unknown || pods == 0 {
-        return None;
-    }
-    let mut due: Vec<_> = seen.iter().filter(|one| one.state == State::Due).collect();
-    due.sort_by_key(|one| (one.id.start, &one.id.aggregation));
-    due.truncate(MAX_WINDOWS_PER_JOB);
-    let mut chunks: Vec<Vec<AggregateItem>> = Vec::new();
-    let (mut attempt, mut weight, mut limit) = (0, 0, usize::MAX);
-    for one in due {
-        let known = memory.get(one.id);
-        attempt = attempt.max(known.map_or(0, |known| known.attempts));
-        let own_limit = known.and_then(|known| known.limit).unwrap_or(usize::MAX);
-        let own_weight = one.tally.seen.max(1);
-        let fits = |chunk: &Vec<AggregateItem>| {
-            weight + own_weight <= u64::from(workers.batches_per_pod) && chunk.len() < limit.min(own_limit)
-        };
-        match chunks.last_mut().filter(|chunk| fits(chunk)) {
-            Some(chunk) => {
-                chunk.push(item(one));
-                (weight, limit) = (weight + own_weight, limit.min(own_limit));
-            }
-            None => {
-                chunks.push(vec![item(one)]);
-                (weight, limit) = (own_weight, own_limit);
-            }
-        }
-    }
-    let canary = input.allowance == Allowance::Canary;
-    chunks.truncate(if canary { 1 } else { usize::MAX });
-    let indexes = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-    (indexes > 0).then(|| PlannedJob {
-        work: Work::Aggregate(chunks),
-        parallelism: indexes.min(pods),
-        attempt,
-        canary,
-    })
-}
-
-fn item(one: &Seen<'_>) -> AggregateItem {
-    AggregateItem {
-        aggregation: one.id.aggregation.to_string(),
-        start: one.id.start.to_compact(),
-        end: one.id.end.to_compact(),
-        cutoffs: one.due.iter().map(|cutoff| cutoff.as_millisecond()).collect(),
-    }
-}
-
-pub(super) fn planned_windows(job: &PlannedJob) -> Vec<WindowId> {
-    match &job.work {
-        Work::Aggregate(chunks) => chunks.iter().flatten().filter_map(id_of_item).collect(),
-        Work::Intake(_) | Work::KeyProbe { .. } => Vec::new(),
     }
 }

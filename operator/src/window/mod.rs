@@ -1,6 +1,8 @@
 //! Windows: when each is summed, and what its AggregationWindow says. Pure.
 
 mod decide;
+mod further;
+mod plan;
 mod projection;
 mod scope;
 mod status;
@@ -18,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use snafu::{ResultExt, Snafu};
 
 pub use decide::decide;
+pub use further::{Override, overrides};
 pub use scope::{Range, Scope};
 pub use status::object_name;
 
@@ -71,6 +74,8 @@ pub struct Schedule {
     pub start_at: Timestamp,
     /// Cutoffs that both parties agreed on for old windows, by aggregation and start.
     pub agreed: BTreeMap<(AggregationId, BatchTime), Timestamp>,
+    /// [`overrides`] of the processor's windows, by first release; those of no spec until they are set.
+    pub overrides: BTreeMap<WindowId, Override>,
     /// Aggregations to process; empty: all.
     pub aggregations: BTreeSet<String>,
     /// How long AggregationWindows are kept.
@@ -106,6 +111,7 @@ impl Schedule {
             },
             start_at,
             agreed: agreed.collect::<Result<_, _>>()?,
+            overrides: BTreeMap::new(),
             aggregations: spec.aggregations.names.iter().cloned().collect(),
             history: SignedDuration::from_hours(24 * i64::from(windows.history_days)),
             share: match spec.share {

@@ -8,7 +8,7 @@ use facilitator_core::formats::names::WindowId;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::decide::{Seen, planned_windows};
+use super::decide::Seen;
 use super::status::{self, State};
 use super::{WindowDecision, WindowInput, WindowPatch};
 use crate::workload::Retries;
@@ -26,7 +26,6 @@ pub(super) fn project(
     decision: &mut WindowDecision,
     now: Timestamp,
 ) {
-    let planned: BTreeSet<WindowId> = decision.jobs.iter().flat_map(planned_windows).collect();
     let oldest = now.checked_sub(input.schedule.history).unwrap_or(Timestamp::MIN);
     let shown = shown(objects, seen, oldest);
     let mut listed = BTreeSet::new();
@@ -37,11 +36,7 @@ pub(super) fn project(
         if object.is_none() && !one.inventory.exists() {
             continue;
         }
-        let state = if planned.contains(one.id) {
-            State::Summing
-        } else {
-            one.state
-        };
+        let state = one.state;
         state.count(&mut decision.counts);
         if !shown.contains(one.id) {
             decision.delete.extend(object.map(ResourceExt::name_any));
@@ -52,7 +47,7 @@ pub(super) fn project(
         {
             continue;
         }
-        let status = status::status(input, one, state, memory.get(one.id), object, now);
+        let status = status::status(input, memory, one, state, object, now);
         let before = object.and_then(|object| object.status.as_ref());
         if before == Some(&status) {
             continue;
@@ -69,6 +64,9 @@ pub(super) fn project(
         if is_news {
             decision.events.extend(status::event(one.id, &name, state, &status));
         }
+        decision
+            .events
+            .extend(status::override_event(one, &name, object, &status));
         match object {
             Some(_) => decision.patch.push(WindowPatch { name, status }),
             None => decision.create.push(status::new(input.processor, name, one.id, status)),

@@ -49,10 +49,13 @@ impl Scope {
             let end = BatchTime::from_timestamp(aligned(start.timestamp(), period_seconds)?.end())?;
             WindowId::new(aggregation.clone(), *start, end).ok()
         });
+        // A further release has a result of its own: until then the window is listed again.
+        let approved = schedule.overrides.values().filter(|given| given.approved_by.is_some());
         let older: BTreeSet<WindowId> = open
             .iter()
             .cloned()
             .chain(agreed)
+            .chain(approved.map(|given| given.id.clone()))
             .filter(|id| schedule.takes(id))
             .collect();
         let oldest = older

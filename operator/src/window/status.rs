@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::conditions::{AGGREGATED, PEER_SET_KNOWN, READY, STALLED, reasons};
+use crds::conditions::{AGGREGATED, OVERRIDDEN, PEER_SET_KNOWN, READY, STALLED, reasons};
 use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
 use crds::processor::WindowCounts;
 use crds::window::{SumPartReference, WindowBatches};
@@ -13,12 +13,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
-use super::WindowInput;
 use super::decide::Seen;
+use super::{WindowInput, further};
 use crate::batch::Tally;
 use crate::digest::short_digest;
 use crate::status::{Verdict, condition_is_true, set_condition};
-use crate::workload::{ObjectEvent, Subject, Try};
+use crate::workload::{ObjectEvent, Retries, Subject, Try};
 
 /// Where a window is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,10 +135,15 @@ pub(super) fn id_of(object: &AggregationWindow) -> Option<WindowId> {
 
 /// The reason of its `Ready` condition.
 pub(super) fn ready_reason(object: &AggregationWindow) -> Option<&str> {
+    reason_of(object, READY)
+}
+
+/// The reason of a condition.
+pub(super) fn reason_of<'a>(object: &'a AggregationWindow, kind: &str) -> Option<&'a str> {
     let conditions = &object.status.as_ref()?.conditions;
     conditions
         .iter()
-        .find(|condition| condition.type_ == READY)
+        .find(|condition| condition.type_ == kind)
         .map(|condition| condition.reason.as_str())
 }
 
@@ -177,6 +182,7 @@ pub(super) fn new(
             aggregation: id.aggregation.to_string(),
             start: id.start.to_compact(),
             end: id.end.to_compact(),
+            overriding: None,
         },
         status: Some(status),
     }
@@ -185,12 +191,13 @@ pub(super) fn new(
 /// The whole status. What only a passing Job tells stays from before.
 pub(super) fn status(
     input: &WindowInput<'_>,
+    memory: &Retries<WindowId>,
     one: &Seen<'_>,
     state: State,
-    known: Option<&Try>,
     object: Option<&AggregationWindow>,
     now: Timestamp,
 ) -> AggregationWindowStatus {
+    let known = memory.get(one.id);
     let mut status = object.and_then(|object| object.status.clone()).unwrap_or_default();
     let generation = object.and_then(|object| object.metadata.generation).or(Some(1));
     let (reason, message) = (state.reason(), message(one, state, known));
@@ -207,6 +214,15 @@ pub(super) fn status(
     set(STALLED, Some(state.is_stalled()), reason, &message);
     let later = "The two sides exchange the digests of their plans in a later version.";
     set(PEER_SET_KNOWN, None, reasons::NOT_EXCHANGED, later);
+    match &one.further {
+        Some(further) => {
+            let met = further.state == further::State::Ended(facilitator_core::formats::ledger::Verdict::Summed);
+            let message = further::message(further, one.inventory, memory.get(&further.given.id));
+            set(OVERRIDDEN, Some(met), further.state.reason(), &message);
+        }
+        None => status.conditions.retain(|condition| condition.type_ != OVERRIDDEN),
+    }
+    status.further_releases = further::releases(one.inventory);
 
     status.observed_generation = generation;
     let cutoff = match state {
@@ -279,7 +295,7 @@ fn batches(tally: &Tally, result: Option<&WindowResult>, before: Option<WindowBa
     }
 }
 
-fn number(count: u64) -> i64 {
+pub(super) fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -335,6 +351,27 @@ fn message(one: &Seen<'_>, state: State, known: Option<&Try>) -> String {
             None => "It failed for good; the ledger's results/ says why.".to_owned(),
         },
     }
+}
+
+/// What came of an override, told once.
+pub(super) fn override_event(
+    one: &Seen<'_>,
+    name: &str,
+    object: Option<&AggregationWindow>,
+    status: &AggregationWindowStatus,
+) -> Option<ObjectEvent> {
+    let further = one.further.as_ref().filter(|further| further.state.is_told())?;
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == OVERRIDDEN)?;
+    let news = object.is_none_or(|object| reason_of(object, OVERRIDDEN) != Some(condition.reason.as_str()));
+    news.then(|| ObjectEvent {
+        subject: Subject::Window(name.to_owned()),
+        warning: condition.status != "True",
+        reason: further.state.reason(),
+        message: format!("{}: override: {}", further.given.id, condition.message),
+    })
 }
 
 /// Events are for exceptions, and for the sum.

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod further;
 mod objects;
 mod troubles;
 
@@ -41,7 +42,8 @@ impl World {
     }
 
     fn step(&mut self, now: &str) -> WindowDecision {
-        let schedule = schedule(&self.processor);
+        let mut schedule = schedule(&self.processor);
+        schedule.overrides = overrides(&self.objects);
         let inventory = self.mailboxes.inventory(&schedule, at(now));
         let timing = Timing::default();
         let room = Room { jobs: 10, pods: 10 };
@@ -155,7 +157,7 @@ fn items(decision: &WindowDecision) -> Vec<Vec<AggregateItem>> {
         .iter()
         .flat_map(|job| match &job.work {
             Work::Aggregate(chunks) => chunks.clone(),
-            Work::Intake(_) | Work::KeyProbe { .. } => Vec::new(),
+            Work::Intake(_) | Work::CompactClaims(_) | Work::KeyProbe { .. } => Vec::new(),
         })
         .collect()
 }

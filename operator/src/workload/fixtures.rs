@@ -355,6 +355,7 @@ impl JobView {
             aggregation: id.aggregation.to_string(),
             start: id.start.to_compact(),
             end: id.end.to_compact(),
+            release: Some(id.release()).filter(|release| *release > 1),
             outcome,
             reason: reason.to_owned(),
             message: "key k2 isn't mounted".to_owned(),

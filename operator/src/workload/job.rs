@@ -72,33 +72,34 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
         labels: Some(labels(planned, context)),
         ..ObjectMeta::default()
     };
-    let keys = pins(context.keys);
-    let (chunks, list) = match &planned.work {
+    let (revision, work, keys) = (REVISION, name.clone(), pins(context.keys));
+    let (count_of_chunks, list) = match planned.work.clone() {
         Work::Intake(chunks) => (
             chunks.len(),
             WorkList::Intake {
-                revision: REVISION,
-                work: name.clone(),
+                revision,
+                work,
                 keys,
-                chunks: chunks.clone(),
+                chunks,
             },
         ),
         Work::Aggregate(chunks) => (
             chunks.len(),
             WorkList::Aggregate {
-                revision: REVISION,
-                work: name.clone(),
+                revision,
+                work,
                 keys,
-                chunks: chunks.clone(),
+                chunks,
             },
         ),
+        Work::CompactClaims(chunks) => (chunks.len(), WorkList::CompactClaims { revision, work, chunks }),
         Work::KeyProbe { signing, packets, .. } => (
             1,
             WorkList::KeyProbe {
-                revision: REVISION,
-                work: name.clone(),
-                signing: signing.clone(),
-                packets: packets.clone(),
+                revision,
+                work,
+                signing,
+                packets,
             },
         ),
     };
@@ -120,7 +121,7 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
             active_deadline_seconds: Some(context.active_deadline_seconds),
             backoff_limit_per_index: Some(BACKOFF_PER_INDEX),
             completion_mode: Some("Indexed".to_owned()),
-            completions: Some(count(chunks)),
+            completions: Some(count(count_of_chunks)),
             parallelism: Some(i32::try_from(planned.parallelism).unwrap_or(i32::MAX)),
             pod_failure_policy: Some(pod_failure_policy()),
             pod_replacement_policy: Some("Failed".to_owned()),
@@ -163,10 +164,13 @@ fn pins(keys: &KeySet) -> KeyPins {
 
 /// At most 53 characters: with `-` and an index of four digits it is still a pod's host name.
 fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
-    let stage = planned.work.label();
+    let what = match planned.work {
+        Work::CompactClaims(_) => "claims",
+        Work::Intake(_) | Work::Aggregate(_) | Work::KeyProbe { .. } => planned.work.label(),
+    };
     let mut parts = vec![
         context.processor_uid.to_owned(),
-        stage.to_owned(),
+        what.to_owned(),
         planned.attempt.to_string(),
     ];
     // A canary, or a try under a changed spec, doesn't wait for what an earlier Job of the same work leaves behind.
@@ -179,11 +183,18 @@ fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
             items.chain(["chunk".to_owned()])
         })),
         Work::Aggregate(chunks) => parts.extend(chunks.iter().flat_map(|chunk| {
-            let items = chunk
-                .iter()
-                .map(|i| format!("{}/{}-{}/{:?}", i.aggregation, i.start, i.end, i.cutoffs));
+            let items = chunk.iter().map(|i| {
+                let window = format!("{}/{}-{}/{:?}", i.aggregation, i.start, i.end, i.cutoffs);
+                match &i.approval {
+                    None => window,
+                    Some(approval) => format!("{window}/{approval:?}"),
+                }
+            });
             items.chain(["chunk".to_owned()])
         })),
+        Work::CompactClaims(chunks) => {
+            parts.extend(chunks.iter().flatten().map(|i| format!("{}/{}", i.packet_key, i.day)));
+        }
         Work::KeyProbe { signing, packets, .. } => {
             parts.extend(
                 signing
@@ -198,7 +209,7 @@ fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
     parts.extend(signer.into_iter().chain(packet_keys));
     let processor: String = context.processor_name.chars().take(30).collect();
     let digest = short_digest(parts.iter().map(String::as_str), 12);
-    format!("{}-{stage}-{digest}", processor.trim_end_matches(['-', '.']))
+    format!("{}-{what}-{digest}", processor.trim_end_matches(['-', '.']))
 }
 
 fn labels(planned: &PlannedJob, context: &WorkerContext<'_>) -> BTreeMap<String, String> {

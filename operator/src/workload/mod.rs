@@ -12,7 +12,7 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-use facilitator_core::formats::work::{AggregateItem, IntakeItem, ProbedKey};
+use facilitator_core::formats::work::{AggregateItem, CompactItem, IntakeItem, ProbedKey};
 use jiff::SignedDuration;
 
 pub use canary::{Allowance, HealthInput, HealthMemory, WorkersHealth, health};
@@ -64,6 +64,8 @@ pub enum Work {
     Intake(Vec<Vec<IntakeItem>>),
     /// Windows to sum.
     Aggregate(Vec<Vec<AggregateItem>>),
+    /// Days of claims to compact.
+    CompactClaims(Vec<Vec<CompactItem>>),
     /// Keys to look for, as a stage's pods would find them.
     KeyProbe {
         /// Under whose account, with whose volumes.
@@ -80,7 +82,7 @@ impl Work {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Intake(_) => Stage::Intake.label(),
+            Self::Intake(_) | Self::CompactClaims(_) => Stage::Intake.label(),
             Self::Aggregate(_) => Stage::Aggregate.label(),
             Self::KeyProbe { stage, .. } => stage.probe_label(),
         }
@@ -101,11 +103,11 @@ pub struct PlannedJob {
 }
 
 impl PlannedJob {
-    /// Which stage's pods it runs.
+    /// Which stage's pods it runs. Claims are intake's.
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self.work {
-            Work::Intake(_) => Stage::Intake,
+            Work::Intake(_) | Work::CompactClaims(_) => Stage::Intake,
             Work::Aggregate(_) => Stage::Aggregate,
             Work::KeyProbe { stage, .. } => stage,
         }

@@ -117,6 +117,13 @@ impl<K: Ord + Clone> Retries<K> {
         is_new
     }
 
+    /// Something changed that blocked work may have waited for: all of it is due at once.
+    pub fn reopen_blocked(&mut self) {
+        for known in self.tries.values_mut() {
+            known.blocked = None;
+        }
+    }
+
     /// Notes the end of an index: `left` pieces of it have no outcome, of `held` that it held. They are to blame only if
     /// the index itself came to an end; else their next try merely needs another name.
     pub fn index_over(&mut self, view: &JobView, index: usize, left: &[K], held: usize) {

@@ -1,7 +1,7 @@
 //! A Job as observed, and how it ended.
 
 use facilitator_core::formats::names::WindowId;
-use facilitator_core::formats::work::{Report, WorkList};
+use facilitator_core::formats::work::{AggregateItem, Report, WorkList};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
@@ -254,8 +254,10 @@ impl JobView {
         let Some(WorkList::Aggregate { chunks, .. }) = &self.work else {
             return false;
         };
+        let release = |item: &AggregateItem| item.approval.as_ref().map_or(1, |approval| approval.release);
         chunks.iter().flatten().any(|item| {
-            item.aggregation == id.aggregation.as_str()
+            release(item) == id.release()
+                && item.aggregation == id.aggregation.as_str()
                 && item.start == id.start.to_compact()
                 && item.end == id.end.to_compact()
         })

@@ -1,11 +1,16 @@
-//! The operator against a real API server (no node is needed: what pods would do is written by the tests).
+//! The operator against a real API server (no node is needed: what pods would do is written by the tests) and against web
+//! servers of other parties.
 //!
 //! Set `PRIO_OPERATOR_TEST_KUBECONFIG` to the path of an administrator's kubeconfig; without it nothing is tested here:
 //! `tests/cluster/cluster --name test up control` starts one.
 #![allow(clippy::unwrap_used)]
 
+mod fetch;
 mod keys;
+mod manifests;
+mod peers;
 mod place;
+mod web;
 
 use std::collections::BTreeMap;
 use std::path::Path;

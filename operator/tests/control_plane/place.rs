@@ -12,7 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::ApiResource;
+use kube::core::{ApiResource, TypeMeta};
 use kube::{Api, Client, Config, ResourceExt};
 use mailbox::{FileMailbox, Mailbox, ObjectKey};
 use operator::keys::settings::{KeysFlags, KeysSettings};
@@ -63,7 +63,8 @@ pub async fn place(name: &str) -> Option<Place> {
     // The API refuses folders of the system and names that begin with a dot.
     let folders = tempfile::Builder::new()
         .prefix("mailboxes-")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        // Not below /tmp, which no mailbox may be in.
+        .tempdir_in("/var/tmp")
         .unwrap();
     for folder in FOLDERS {
         std::fs::create_dir(folders.path().join(folder)).unwrap();
@@ -251,22 +252,43 @@ impl Place {
     }
 
     pub async fn create_processor(&self, name: &str, spec: Value) {
-        let resource = ApiResource::erase::<DataShareProcessor>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        let object = json!({
-            "apiVersion": "prio-operator.io/v1alpha1",
-            "kind": "DataShareProcessor",
-            "metadata": {"name": name},
-            "spec": spec,
-        });
-        let object: DynamicObject = serde_json::from_value(object).unwrap();
-        api.create(&PostParams::default(), &object).await.unwrap();
+        self.create::<DataShareProcessor>(json!({"metadata": {"name": name}, "spec": spec}))
+            .await;
+    }
+
+    fn dynamic<K>(&self) -> Api<DynamicObject>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        let resource = ApiResource::erase::<K>(&());
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    /// Creates an object that need not be one of this operator's version.
+    pub async fn create<K>(&self, object: Value)
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        let mut object: DynamicObject = serde_json::from_value(object).unwrap();
+        object.types = Some(TypeMeta::resource::<K>());
+        self.dynamic::<K>()
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
     }
 
     /// Waits until a condition of a processor has a status and a reason.
     pub async fn condition(&self, name: &str, kind: &str, status: &str, reason: &str) -> Condition {
-        let resource = ApiResource::erase::<DataShareProcessor>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        self.condition_of::<DataShareProcessor>(name, kind, status, reason)
+            .await
+    }
+
+    /// The same of any kind.
+    pub async fn condition_of<K>(&self, name: &str, kind: &str, status: &str, reason: &str) -> Condition
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        let api = self.dynamic::<K>();
         until(&format!("{name}: {kind}={status} ({reason})"), async || {
             let object = api.get(name).await.ok()?;
             let conditions: Vec<Condition> =

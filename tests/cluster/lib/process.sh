@@ -19,7 +19,7 @@ record() { printf '%s %s\n' "$2" "$(start_time "$2")" >"$RUN/pids/$1"; }
 recorded_pid() {
 	local pid started
 	read -r pid started 2>/dev/null <"$RUN/pids/$1" || return 1
-	[ "$(start_time "$pid")" = "$started" ] || return 1
+	[ -n "$started" ] && [ "$(start_time "$pid")" = "$started" ] || return 1
 	printf '%s\n' "$pid"
 }
 

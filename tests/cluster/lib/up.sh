@@ -88,7 +88,8 @@ start_init() {
 	detached unshare "${namespaces[@]}" --fork --mount-proc --propagation private --kill-child=SIGKILL \
 		"$CLUSTER_DIR/lib/init" "$RUN" >"$RUN/log/init.log" 2>&1
 	local unshare=$! tries=0
-	until child=$(pgrep --parent "$unshare"); do
+	# Before it becomes `unshare` it has children that enter the cgroup.
+	until child=$(pgrep --full --parent "$unshare" "$CLUSTER_DIR/lib/init"); do
 		sleep 0.02
 		kill -0 $unshare 2>/dev/null && [ $((tries += 1)) -lt 500 ] || { tail "$RUN/log/init.log" >&2 && return 1; }
 	done

@@ -13,7 +13,7 @@ mod writer;
 pub use decoder::Decoder;
 pub use fields::Fields;
 pub use reader::{RecordReader, read_all, read_one};
-pub use writer::{Encoder, RecordWriter, write_all, write_one};
+pub use writer::{Encoder, RecordWriter, write_all, write_one, write_one_around};
 
 use super::FormatError;
 

@@ -82,7 +82,8 @@ impl<'a> Encoder<'a> {
         self.long(0);
     }
 
-    fn length(&mut self, length: usize) {
+    /// The length of bytes or a string that follow.
+    pub fn length(&mut self, length: usize) {
         self.long(i64::try_from(length).unwrap_or(i64::MAX));
     }
 }
@@ -137,15 +138,7 @@ impl<W: Write, T: Record> RecordWriter<W, T> {
         }
         let mut frame = Vec::new();
         if !self.started {
-            frame.extend_from_slice(b"Obj\x01");
-            let mut encoder = Encoder::new(&mut frame);
-            encoder.long(2);
-            for (key, value) in [("avro.codec", "null"), ("avro.schema", T::SCHEMA)] {
-                encoder.bytes(key.as_bytes());
-                encoder.bytes(value.as_bytes());
-            }
-            encoder.long(0);
-            frame.extend_from_slice(&SYNC_MARKER);
+            write_header::<T>(&mut frame);
             self.started = true;
         }
         let mut encoder = Encoder::new(&mut frame);
@@ -159,6 +152,34 @@ impl<W: Write, T: Record> RecordWriter<W, T> {
             source,
         })
     }
+}
+
+fn write_header<T: Record>(frame: &mut Vec<u8>) {
+    frame.extend_from_slice(b"Obj\x01");
+    let mut encoder = Encoder::new(frame);
+    encoder.long(2);
+    for (key, value) in [("avro.codec", "null"), ("avro.schema", T::SCHEMA)] {
+        encoder.bytes(key.as_bytes());
+        encoder.bytes(value.as_bytes());
+    }
+    encoder.long(0);
+    frame.extend_from_slice(&SYNC_MARKER);
+}
+
+/// An object with one record, whose last field is long: `begin` appends the encoding of all before its bytes, their length
+/// included, and the buffer of the bytes becomes the object's.
+pub fn write_one_around<T: Record>(begin: impl FnOnce(&mut Encoder<'_>), mut last: Vec<u8>) -> Vec<u8> {
+    let (mut block, mut frame) = (Vec::new(), Vec::new());
+    begin(&mut Encoder::new(&mut block));
+    write_header::<T>(&mut frame);
+    let mut encoder = Encoder::new(&mut frame);
+    encoder.length(1);
+    encoder.length(block.len() + last.len());
+    frame.extend_from_slice(&block);
+    last.reserve_exact(frame.len() + SYNC_MARKER.len());
+    last.splice(0..0, frame);
+    last.extend_from_slice(&SYNC_MARKER);
+    last
 }
 
 /// An object with one record.

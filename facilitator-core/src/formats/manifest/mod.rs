@@ -2,12 +2,14 @@
 //!
 //! Unknown fields, other format versions, `null` where a field may be left out, and a name given twice are refused.
 
-mod lint;
 mod strict;
 mod url;
+mod validate;
 
-pub use lint::{Finding, Severity, lint};
 pub use url::{StorageUrl, check_base_url};
+pub use validate::{
+    Finding, MAX_KEY_ID_BYTES, MAX_KEYS, MAX_MANIFEST_BYTES, MAX_TEXT_BYTES, Severity, Validation, validate,
+};
 
 use std::collections::BTreeMap;
 
@@ -129,6 +131,47 @@ impl ManifestKind {
 impl std::fmt::Display for ManifestKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// The name under a base URL of what a party says for all its instances.
+pub const GLOBAL_OBJECT: &str = "global-manifest.json";
+
+/// The name under a base URL of what a party says for one instance (or locality).
+#[must_use]
+pub fn specific_object(instance: &str) -> String {
+    format!("{instance}-manifest.json")
+}
+
+/// A manifest of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Manifest {
+    /// See [`DataShareProcessorGlobalManifest`].
+    DataShareProcessorGlobal(DataShareProcessorGlobalManifest),
+    /// See [`DataShareProcessorSpecificManifest`].
+    DataShareProcessorSpecific(DataShareProcessorSpecificManifest),
+    /// See [`IngestorManifest`].
+    Ingestor(IngestorManifest),
+    /// See [`PortalManifest`].
+    Portal(PortalManifest),
+}
+
+impl Manifest {
+    /// Parses a manifest of a kind, strictly.
+    ///
+    /// # Errors
+    /// [`ManifestError`]. Keys are looked at by [`validate`].
+    pub fn parse(kind: ManifestKind, bytes: &[u8]) -> Result<Self, ManifestError> {
+        Ok(match kind {
+            ManifestKind::DataShareProcessorGlobal => {
+                Self::DataShareProcessorGlobal(DataShareProcessorGlobalManifest::parse(bytes)?)
+            }
+            ManifestKind::DataShareProcessorSpecific => {
+                Self::DataShareProcessorSpecific(DataShareProcessorSpecificManifest::parse(bytes)?)
+            }
+            ManifestKind::Ingestor => Self::Ingestor(IngestorManifest::parse(bytes)?),
+            ManifestKind::Portal => Self::Portal(PortalManifest::parse(bytes)?),
+        })
     }
 }
 

@@ -10,7 +10,7 @@ const INGESTOR: &str = include_str!("../../../tests/fixtures/prio-server/manifes
 const PORTAL: &str = include_str!("../../../tests/fixtures/prio-server/manifests/portal.json");
 
 fn findings(kind: ManifestKind, text: &str) -> Vec<Finding> {
-    lint(kind, text.as_bytes(), NOW.parse().unwrap())
+    validate(kind, text.as_bytes(), NOW.parse().unwrap()).findings
 }
 
 fn with(text: &str, change: impl Fn(&mut Value)) -> String {
@@ -176,6 +176,64 @@ fn looks_at_every_key_where_the_original_does_not() {
     );
     let empty = with(INGESTOR, |m| m["batch-signing-public-keys"] = json!({}));
     assert_eq!(findings(ManifestKind::Ingestor, &empty)[0].severity, Severity::Error);
+}
+
+#[test]
+fn what_would_not_fit_into_a_status_is_refused() {
+    use ManifestKind::{DataShareProcessorSpecific as Processor, Ingestor, Portal};
+    let key = || {
+        let ingestor: Value = serde_json::from_str(INGESTOR).unwrap();
+        ingestor["batch-signing-public-keys"]["ingestor-key-1"].clone()
+    };
+    let keys = |count: usize| (0..count).map(|n| (format!("k{n}"), key())).collect::<Value>();
+    let with_id = |id: &str| {
+        with(INGESTOR, |m| {
+            m["batch-signing-public-keys"][id] = key();
+        })
+    };
+    let cases = [
+        (
+            Ingestor,
+            with(INGESTOR, |m| m["batch-signing-public-keys"] = keys(MAX_KEYS + 1)),
+            "65 keys",
+        ),
+        (Ingestor, with_id(""), "it is empty"),
+        (Ingestor, with_id("a\nb"), "a control character"),
+        (Ingestor, with_id(&"k".repeat(MAX_KEY_ID_BYTES + 1)), "254 bytes"),
+        (
+            Processor,
+            with(PROCESSOR, |m| m["peer-validation-identity"] = json!("")),
+            "it is empty",
+        ),
+        (
+            Portal,
+            with(PORTAL, |m| {
+                m["pha-sum-part-bucket"] = json!(format!("gs://{}", "b".repeat(MAX_TEXT_BYTES)))
+            }),
+            "517 bytes",
+        ),
+        (
+            Portal,
+            format!("{PORTAL}{}", " ".repeat(MAX_MANIFEST_BYTES)),
+            "262144 are read at most",
+        ),
+    ];
+    for (kind, text, message) in cases {
+        let errors = validate(kind, text.as_bytes(), NOW.parse().unwrap())
+            .accepted()
+            .unwrap_err();
+        assert!(
+            errors.iter().any(|error| error.message.contains(message)),
+            "{message}: {errors:?}"
+        );
+        assert!(errors.iter().all(|error| !error.path.contains('\n')), "{errors:?}");
+    }
+    let most = with(INGESTOR, |m| m["batch-signing-public-keys"] = keys(MAX_KEYS));
+    let (manifest, warnings) = validate(Ingestor, most.as_bytes(), NOW.parse().unwrap())
+        .accepted()
+        .unwrap();
+    assert!(matches!(manifest, Manifest::Ingestor(_)));
+    assert_eq!(warnings.len(), MAX_KEYS - 1, "the same key under many ids");
 }
 
 #[test]

@@ -123,6 +123,12 @@ fn names_of_a_window_go_both_ways() {
     assert!(window.contains(window.start) && !window.contains(window.end));
     for text in [
         "a/202611200300-202611200300",
+        "a/202611200300-202611200400.1",
+        "a/202611200300-202611200400.0",
+        "a/202611200300-202611200400.10",
+        "a/202611200300-202611200400.+2",
+        "a/202611200300-202611200400.",
+        "a/202611200300-202611200400.2.2",
         "a/202611200300-202611200000",
         "a/202611200300",
         "202611200300-202611200400",
@@ -133,4 +139,39 @@ fn names_of_a_window_go_both_ways() {
         parse_sum_part_name("kittens-seen/202611200000-202611200300.sum_0"),
         None
     );
+}
+
+#[test]
+fn a_further_release_has_names_of_its_own() {
+    let window = WindowId::parse("kittens-seen/202611200000-202611200300").unwrap();
+    let instance = InstanceName::parse("us-ct.release-x").unwrap();
+    for release in 2..=MAX_RELEASES {
+        let again = window.again(release).unwrap();
+        assert_eq!((again.release(), again.first()), (release, window.clone()));
+        assert_eq!(again.path(), format!("{window}.{release}"));
+        assert_eq!(WindowId::parse(&again.path()).unwrap(), again);
+        let key = again.sum_part_key(&instance, Share::First, SumPartPart::Header);
+        assert_eq!(
+            key.as_str(),
+            format!("us-ct.release-x.release-{release}/kittens-seen/202611200000-202611200300.sum_0")
+        );
+        assert_eq!(
+            parse_sum_part_name(key.as_str()),
+            Some((instance.clone(), again, Share::First, SumPartPart::Header))
+        );
+    }
+    for release in [0, 1, 10, 255] {
+        assert!(window.again(release).is_err(), "{release}");
+    }
+    for name in [
+        "us-ct/kittens-seen/202611200000-202611200300.2.sum_0",
+        "us-ct.release-1/kittens-seen/202611200000-202611200300.sum_0",
+        "us-ct.release-22/kittens-seen/202611200000-202611200300.sum_0",
+        "us-ct.release-2.release-3/kittens-seen/202611200000-202611200300.sum_0",
+        ".release-2/kittens-seen/202611200000-202611200300.sum_0",
+    ] {
+        assert_eq!(parse_sum_part_name(name), None, "{name}");
+    }
+    assert!(InstanceName::parse("us-ct.release-2").is_err());
+    assert!(InstanceName::parse("us-ct.release-").is_ok());
 }

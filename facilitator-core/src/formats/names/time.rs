@@ -54,6 +54,18 @@ impl BatchTime {
         (datetime.year() >= 1).then(|| Self(datetime.date().to_datetime(minute)))
     }
 
+    /// Its day, UTC.
+    #[must_use]
+    pub fn date(self) -> Date {
+        self.0.date()
+    }
+
+    /// Its hour, 0 to 23.
+    #[must_use]
+    pub fn hour(self) -> u8 {
+        self.0.hour().unsigned_abs()
+    }
+
     /// The instant.
     #[must_use]
     pub fn timestamp(self) -> Timestamp {

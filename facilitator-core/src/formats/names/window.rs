@@ -5,10 +5,13 @@ use std::fmt;
 use mailbox::ObjectKey;
 use snafu::ensure;
 
-use super::{AggregationId, BatchTime, EmptyWindowSnafu, InstanceName, NameError, SumPartPart, object_key};
+use super::{
+    AggregationId, BatchTime, EmptyWindowSnafu, InstanceName, MAX_RELEASES, NameError, RELEASE_FOLDER, ReleaseSnafu,
+    SumPartPart, object_key,
+};
 use crate::formats::work::Share;
 
-/// Which window of which aggregation: `[start, end)`.
+/// Which window of which aggregation, `[start, end)`, and which of its releases.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowId {
     /// The aggregation.
@@ -17,10 +20,12 @@ pub struct WindowId {
     pub start: BatchTime,
     /// The minute after the last.
     pub end: BatchTime,
+    /// Which release: 1 but where an approved override releases the window once more, 2 to [`MAX_RELEASES`].
+    release: u8,
 }
 
 impl WindowId {
-    /// A window.
+    /// A window, its first release.
     ///
     /// # Errors
     /// [`NameError::EmptyWindow`] unless `start` is before `end`.
@@ -36,10 +41,38 @@ impl WindowId {
             aggregation,
             start,
             end,
+            release: 1,
         })
     }
 
-    /// Parses `<agg>/<start>-<end>`.
+    /// Another release of the same window.
+    ///
+    /// # Errors
+    /// [`NameError::Release`] unless `release` is 2 to [`MAX_RELEASES`].
+    pub fn again(&self, release: u8) -> Result<Self, NameError> {
+        ensure!((2..=MAX_RELEASES).contains(&release), ReleaseSnafu { release });
+        Ok(Self {
+            release,
+            ..self.clone()
+        })
+    }
+
+    /// The window's first release.
+    #[must_use]
+    pub fn first(&self) -> Self {
+        Self {
+            release: 1,
+            ..self.clone()
+        }
+    }
+
+    /// Which release, 1 to [`MAX_RELEASES`].
+    #[must_use]
+    pub fn release(&self) -> u8 {
+        self.release
+    }
+
+    /// Parses `<agg>/<start>-<end>`, or `<agg>/<start>-<end>.<release>` of a further release.
     ///
     /// # Errors
     /// [`NameError`], naming the part that is wrong.
@@ -47,16 +80,32 @@ impl WindowId {
         let (aggregation, times) = text.split_once('/').unwrap_or((text, ""));
         let (start, end) = times.split_once('-').unwrap_or((times, ""));
         let aggregation = AggregationId::parse(aggregation)?;
-        Self::new(
-            aggregation,
-            BatchTime::parse_compact(start)?,
-            BatchTime::parse_compact(end)?,
-        )
+        let release = end
+            .split_once('.')
+            .and_then(|(end, release)| Some((end, digit(release)?)));
+        let window = |end| {
+            Self::new(
+                aggregation,
+                BatchTime::parse_compact(start)?,
+                BatchTime::parse_compact(end)?,
+            )
+        };
+        match release {
+            Some((end, release)) => window(end)?.again(release),
+            None => window(end),
+        }
     }
 
-    /// `<agg>/<start>-<end>`: its name in every ledger folder.
+    /// `<agg>/<start>-<end>`, of a further release with `.<release>` after it: its name in every ledger folder.
     #[must_use]
     pub fn path(&self) -> String {
+        match self.release {
+            1 => self.times(),
+            release => format!("{}.{release}", self.times()),
+        }
+    }
+
+    fn times(&self) -> String {
         format!(
             "{}/{}-{}",
             self.aggregation,
@@ -71,10 +120,15 @@ impl WindowId {
         self.start <= time && time < self.end
     }
 
-    /// The name of an object of the sum part that `share` of `instance` writes.
+    /// The name of an object of the sum part that `share` of `instance` writes. A further release is in a folder of its
+    /// own, `<instance>.release-<release>`: what reads the first one neither meets a name that it can't parse nor misses it.
     #[must_use]
     pub fn sum_part_key(&self, instance: &InstanceName, share: Share, part: SumPartPart) -> ObjectKey {
-        let stem = format!("{instance}/{}", self.path());
+        let times = self.times();
+        let stem = match self.release {
+            1 => format!("{instance}/{times}"),
+            release => format!("{instance}{RELEASE_FOLDER}{release}/{times}"),
+        };
         let n = share.index();
         object_key(match part {
             SumPartPart::Header => format!("{stem}.sum_{n}"),
@@ -83,7 +137,7 @@ impl WindowId {
         })
     }
 
-    /// The window's object in a folder of the ledger: `<folder>/<agg>/<start>-<end>`.
+    /// The release's object in a folder of the ledger: `<folder>/` and its [`WindowId::path`].
     #[must_use]
     pub fn ledger_key(&self, folder: &str) -> ObjectKey {
         object_key(format!("{folder}/{}", self.path()))
@@ -108,12 +162,20 @@ pub fn parse_sum_part_name(name: &str) -> Option<(InstanceName, WindowId, Share,
         (".invalid_uuid_1.avro", Share::Second, SumPartPart::InvalidPackets),
     ];
     endings.iter().find_map(|(ending, share, part)| {
-        let (instance, window) = name.strip_suffix(ending)?.split_once('/')?;
-        Some((
-            InstanceName::parse(instance).ok()?,
-            WindowId::parse(window).ok()?,
-            *share,
-            *part,
-        ))
+        let (folder, window) = name.strip_suffix(ending)?.split_once('/')?;
+        let window = WindowId::parse(window).ok().filter(|window| window.release == 1)?;
+        let (instance, window) = match folder.rsplit_once(RELEASE_FOLDER) {
+            Some((instance, release)) => (instance, window.again(digit(release)?).ok()?),
+            None => (folder, window),
+        };
+        Some((InstanceName::parse(instance).ok()?, window, *share, *part))
     })
+}
+
+/// A release's number as names hold it: one digit.
+fn digit(text: &str) -> Option<u8> {
+    match text.as_bytes() {
+        [digit @ b'0'..=b'9'] => Some(digit - b'0'),
+        _ => None,
+    }
 }

@@ -1,15 +1,16 @@
 //! Little-endian fields, and strings with their length before them.
 
+use std::io::{ErrorKind, Read};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
 use super::{MAX_STRING_BYTES, RecordError};
 
 /// Collects fields.
+#[derive(Default)]
 pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
-    }
-
     pub(super) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
@@ -44,37 +45,58 @@ impl Writer {
         self.0.extend_from_slice(value);
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.0
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
-/// Hands fields out in order.
-pub(super) struct Reader<'a>(&'a [u8]);
+/// Hands fields out in order, and hashes what it hands out.
+pub(super) struct Reader<R> {
+    source: R,
+    digest: Context,
+}
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
+impl<R: Read> Reader<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self {
+            source,
+            digest: Context::new(&SHA256),
+        }
     }
 
-    /// How many bytes are left.
-    pub(super) fn left(&self) -> usize {
-        self.0.len()
+    /// Fills `buffer`, which isn't hashed.
+    pub(super) fn fill(&mut self, buffer: &mut [u8], field: &'static str) -> Result<(), RecordError> {
+        self.source.read_exact(buffer).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => RecordError::Truncated { field },
+            _ => RecordError::Read {
+                detail: error.to_string(),
+            },
+        })
     }
 
-    pub(super) fn take(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], RecordError> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(RecordError::Truncated { field })?;
-        self.0 = rest;
-        Ok(taken)
+    pub(super) fn hash(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+    }
+
+    /// Takes `length` bytes, of which no more is allocated than comes.
+    pub(super) fn take(&mut self, length: usize, field: &'static str) -> Result<Vec<u8>, RecordError> {
+        let mut bytes = Vec::new();
+        let taken = self.source.by_ref().take(length as u64).read_to_end(&mut bytes);
+        taken.map_err(|error| RecordError::Read {
+            detail: error.to_string(),
+        })?;
+        if bytes.len() < length {
+            return Err(RecordError::Truncated { field });
+        }
+        self.hash(&bytes);
+        Ok(bytes)
     }
 
     pub(super) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], RecordError> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(RecordError::Truncated { field })?;
-        self.0 = rest;
-        Ok(*taken)
+        let mut bytes = [0; N];
+        self.fill(&mut bytes, field)?;
+        self.hash(&bytes);
+        Ok(bytes)
     }
 
     pub(super) fn u8(&mut self, field: &'static str) -> Result<u8, RecordError> {
@@ -102,14 +124,22 @@ impl<'a> Reader<'a> {
         if length > MAX_STRING_BYTES {
             return Err(RecordError::OutOfBounds { field });
         }
-        String::from_utf8(self.take(length, field)?.to_vec()).map_err(|_| RecordError::OutOfBounds { field })
+        String::from_utf8(self.take(length, field)?).map_err(|_| RecordError::OutOfBounds { field })
     }
 
-    pub(super) fn end(&self) -> Result<(), RecordError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(RecordError::Trailing { bytes: self.0.len() })
+    /// SHA-256 of what was hashed so far; from here on it counts for nothing.
+    pub(super) fn digest(&mut self) -> [u8; 32] {
+        let digest = std::mem::replace(&mut self.digest, Context::new(&SHA256)).finish();
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        bytes
+    }
+
+    pub(super) fn end(&mut self) -> Result<(), RecordError> {
+        match self.fill(&mut [0], "end") {
+            Ok(()) => Err(RecordError::Trailing),
+            Err(RecordError::Truncated { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

@@ -1,0 +1,103 @@
+//! A double of a token endpoint on loopback, which writes down what it is asked.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// `METHOD /path?query`.
+    pub what: String,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+impl Asked {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// The fields of a form, in order.
+    pub fn form(&self) -> Vec<(String, String)> {
+        let text = |part: &str| {
+            let part = part.replace('+', " ");
+            percent_encoding::percent_decode_str(&part)
+                .decode_utf8()
+                .unwrap()
+                .into_owned()
+        };
+        let fields = self.body.split('&').map(|field| field.split_once('=').unwrap());
+        fields.map(|(name, value)| (text(name), text(value))).collect()
+    }
+}
+
+type Answers = Vec<(&'static str, u16, String)>;
+
+/// Answers each request by the first entry whose beginning fits it.
+pub struct Double {
+    pub url: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Double {
+    pub async fn start(answers: Answers) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, answers) = (Arc::default(), Arc::new(answers));
+        let log = Arc::clone(&asked);
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (log, answers) = (Arc::clone(&log), Arc::clone(&answers));
+                connections.spawn(async move {
+                    let service = service_fn(|request| answer(request, Arc::clone(&log), Arc::clone(&answers)));
+                    let server = hyper::server::conn::http1::Builder::new();
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { url, asked, task }
+    }
+
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    log: Arc<Mutex<Vec<Asked>>>,
+    answers: Arc<Answers>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let header = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
+        (name.to_string(), value.to_str().unwrap().to_owned())
+    };
+    let asked = Asked {
+        what: format!("{} {}", head.method, head.uri),
+        headers: head.headers.iter().map(header).collect(),
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    };
+    let known = answers.iter().find(|(begin, ..)| asked.what.starts_with(begin));
+    let (status, text) = known.map_or((418, String::new()), |(_, status, text)| (*status, text.clone()));
+    log.lock().unwrap().push(asked);
+    Ok(Response::builder().status(status).body(Full::from(text)).unwrap())
+}

@@ -1,0 +1,177 @@
+//! What GCS's JSON interface says.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::{MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey};
+
+/// The parts of [`Object`], as a request names them.
+pub(super) const OBJECT_FIELDS: &str = "name,size,timeCreated,generation,crc32c,metadata";
+pub(super) const LIST_FIELDS: &str = "nextPageToken,prefixes,items(name,size,timeCreated,generation,crc32c,metadata)";
+
+/// An object resource; 64-bit numbers are strings.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Object {
+    pub name: String,
+    pub size: String,
+    pub time_created: Timestamp,
+    pub generation: String,
+    #[serde(default)]
+    pub crc32c: Option<String>,
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Page {
+    pub items: Vec<Object>,
+    pub prefixes: Vec<String>,
+    pub next_page_token: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Failure {
+    error: FailureDetail,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FailureDetail {
+    message: String,
+}
+
+/// A CRC32C as GCS writes it.
+pub(super) fn crc32c_text(value: u32) -> String {
+    BASE64_STANDARD.encode(value.to_be_bytes())
+}
+
+pub(super) fn crc32c_value(text: &str) -> Option<u32> {
+    let bytes = BASE64_STANDARD.decode(text).ok()?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// The CRC32C in a header `x-goog-hash: crc32c=…,md5=…`, one of perhaps several.
+pub(super) fn crc32c_in<'a>(headers: impl Iterator<Item = &'a str>) -> Option<u32> {
+    let mut hashes = headers.flat_map(|header| header.split(','));
+    hashes.find_map(|hash| crc32c_value(hash.trim().strip_prefix("crc32c=")?))
+}
+
+/// A failed call.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub kind: MailboxErrorKind,
+    /// The name is taken: a conditional put was refused.
+    pub taken: bool,
+    /// The object ends before the bytes that were asked for.
+    pub out_of_range: bool,
+    /// The token wasn't accepted.
+    pub unauthorized: bool,
+    detail: String,
+}
+
+impl Fault {
+    pub fn new(kind: MailboxErrorKind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            taken: false,
+            out_of_range: false,
+            unauthorized: false,
+            detail: detail.into(),
+        }
+    }
+
+    pub fn into_error(self, url: &MailboxUrl, key: Option<&ObjectKey>) -> MailboxError {
+        match key {
+            Some(key) => MailboxError::of_object(self.kind, url, key, self.detail),
+            None => MailboxError::of_mailbox(self.kind, url, self.detail),
+        }
+    }
+}
+
+/// What an answer that isn't a success means. An upload or a listing is asked of a bucket, everything else of an object.
+pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
+    use MailboxErrorKind as Kind;
+    let failure: Failure = serde_json::from_slice(body).unwrap_or_default();
+    let message = failure.error.message.replace('\n', " ");
+    let kind = match status {
+        // What we sent was changed on the way.
+        400 if message.contains("doesn't match calculated") => Kind::Unavailable,
+        400 if message.contains("cryptoKey") || message.contains("KMS") => Kind::Configuration,
+        401 | 403 => Kind::Denied,
+        404 if of_bucket || message.contains("bucket does not exist") => Kind::NoSuchMailbox,
+        404 => Kind::NotFound,
+        501 => Kind::Unsupported,
+        408 | 429 | 500..=599 => Kind::Unavailable,
+        _ => Kind::Io,
+    };
+    let detail = if message.is_empty() {
+        format!("HTTP {status}")
+    } else {
+        format!("HTTP {status}: {message}")
+    };
+    Fault {
+        taken: status == 412,
+        out_of_range: status == 416,
+        unauthorized: status == 401,
+        ..Fault::new(kind, detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use MailboxErrorKind as Kind;
+
+    #[test]
+    fn answers_mean_what_can_be_done_about_them() {
+        for (status, message, of_bucket, kind) in [
+            (404, "No such object: b/o", false, Kind::NotFound),
+            (404, "", false, Kind::NotFound),
+            (404, "", true, Kind::NoSuchMailbox),
+            (404, "The specified bucket does not exist.", false, Kind::NoSuchMailbox),
+            (403, "w@p does not have storage.objects.get access", false, Kind::Denied),
+            (401, "Invalid Credentials", false, Kind::Denied),
+            (
+                400,
+                "Provided CRC32C \\\"a\\\" doesn't match calculated CRC32C \\\"b\\\".",
+                true,
+                Kind::Unavailable,
+            ),
+            (400, "Cloud KMS key not found: cryptoKeys/k", true, Kind::Configuration),
+            (400, "Invalid argument.", true, Kind::Io),
+            (429, "rate", false, Kind::Unavailable),
+            (503, "", false, Kind::Unavailable),
+            (301, "", false, Kind::Io),
+        ] {
+            let body = format!(r#"{{"error":{{"code":{status},"message":"{message}"}}}}"#);
+            assert_eq!(
+                classify(status, body.as_bytes(), of_bucket).kind,
+                kind,
+                "{status} {message}"
+            );
+        }
+        assert!(classify(412, b"", true).taken);
+        assert!(classify(503, b"<html>", true).detail.ends_with("503"));
+    }
+
+    #[test]
+    fn checksums_are_big_endian_base64() {
+        assert_eq!(crc32c_text(0x280c_069e), "KAwGng==");
+        assert_eq!(crc32c_in(["md5=abc==, crc32c=KAwGng=="].into_iter()), Some(0x280c_069e));
+        assert_eq!(
+            crc32c_in(["md5=abc==", "crc32c=KAwGng=="].into_iter()),
+            Some(0x280c_069e)
+        );
+        for broken in ["", "crc32c=", "crc32c=KAwG", "crc32c=!"] {
+            assert_eq!(crc32c_in([broken].into_iter()), None, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! An upload in parts: nothing is visible before it is completed, and parts that nobody completes are removed.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Bytes, BytesMut};
+
+use super::bucket::Bucket;
+use crate::body::crc32c_digest;
+use crate::cloud::MARK;
+use crate::{MailboxError, MailboxErrorKind, ObjectKey, PutOutcome, Upload};
+
+/// Bytes of a part. S3 takes 10,000 parts: each thousand of them is twice as long as the one before, for any size.
+const PART: usize = 8 << 20;
+
+pub(super) struct S3Upload {
+    bucket: Arc<Bucket>,
+    key: ObjectKey,
+    gathered: BytesMut,
+    /// The upload, once a part has been sent.
+    started: Option<Started>,
+    broken: bool,
+}
+
+#[derive(Clone)]
+struct Started {
+    name: String,
+    id: String,
+    mark: String,
+    parts: Vec<CompletedPart>,
+    whole: crc_fast::Digest,
+    length: u64,
+}
+
+/// A CRC32C as S3 writes it.
+fn crc32c_text(digest: &crc_fast::Digest) -> String {
+    let value = u32::try_from(digest.finalize()).unwrap_or_default();
+    BASE64_STANDARD.encode(value.to_be_bytes())
+}
+
+impl S3Upload {
+    pub fn new(bucket: Arc<Bucket>, key: ObjectKey) -> Self {
+        Self {
+            bucket,
+            key,
+            gathered: BytesMut::new(),
+            started: None,
+            broken: false,
+        }
+    }
+
+    fn part_size(&self) -> usize {
+        let sent = self.started.as_ref().map_or(0, |started| started.parts.len());
+        PART << (sent / 1000).min(16)
+    }
+
+    /// Starts the upload in parts, where it isn't yet.
+    pub async fn begin(&mut self) -> Result<(), MailboxError> {
+        if self.started.is_some() {
+            return Ok(());
+        }
+        let (bucket, key) = (&self.bucket, &self.key);
+        let (name, mark) = (bucket.cloud.name(key)?, uuid::Uuid::new_v4().to_string());
+        let (named, marked) = (&name, &mark);
+        let created = bucket
+            .cloud
+            .retry
+            .run(|_| async move {
+                let (encryption, kms_key) = bucket.encryption();
+                let request = bucket
+                    .client
+                    .create_multipart_upload()
+                    .bucket(&bucket.bucket)
+                    .key(named)
+                    .metadata(MARK, marked)
+                    .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+                    .checksum_type(ChecksumType::FullObject)
+                    .set_acl(bucket.acl())
+                    .set_server_side_encryption(encryption)
+                    .set_ssekms_key_id(kms_key);
+                let answer = bucket.call(bucket.cloud.answer_time(), request.send()).await;
+                answer.map_err(|fault| bucket.error(fault, key))
+            })
+            .await?;
+        let Some(id) = created.upload_id else {
+            return Err(self.error(MailboxErrorKind::Io, "the store named no upload"));
+        };
+        self.started = Some(Started {
+            name,
+            id,
+            mark,
+            parts: Vec::new(),
+            whole: crc32c_digest(),
+            length: 0,
+        });
+        Ok(())
+    }
+
+    fn error(&self, kind: MailboxErrorKind, detail: &str) -> MailboxError {
+        self.bucket.cloud.error(kind, &self.key, detail)
+    }
+
+    /// Sends what is gathered up to `length` bytes of it as the next part.
+    async fn send(&mut self, length: usize) -> Result<(), MailboxError> {
+        self.begin().await?;
+        let content = self.gathered.split_to(length.min(self.gathered.len())).freeze();
+        let Some(started) = &mut self.started else {
+            return Ok(());
+        };
+        let mut digest = crc32c_digest();
+        digest.update(&content);
+        let (number, checksum) = (
+            i32::try_from(started.parts.len() + 1).unwrap_or(i32::MAX),
+            crc32c_text(&digest),
+        );
+        let (bucket, key) = (&self.bucket, &self.key);
+        let (name, id, part, sum) = (&started.name, &started.id, &content, &checksum);
+        let sent = bucket
+            .cloud
+            .retry
+            .run(|_| async move {
+                let request = bucket
+                    .client
+                    .upload_part()
+                    .bucket(&bucket.bucket)
+                    .key(name)
+                    .upload_id(id)
+                    .part_number(number)
+                    .body(part.clone().into())
+                    .checksum_crc32_c(sum);
+                let answer = bucket
+                    .call(bucket.cloud.upload_time(part.len() as u64), request.send())
+                    .await;
+                answer.map_err(|fault| bucket.error(fault, key))
+            })
+            .await?;
+        let part = CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(sent.e_tag)
+            .checksum_crc32_c(checksum);
+        started.parts.push(part.build());
+        started.whole.update(&content);
+        started.length += content.len() as u64;
+        Ok(())
+    }
+
+    async fn complete(&self, started: &Started) -> Result<PutOutcome, MailboxError> {
+        let bucket = &self.bucket;
+        if !bucket.cloud.required() && bucket.head(&self.key).await?.is_some() {
+            return Ok(PutOutcome::Exists);
+        }
+        let parts = &CompletedMultipartUpload::builder()
+            .set_parts(Some(started.parts.clone()))
+            .build();
+        // The store joins the parts before it answers.
+        let patience = bucket.cloud.joining_time(started.length);
+        bucket
+            .cloud
+            .retry
+            .run(|tried| async move {
+                let request = bucket
+                    .client
+                    .complete_multipart_upload()
+                    .bucket(&bucket.bucket)
+                    .key(&started.name)
+                    .upload_id(&started.id)
+                    .multipart_upload(parts.clone())
+                    .checksum_crc32_c(crc32c_text(&started.whole))
+                    .checksum_type(ChecksumType::FullObject)
+                    .mpu_object_size(i64::try_from(started.length).unwrap_or(i64::MAX))
+                    .set_if_none_match(bucket.cloud.required().then(|| "*".to_owned()));
+                match bucket.call(patience, request.send()).await {
+                    Ok(_) => Ok(PutOutcome::Created),
+                    Err(fault) if tried > 0 && (fault.taken || fault.no_upload) => {
+                        bucket.whose(&self.key, &started.mark).await
+                    }
+                    Err(fault) if fault.taken => Ok(PutOutcome::Exists),
+                    Err(fault) => Err(bucket.error(fault, &self.key)),
+                }
+            })
+            .await
+    }
+}
+
+/// Removes the parts of an upload that won't be completed. What can't be removed now is the bucket's lifecycle rule's.
+async fn remove(bucket: Arc<Bucket>, started: Started) -> Result<(), MailboxError> {
+    let request = bucket.client.abort_multipart_upload().bucket(&bucket.bucket);
+    let request = request.key(&started.name).upload_id(&started.id);
+    match bucket.call(bucket.cloud.answer_time(), request.send()).await {
+        Err(fault) if !fault.no_upload => {
+            let error = fault.into_error(&bucket.cloud.url, None);
+            tracing::warn!(%error, object = started.name, "parts of an upload are left in the bucket");
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Upload for S3Upload {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), MailboxError> {
+        if self.broken {
+            return Err(self.error(MailboxErrorKind::Io, "the upload was broken off by an earlier fault"));
+        }
+        self.gathered.extend_from_slice(&chunk);
+        while self.gathered.len() >= self.part_size() {
+            // Also where this call is dropped half-way: its bytes are gone.
+            self.broken = true;
+            self.send(self.part_size()).await?;
+            self.broken = false;
+        }
+        Ok(())
+    }
+
+    async fn commit_if_absent(mut self: Box<Self>) -> Result<PutOutcome, MailboxError> {
+        if self.broken {
+            return Err(self.error(MailboxErrorKind::Io, "the upload was broken off by an earlier fault"));
+        }
+        if self.started.is_none() {
+            return self.bucket.put(&self.key, &self.gathered.split().freeze()).await;
+        }
+        if !self.gathered.is_empty() || self.started.as_ref().is_some_and(|started| started.parts.is_empty()) {
+            self.send(usize::MAX).await?;
+        }
+        let Some(started) = self.started.clone() else {
+            return Err(self.error(MailboxErrorKind::Io, "the upload was broken off by an earlier fault"));
+        };
+        let outcome = self.complete(&started).await?;
+        if outcome == PutOutcome::Created {
+            self.started = None;
+        } else {
+            // Dropping it would remove the parts as well, but nobody would wait for it.
+            let _ = self.abort().await;
+        }
+        Ok(outcome)
+    }
+
+    async fn abort(mut self: Box<Self>) -> Result<(), MailboxError> {
+        match self.started.take() {
+            Some(started) => remove(Arc::clone(&self.bucket), started).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for S3Upload {
+    fn drop(&mut self) {
+        let Some(started) = self.started.take() else {
+            return;
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(remove(Arc::clone(&self.bucket), started))),
+            Err(_) => tracing::warn!(object = started.name, "parts of an upload are left in the bucket"),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What a look at a party's web server means: its new status, and what to tell. Pure.
+
+use crds::conditions::{MANIFEST_CURRENT, READY, STALLED, reasons};
+use crds::names::APPROVE_MANIFEST_ANNOTATION;
+use crds::peer::{HeldChange, PeerManifest, PeerStatus, SuspiciousChanges};
+use crds::{Peer, PeerSpec};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+
+use super::difference::{Difference, shown};
+use super::publication::Publication;
+use crate::status::{Verdict, set_condition};
+
+/// For so long the original asks for a global manifest that its server doesn't give, before it asks for the specific one.
+pub const FALLBACK_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
+/// What a look came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sight {
+    /// Good documents.
+    Published(Publication),
+    /// Documents that aren't good; why.
+    Refused(String),
+    /// No documents; why.
+    Failed(String),
+    /// The spec can't be followed; why.
+    Invalid(String),
+    /// `spec.suspend`.
+    Suspended,
+}
+
+/// An Event to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Somebody should look.
+    pub warning: bool,
+    /// One of [`reasons`].
+    pub reason: &'static str,
+    /// For a person.
+    pub message: String,
+}
+
+/// The status that follows, and what to tell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The new status.
+    pub status: PeerStatus,
+    /// Told once, when it is written.
+    pub news: Vec<News>,
+}
+
+/// Whether an ingestor's specific manifest is asked for, its global one not having come.
+///
+/// As with the original any failure to fetch leads there, a bad document doesn't. A server that only doesn't answer gets
+/// some time first, unless the specific one is in use anyway: nobody should get us to another document by cutting a line.
+#[must_use]
+pub fn falls_back(missing: bool, in_use: Option<&PeerManifest>, global: &str, failing: SignedDuration) -> bool {
+    let uses_specific =
+        in_use.is_some_and(|manifest| manifest.documents.iter().all(|document| document.name != global));
+    missing || uses_specific || failing >= FALLBACK_AFTER
+}
+
+/// Decides what is in use from now on.
+#[must_use]
+pub fn decide(peer: &Peer, sight: &Sight, now: Timestamp) -> Decision {
+    let mut status = peer.status.clone().unwrap_or_default();
+    let mut changed = None;
+    let (current, stalled) = match sight {
+        Sight::Published(publication) => {
+            let (current, news) = take(peer, &mut status, publication, now);
+            changed = news;
+            (current, None)
+        }
+        Sight::Refused(problems) => {
+            status.held = None;
+            let message = format!("What is published isn't good: {problems}.");
+            (current(Some(false), reasons::MANIFEST_REFUSED, &status, message), None)
+        }
+        Sight::Failed(why) => {
+            let message = format!("The manifest can't be fetched: {why}.");
+            (current(Some(false), reasons::FETCH_FAILED, &status, message), None)
+        }
+        Sight::Invalid(why) => {
+            let message = format!("spec: {why}.");
+            let verdict = current(Some(false), reasons::INVALID_SPEC, &status, message);
+            (verdict, Some(why))
+        }
+        Sight::Suspended => {
+            let message = "spec.suspend is set: nothing is fetched.".to_owned();
+            (current(Some(false), reasons::SUSPENDED, &status, message), None)
+        }
+    };
+    let before = condition(&status.conditions, MANIFEST_CURRENT).cloned();
+    let generation = peer.metadata.generation;
+    let mut set = |verdict: &Verdict| set_condition(&mut status.conditions, verdict, generation, now);
+    let ready = if status.manifest.is_some() {
+        let message = "A good manifest is in use; ManifestCurrent says whether it is the newest.";
+        Verdict::new(READY, Some(true), reasons::OK, message)
+    } else {
+        Verdict::new(READY, Some(false), &current.reason, &current.message)
+    };
+    set(&ready);
+    set(&match stalled {
+        Some(why) => Verdict::new(STALLED, Some(true), reasons::INVALID_SPEC, why),
+        None => Verdict::new(STALLED, Some(false), reasons::OK, "Nothing needs to be changed."),
+    });
+    set(&current);
+    status.observed_generation = generation;
+    let news = changed.into_iter().chain(turned(before.as_ref(), &current)).collect();
+    Decision { status, news }
+}
+
+/// Takes a good publication into use, or holds it back.
+fn take(peer: &Peer, status: &mut PeerStatus, publication: &Publication, now: Timestamp) -> (Verdict, Option<News>) {
+    let published = &publication.manifest;
+    let difference = match &status.manifest {
+        Some(in_use) => Difference::between(in_use, published),
+        None => Difference::default(),
+    };
+    if is_held(&peer.spec, status.manifest.as_ref(), &difference) && approved(peer) != Some(published.digest.as_str()) {
+        let since = match &status.held {
+            Some(held) if held.digest == published.digest => held.since.clone(),
+            _ => now.to_string(),
+        };
+        let message = held_message(peer, &published.digest, &difference);
+        status.held = Some(HeldChange {
+            digest: published.digest.clone(),
+            since,
+            suspicious: difference.suspicious,
+            changes: difference.changes,
+        });
+        return (current(Some(false), reasons::CHANGE_HELD, status, message), None);
+    }
+    status.held = None;
+    status.warnings.clone_from(&publication.warnings);
+    let message = match &status.manifest {
+        None => Some(format!("The first manifest is in use: {}.", summary(published))),
+        Some(_) if difference.changes.is_empty() => None,
+        Some(_) => Some(format!("The manifest changed: {}.", difference.changes.join("; "))),
+    };
+    // Another layout of the same content is no news, and no time of change either.
+    let accepted_at = match (&status.manifest, &message) {
+        (Some(in_use), None) => in_use.accepted_at.clone(),
+        _ => now.to_string(),
+    };
+    status.manifest = Some(PeerManifest {
+        accepted_at,
+        ..published.clone()
+    });
+    let news = message.map(|message| News {
+        warning: false,
+        reason: reasons::MANIFEST_CHANGED,
+        message,
+    });
+    let current = Verdict::new(
+        MANIFEST_CURRENT,
+        Some(true),
+        reasons::OK,
+        "What is published is in use.",
+    );
+    (current, news)
+}
+
+/// A manifest from another place was asked for by whoever may edit the Peer: that is an approval.
+fn is_held(spec: &PeerSpec, in_use: Option<&PeerManifest>, difference: &Difference) -> bool {
+    let same_place = in_use
+        .is_some_and(|manifest| manifest.base_url == spec.manifest_base_url && manifest.instance == spec.instance);
+    spec.suspicious_changes == SuspiciousChanges::Hold && same_place && !difference.suspicious.is_empty()
+}
+
+fn approved(peer: &Peer) -> Option<&str> {
+    peer.annotations()
+        .get(APPROVE_MANIFEST_ANNOTATION)
+        .map(|digest| digest.trim())
+}
+
+/// What to do comes before what it is: of a long list the end is cut.
+fn held_message(peer: &Peer, digest: &str, difference: &Difference) -> String {
+    format!(
+        "A change waits, for it may be an attack or an accident. Ask the other party, by another way than its web server, \
+         whether it means it; if so: kubectl -n {} annotate peer {} --overwrite {APPROVE_MANIFEST_ANNOTATION}={digest}. \
+         It is: {}.",
+        peer.namespace().unwrap_or_default(),
+        peer.name_any(),
+        difference.suspicious.join("; "),
+    )
+}
+
+fn summary(manifest: &PeerManifest) -> String {
+    let keys = manifest
+        .batch_signing_keys
+        .iter()
+        .map(|key| format!("batch-signing key {:?} ({})", key.id, shown(&key.public_key)));
+    let buckets = manifest
+        .fields
+        .iter()
+        .filter(|(name, _)| name.ends_with("-bucket"))
+        .map(|(name, value)| format!("{name} {value}"));
+    keys.chain(buckets).collect::<Vec<_>>().join("; ")
+}
+
+/// `ManifestCurrent`, with what that means for those who use the manifest.
+fn current(is_so: Option<bool>, reason: &str, status: &PeerStatus, message: String) -> Verdict {
+    let in_use = match &status.manifest {
+        Some(manifest) => format!(" In use stays the one of {}.", manifest.accepted_at),
+        None => " Nothing is known of this party yet.".to_owned(),
+    };
+    Verdict::new(MANIFEST_CURRENT, is_so, reason, message + &in_use)
+}
+
+fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// Trouble is told once for each reason (of a held change once for each digest), and its end once.
+fn turned(before: Option<&Condition>, now: &Verdict) -> Option<News> {
+    let reason = match now.reason.as_str() {
+        reasons::FETCH_FAILED => reasons::FETCH_FAILED,
+        reasons::MANIFEST_REFUSED => reasons::MANIFEST_REFUSED,
+        reasons::CHANGE_HELD => reasons::CHANGE_HELD,
+        reasons::INVALID_SPEC => reasons::INVALID_SPEC,
+        _ => {
+            let mended = before.is_some_and(|before| before.status == "False" && now.status == Some(true));
+            return mended.then(|| News {
+                warning: false,
+                reason: reasons::OK,
+                message: now.message.clone(),
+            });
+        }
+    };
+    let told = before.is_some_and(|before| {
+        before.reason == reason && (reason != reasons::CHANGE_HELD || before.message == now.message)
+    });
+    (!told).then(|| News {
+        warning: true,
+        reason,
+        message: now.message.clone(),
+    })
+}

@@ -1,0 +1,321 @@
+//! This party's own manifests: built from the spec, checked by the validator that readers use, written where a web server
+//! takes them from, and read back, there and where partners fetch them.
+
+use std::collections::BTreeMap;
+
+use crds::DataShareProcessor;
+use crds::conditions::{MANIFEST_PUBLISHED, reasons};
+use crds::names::{MANAGED_BY, PROCESSOR_LABEL};
+use crds::processor::{Manifest, ServedAt};
+use facilitator_core::crypto::BatchVerifyingKey;
+use facilitator_core::formats::manifest::{
+    BatchSigningPublicKey, DataShareProcessorGlobalManifest, DataShareProcessorIdentity,
+    DataShareProcessorSpecificManifest, GLOBAL_OBJECT, ManifestKind, PacketEncryptionKey, StorageUrl, specific_object,
+    validate,
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+
+use super::parameters;
+use crate::peer::{self, Fetcher, Limits};
+use crate::status::{FIELD_MANAGER, Verdict};
+
+/// What partners get is looked at so often.
+const SERVED_EVERY: SignedDuration = SignedDuration::from_mins(5);
+/// And so often while it isn't what was written: a web server's volume may lag a minute behind.
+const SERVED_RETRY: SignedDuration = SignedDuration::from_secs(15);
+/// Caches that keep a manifest for longer than so many seconds keep partners from a new key.
+const MAX_CACHED_SECONDS: u64 = 300;
+
+/// Documents by their names under the base URL.
+type Documents = BTreeMap<String, String>;
+
+/// What came of publishing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// `ManifestPublished`.
+    pub verdict: Verdict,
+    /// What was published, and when it was looked for where partners fetch it.
+    served: Option<(Documents, Timestamp)>,
+}
+
+/// Publishes one processor's manifests.
+pub(super) struct Publisher<'a> {
+    pub(super) client: &'a Client,
+    pub(super) processor: &'a DataShareProcessor,
+    pub(super) namespace: &'a str,
+    pub(super) now: Timestamp,
+}
+
+impl Publisher<'_> {
+    /// Publishes what the spec says, if that is another than before; `None`: it says nothing.
+    ///
+    /// # Errors
+    /// Those of the API server that say nothing of the ConfigMap.
+    pub(super) async fn publish(&self, before: Option<Published>) -> kube::Result<Option<Published>> {
+        let Some(manifest) = &self.processor.spec.manifest else {
+            return Ok(None);
+        };
+        let failed = |reason, message: String| {
+            Ok(Some(Published {
+                verdict: Verdict::new(MANIFEST_PUBLISHED, Some(false), reason, message),
+                served: None,
+            }))
+        };
+        let documents = match documents(self.processor, manifest, self.now) {
+            Ok(documents) => documents,
+            Err(problems) => return failed(reasons::MANIFEST_REFUSED, format!("spec.manifest: {problems}.")),
+        };
+        let name = &manifest.publish_to.config_map.name;
+        if let Err(problem) = self.write(name, &documents).await? {
+            return failed(reasons::PUBLISH_FAILED, problem);
+        }
+        let names = documents.keys().cloned().collect::<Vec<_>>().join(" and ");
+        let written = format!("ConfigMap {name} holds {names}");
+        let Some(served_at) = &manifest.served_at else {
+            let message = format!("{written}; without spec.manifest.servedAt nobody looks whether partners get that.");
+            return Ok(Some(Published {
+                verdict: Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, message),
+                served: None,
+            }));
+        };
+        if let Some(before) = before
+            && let Some((served, at)) = &before.served
+            && *served == documents
+            && self.now.duration_since(*at) < again_after(&before.verdict)
+        {
+            return Ok(Some(before));
+        }
+        let verdict = match self.look(served_at, &documents).await? {
+            Ok(advice) => {
+                let message = format!("{written}; partners get that at {}.{advice}", served_at.base_url);
+                Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, message)
+            }
+            Err(problem) => {
+                let message = format!("{written}, but partners don't get that: {problem}.");
+                Verdict::new(MANIFEST_PUBLISHED, Some(false), reasons::NOT_SERVED, message)
+            }
+        };
+        Ok(Some(Published {
+            verdict,
+            served: Some((documents, self.now)),
+        }))
+    }
+
+    /// Writes the ConfigMap where it holds something else, and reads it back. Inside, what is in the way.
+    async fn write(&self, name: &str, documents: &Documents) -> kube::Result<Result<(), String>> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace);
+        let wanted = self.config_map(name, documents);
+        let written = match api.get_opt(name).await? {
+            None => api.create(&PostParams::default(), &wanted).await,
+            Some(found) if !is_of(&found, self.processor) => {
+                return Ok(Err(format!(
+                    "ConfigMap {name} exists and isn't this processor's: delete it, or give another name in \
+                     spec.manifest.publishTo"
+                )));
+            }
+            Some(found) if found.data.as_ref() == Some(documents) => return Ok(Ok(())),
+            Some(found) => {
+                let gone = found
+                    .data
+                    .into_iter()
+                    .flatten()
+                    .filter(|(key, _)| !documents.contains_key(key));
+                let gone = gone.map(|(key, _)| (key, serde_json::Value::Null));
+                let data: serde_json::Map<_, _> = documents
+                    .iter()
+                    .map(|(key, text)| (key.clone(), text.clone().into()))
+                    .chain(gone)
+                    .collect();
+                let parameters = PatchParams {
+                    field_manager: Some(FIELD_MANAGER.to_owned()),
+                    ..PatchParams::default()
+                };
+                let patch = serde_json::json!({"data": data});
+                api.patch(name, &parameters, &Patch::Merge(&patch)).await
+            }
+        };
+        match written {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return Ok(Err(format!(
+                    "the operator may not write ConfigMap {name}: add it to manifests.configMaps of the party chart"
+                )));
+            }
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                return Ok(Err(format!("ConfigMap {name} is refused: {}", status.message)));
+            }
+            Err(error) => return Err(error),
+        }
+        tracing::info!(config_map = name, "own manifests written");
+        let read = api.get(name).await?.data.unwrap_or_default();
+        Ok(if read == *documents {
+            Ok(())
+        } else {
+            Err(format!(
+                "ConfigMap {name} doesn't hold what was written: somebody else writes it too"
+            ))
+        })
+    }
+
+    fn config_map(&self, name: &str, documents: &Documents) -> ConfigMap {
+        let processor = self.processor.name_any();
+        let labels = [
+            ("app.kubernetes.io/managed-by", MANAGED_BY),
+            (PROCESSOR_LABEL, &processor),
+        ];
+        ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(self.namespace.to_owned()),
+                labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+                owner_references: Some(vec![parameters::owner(self.processor)]),
+                ..ObjectMeta::default()
+            },
+            data: Some(documents.clone()),
+            ..ConfigMap::default()
+        }
+    }
+
+    /// Fetches what partners fetch. Inside, advice where they get it, else what they get.
+    async fn look(&self, served_at: &ServedAt, documents: &Documents) -> kube::Result<Result<String, String>> {
+        let config_maps = Api::namespaced(self.client.clone(), self.namespace);
+        let bundle = match peer::bundle(served_at.ca_bundle_ref.as_ref(), &config_maps).await? {
+            Ok(bundle) => bundle,
+            Err(missing) => return Ok(Err(missing)),
+        };
+        let fetcher = match Fetcher::new(bundle.as_deref(), Limits::default()) {
+            Ok(fetcher) => fetcher,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let mut advice = "";
+        for (name, text) in documents {
+            match fetcher.fetch(&served_at.base_url, name, None).await {
+                Err(error) => return Ok(Err(error.to_string())),
+                Ok(fetched) if fetched.bytes != text.as_bytes() => {
+                    return Ok(Err(format!("{name} there is another one, perhaps the one of before")));
+                }
+                Ok(fetched) if !is_fresh(fetched.cache_control.as_deref()) => {
+                    advice = " Serve it with Cache-Control: no-cache: caches on the way may keep it for long.";
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(Ok(advice.to_owned()))
+    }
+}
+
+fn again_after(verdict: &Verdict) -> SignedDuration {
+    if verdict.status == Some(true) {
+        SERVED_EVERY
+    } else {
+        SERVED_RETRY
+    }
+}
+
+fn is_of(config_map: &ConfigMap, processor: &DataShareProcessor) -> bool {
+    let uid = processor.uid();
+    let owners = config_map.metadata.owner_references.iter().flatten();
+    owners.into_iter().any(|owner| Some(&owner.uid) == uid.as_ref())
+}
+
+/// Whether caches ask again soon.
+fn is_fresh(cache_control: Option<&str>) -> bool {
+    let directives = cache_control.unwrap_or_default().split(',').map(str::trim);
+    directives.into_iter().any(|directive| {
+        let age = directive
+            .strip_prefix("max-age=")
+            .and_then(|age| age.parse::<u64>().ok());
+        ["no-cache", "no-store"].contains(&directive) || age.is_some_and(|age| age <= MAX_CACHED_SECONDS)
+    })
+}
+
+/// The documents, each found good. Pure.
+///
+/// # Errors
+/// What is wrong, for a person.
+fn documents(processor: &DataShareProcessor, manifest: &Manifest, now: Timestamp) -> Result<Documents, String> {
+    let spec = &processor.spec;
+    let specific = DataShareProcessorSpecificManifest {
+        format: 2,
+        ingestion_bucket: bucket(
+            "ingestion",
+            manifest.ingestion_bucket.as_ref(),
+            &spec.mailboxes.ingestion.url,
+        )?,
+        ingestion_identity: manifest.ingestion_identity.clone(),
+        peer_validation_bucket: bucket(
+            "peerValidation",
+            manifest.peer_validation_bucket.as_ref(),
+            &spec.mailboxes.peer_validation.url,
+        )?,
+        peer_validation_identity: manifest.peer_validation_identity.clone(),
+        batch_signing_public_keys: signing_keys(manifest)?,
+        packet_encryption_keys: BTreeMap::from([(
+            manifest.packet_encryption_key.id.clone(),
+            PacketEncryptionKey {
+                certificate_signing_request: manifest.packet_encryption_key.certificate_signing_request.clone(),
+            },
+        )]),
+    };
+    let mut documents = Documents::from([(specific_object(&spec.instance), specific.to_json())]);
+    if let Some(identity) = &manifest.server_identity {
+        let account = identity.aws_account_id.as_ref().map(|id| id.parse());
+        let global = DataShareProcessorGlobalManifest {
+            format: 1,
+            server_identity: DataShareProcessorIdentity {
+                gcp_service_account_email: identity.gcp_service_account_email.clone(),
+                aws_account_id: account.transpose().map_err(|error| format!("awsAccountId: {error}"))?,
+                gcp_service_account_id: identity.gcp_service_account_id.clone(),
+            },
+        };
+        documents.insert(GLOBAL_OBJECT.to_owned(), global.to_json());
+    }
+    for (name, text) in &documents {
+        let kind = if name == GLOBAL_OBJECT {
+            ManifestKind::DataShareProcessorGlobal
+        } else {
+            ManifestKind::DataShareProcessorSpecific
+        };
+        if let Err(errors) = validate(kind, text.as_bytes(), now).accepted() {
+            let errors = errors.iter().map(|error| format!("{}: {}", error.path, error.message));
+            return Err(errors.collect::<Vec<_>>().join("; "));
+        }
+    }
+    Ok(documents)
+}
+
+/// What partners are told of a mailbox: a folder of ours would mean nothing to them.
+fn bucket(field: &str, told: Option<&String>, url: &str) -> Result<String, String> {
+    let (told, from) = match told {
+        Some(told) => (told.as_str(), format!("{field}Bucket")),
+        None => (url, format!("mailboxes.{field}.url")),
+    };
+    match StorageUrl::parse(told) {
+        Ok(StorageUrl::S3 { .. } | StorageUrl::Gcs { .. }) => Ok(told.to_owned()),
+        Ok(StorageUrl::Local { .. }) => Err(format!(
+            "{from} is {told}, which partners can't reach: give {field}Bucket as gs://BUCKET[/PREFIX] or \
+             s3://REGION/BUCKET[/PREFIX]"
+        )),
+        Err(error) => Err(format!("{from}: {error}")),
+    }
+}
+
+fn signing_keys(manifest: &Manifest) -> Result<BTreeMap<String, BatchSigningPublicKey>, String> {
+    let of = |key: &crds::processor::PublicKey| {
+        let public = BatchVerifyingKey::parse(&key.public_key).map_err(|error| format!("key {:?}: {error}", key.id))?;
+        let published = BatchSigningPublicKey {
+            public_key: public.to_pem(),
+            expiration: manifest.expiration.clone(),
+        };
+        Ok((key.id.clone(), published))
+    };
+    manifest.batch_signing_public_keys.iter().map(of).collect()
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

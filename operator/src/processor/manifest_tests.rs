@@ -1,0 +1,136 @@
+#![allow(clippy::unwrap_used)]
+use serde_json::{Value, json};
+
+use super::*;
+use crate::processor::example;
+
+const CSR: &str = include_str!("../../../facilitator-core/tests/fixtures/prio-server/manifests/csr.pem");
+const POINT: &str = "BIl6j+J6dYttxALdjISDv6ZI4/VWVEhUzaS05LgrsfswmbLOgNt9HUC2E0w+9RqZx3XMkdEHBHfNuCSMpOwofVQ=";
+
+fn made(change: impl Fn(&mut Value)) -> Result<Documents, String> {
+    let mut value = json!({
+        "publishTo": {"configMap": {"name": "manifests"}},
+        "serverIdentity": {"gcpServiceAccountEmail": "writer@project.iam.gserviceaccount.com", "awsAccountId": "012345678901"},
+        "ingestionBucket": "gs://ours-ingestion",
+        "ingestionIdentity": "arn:aws:iam::123456789012:role/ingestor",
+        "peerValidationBucket": "s3://us-west-1/ours-peer-validation/inner",
+        "batchSigningPublicKeys": [{"id": "signing-2", "publicKey": POINT}],
+        "packetEncryptionKey": {"id": "packet-1", "certificateSigningRequest": CSR},
+    });
+    change(&mut value);
+    let manifest: Manifest = serde_json::from_value(value).unwrap();
+    documents(
+        &example::processor(),
+        &manifest,
+        "2026-11-22T00:00:00Z".parse().unwrap(),
+    )
+}
+
+/// The original's rules as the reference lists them, without our own parser: unknown fields are refused, keys are PEM of
+/// exactly 91 bytes of DER with one prefix, URLs are gs:// or s3://, `null` is no value, at most one id of an identity.
+#[test]
+fn what_we_publish_obeys_the_originals_rules() {
+    let documents = made(|_| {}).unwrap();
+    let names: Vec<&str> = documents.keys().map(String::as_str).collect();
+    assert_eq!(names, ["example-manifest.json", "global-manifest.json"]);
+    let read = |name: &str| serde_json::from_str::<Value>(&documents[name]).unwrap();
+    let (specific, global) = (read("example-manifest.json"), read("global-manifest.json"));
+    assert_eq!(
+        specific
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect::<Vec<_>>(),
+        [
+            "batch-signing-public-keys",
+            "format",
+            "ingestion-bucket",
+            "ingestion-identity",
+            "packet-encryption-keys",
+            "peer-validation-bucket",
+        ]
+    );
+    assert_eq!((&specific["format"], &global["format"]), (&json!(2), &json!(1)));
+    assert_eq!(specific["ingestion-bucket"], json!("gs://ours-ingestion"));
+    assert_eq!(
+        specific["peer-validation-bucket"],
+        json!("s3://us-west-1/ours-peer-validation/inner")
+    );
+    let key = &specific["batch-signing-public-keys"]["signing-2"];
+    assert_eq!(key.as_object().unwrap().len(), 2);
+    key["expiration"].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let pem = key["public-key"].as_str().unwrap();
+    let body = pem.strip_prefix("-----BEGIN PUBLIC KEY-----\n").unwrap();
+    let body: String = body
+        .strip_suffix("-----END PUBLIC KEY-----\n")
+        .unwrap()
+        .lines()
+        .collect();
+    let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap();
+    // RFC 5480: SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING }.
+    let prefix =
+        b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+    assert_eq!((der.len(), &der[..26]), (91, prefix.as_slice()));
+    let packet = specific["packet-encryption-keys"].as_object().unwrap();
+    assert_eq!(packet.len(), 1, "exactly the primary one");
+    let request = packet["packet-1"]["certificate-signing-request"].as_str().unwrap();
+    assert!(
+        request.starts_with("-----BEGIN CERTIFICATE REQUEST-----\n"),
+        "{request}"
+    );
+    let identity = global["server-identity"].as_object().unwrap();
+    assert_eq!(identity["aws-account-id"], json!(12_345_678_901_u64), "a number");
+    assert!(!identity.contains_key("gcp-service-account-id") && !documents.values().any(|text| text.contains("null")));
+    assert_eq!(documents, made(|_| {}).unwrap(), "the same spec gives the same bytes");
+    assert_eq!(made(|m| m["serverIdentity"] = Value::Null).unwrap().len(), 1);
+}
+
+#[test]
+fn what_partners_could_not_use_is_not_published() {
+    type Change = fn(&mut Value);
+    let table: [(Change, &str); 5] = [
+        (
+            |m| m["ingestionBucket"] = Value::Null,
+            "mailboxes.ingestion.url is file:///mailboxes/ingestion, which partners can't reach: give ingestionBucket",
+        ),
+        (
+            |m| m["peerValidationBucket"] = json!("s3://us-west-1"),
+            "peerValidationBucket: \"s3://us-west-1\" is no storage URL",
+        ),
+        (
+            |m| m["batchSigningPublicKeys"][0]["publicKey"] = json!("A".repeat(88)),
+            "key \"signing-2\"",
+        ),
+        (
+            |m| {
+                m["packetEncryptionKey"]["certificateSigningRequest"] =
+                    json!("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n")
+            },
+            "packet-encryption-keys.packet-1.certificate-signing-request",
+        ),
+        (
+            |m| m["ingestionIdentity"] = json!("a\nb"),
+            "ingestion-identity: it holds a control character",
+        ),
+    ];
+    for (change, message) in table {
+        let problem = made(change).unwrap_err();
+        assert!(problem.contains(message), "{problem}");
+    }
+}
+
+#[test]
+fn caches_must_ask_again_soon() {
+    let table = [
+        (Some("no-cache"), true),
+        (Some("public, max-age=60"), true),
+        (Some("public, max-age=3600"), false),
+        (Some("no-store"), true),
+        (Some("public"), false),
+        (None, false),
+    ];
+    for (header, expected) in table {
+        assert_eq!(is_fresh(header), expected, "{header:?}");
+    }
+}

@@ -1,0 +1,107 @@
+//! The next Job that sums windows.
+
+use facilitator_core::formats::names::WindowId;
+use facilitator_core::formats::work::AggregateItem;
+
+use super::WindowInput;
+use super::decide::{Seen, id_of_item};
+use super::further;
+use super::status::State;
+use crate::workload::{Allowance, JobView, PlannedJob, Retries, Work};
+
+/// Windows of one Job: more than fall due at once, and a report of each fits.
+const MAX_WINDOWS_PER_JOB: usize = 500;
+
+/// A release that is due.
+struct Due<'a> {
+    id: &'a WindowId,
+    item: AggregateItem,
+    /// Batches that it may have to open.
+    weight: u64,
+}
+
+/// First releases and further ones.
+fn due<'a>(seen: &'a [Seen<'_>]) -> Vec<Due<'a>> {
+    let of = |one: &'a Seen<'_>| {
+        let weight = one.tally.seen.max(1);
+        let first = (one.state == State::Due).then(|| Due {
+            id: one.id,
+            item: item(one),
+            weight,
+        });
+        let further = one
+            .further
+            .as_ref()
+            .filter(|further| further.state == further::State::Due);
+        let further = further.map(|further| Due {
+            id: &further.given.id,
+            item: further::item(further.given),
+            weight,
+        });
+        first.into_iter().chain(further)
+    };
+    let mut due: Vec<_> = seen.iter().flat_map(of).collect();
+    due.sort_by_key(|one| (one.id.start, &one.id.aggregation, one.id.release()));
+    due.truncate(MAX_WINDOWS_PER_JOB);
+    due
+}
+
+/// The next Job: windows that are due, oldest first, so many to a pod that it opens no more batches than an intake pod.
+pub(super) fn plan(input: &WindowInput<'_>, memory: &Retries<WindowId>, seen: &[Seen<'_>]) -> Option<PlannedJob> {
+    let workers = &input.processor.spec.workers;
+    let taken: u32 = input.jobs.iter().map(JobView::pods_wanted).sum();
+    let pods = workers.max_pods.saturating_sub(taken);
+    let held = input.processor.spec.suspend || input.allowance == Allowance::Wait;
+    // A Job whose work list can't be read holds nobody knows what.
+    let unknown = input.jobs.iter().any(|view| !view.is_finished() && view.work.is_none());
+    if held || unknown || pods == 0 {
+        return None;
+    }
+    let mut chunks: Vec<Vec<AggregateItem>> = Vec::new();
+    let (mut attempt, mut weight, mut limit) = (0, 0, usize::MAX);
+    for one in due(seen) {
+        let known = memory.get(one.id);
+        attempt = attempt.max(known.map_or(0, |known| known.attempts));
+        let own_limit = known.and_then(|known| known.limit).unwrap_or(usize::MAX);
+        let own_weight = one.weight;
+        let fits = |chunk: &Vec<AggregateItem>| {
+            weight + own_weight <= u64::from(workers.batches_per_pod) && chunk.len() < limit.min(own_limit)
+        };
+        match chunks.last_mut().filter(|chunk| fits(chunk)) {
+            Some(chunk) => {
+                chunk.push(one.item);
+                (weight, limit) = (weight + own_weight, limit.min(own_limit));
+            }
+            None => {
+                chunks.push(vec![one.item]);
+                (weight, limit) = (own_weight, own_limit);
+            }
+        }
+    }
+    let canary = input.allowance == Allowance::Canary;
+    chunks.truncate(if canary { 1 } else { usize::MAX });
+    let indexes = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+    (indexes > 0).then(|| PlannedJob {
+        work: Work::Aggregate(chunks),
+        parallelism: indexes.min(pods),
+        attempt,
+        canary,
+    })
+}
+
+fn item(one: &Seen<'_>) -> AggregateItem {
+    AggregateItem {
+        aggregation: one.id.aggregation.to_string(),
+        start: one.id.start.to_compact(),
+        end: one.id.end.to_compact(),
+        cutoffs: one.due.iter().map(|cutoff| cutoff.as_millisecond()).collect(),
+        approval: None,
+    }
+}
+
+pub(super) fn planned_windows(job: &PlannedJob) -> Vec<WindowId> {
+    match &job.work {
+        Work::Aggregate(chunks) => chunks.iter().flatten().filter_map(id_of_item).collect(),
+        Work::Intake(_) | Work::CompactClaims(_) => Vec::new(),
+    }
+}
