@@ -6,6 +6,7 @@
 mod claims;
 mod floor;
 mod measure;
+mod parts;
 mod pieces;
 mod process;
 mod work;
@@ -21,7 +22,7 @@ use crate::measure::Row;
 /// Measures the core; every figure stands beside its floor.
 #[derive(Parser)]
 struct Args {
-    /// Only parts whose name holds this: pieces, intake, small, sums, claims, process.
+    /// Only parts whose name holds this: pieces, intake, small, sums, parts, claims, process.
     #[arg(default_value = "")]
     only: String,
     /// Packets of an intake batch.
@@ -30,6 +31,9 @@ struct Args {
     /// Bins of the intake batches.
     #[arg(long, value_delimiter = ',', default_value = "16,256,1024")]
     bins: Vec<u32>,
+    /// Batches of the window that is summed in parts.
+    #[arg(long, default_value_t = 10_000)]
+    batches: u32,
     /// Rounds of intake and sums.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -60,6 +64,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("sums") {
         rows.extend(work::sums(&keys, args.rounds)?);
+    }
+    if wanted("parts") {
+        rows.extend(parts::rows(&keys, args.batches, args.rounds)?);
     }
     if wanted("claims") {
         for batches in &args.batches_per_pod {

@@ -36,8 +36,9 @@ impl Keys {
         Ok(PacketDecryptionKey::parse(&self.packets[usize::from(share.index())])?)
     }
 
-    /// A batch of `packets` at minute `minute`.
-    pub fn sample(&self, bins: u32, packets: usize, minute: u32, faults: Vec<Fault>) -> anyhow::Result<Sample> {
+    /// Batch `number` of `packets`: one a minute, and the next after a day at the first minute again.
+    pub fn sample(&self, bins: u32, packets: usize, number: u32, faults: Vec<Fault>) -> anyhow::Result<Sample> {
+        let minute = number % (24 * 60);
         let recipient = |share| {
             let key = self.packet_key(share)?;
             Ok::<_, anyhow::Error>(Recipient {
@@ -48,7 +49,7 @@ impl Keys {
         let spec = SampleSpec {
             aggregation: AggregationId::parse("bench")?,
             time: BatchTime::parse_path(&format!("2026/11/20/{:02}/{:02}", minute / 60, minute % 60))?,
-            batch_uuid: uuid::Uuid::from_u128(u128::from(bins) << 32 | u128::from(minute)),
+            batch_uuid: uuid::Uuid::from_u128(u128::from(bins) << 32 | u128::from(number)),
             bins,
             packets,
             epsilon: 0.1,

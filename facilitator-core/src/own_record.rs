@@ -1,31 +1,17 @@
-//! Reading a record of our own ledger: the seals may be damaged, the owner must be us.
+//! Reading a record of our own ledger: its owner must be us.
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mailbox::{MailboxError, MailboxErrorKind, ObjectKey};
-use snafu::{ResultExt, ensure};
+use snafu::ResultExt;
 
 use crate::formats::ledger::RECORDS;
 use crate::formats::names::{BatchId, InstanceName};
-use crate::formats::record::{RECORD_MAX_BYTES, Record, RecordError, RecordHead, RecordReader};
+use crate::formats::record::{RECORD_MAX_BYTES, RecordError, RecordHead, RecordReader};
 use crate::formats::work::Share;
 use crate::outgoing::Outgoing;
 use crate::processor::{ForeignSnafu, InternalSnafu, Processor, RecordSnafu, WorkError};
-use crate::put::read_if_there;
-use crate::stream::{ChunkReader, ChunkWriter, Source, transform};
-
-/// The batch's record, if it has one. A sealed part that is damaged doesn't matter here: see
-/// [`Record::decode_despite_seals`].
-pub(crate) async fn read_record(processor: &Processor, batch: &BatchId) -> Result<Option<Record>, WorkError> {
-    let key = batch.ledger_key(RECORDS);
-    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, RECORD_MAX_BYTES).await? else {
-        return Ok(None);
-    };
-    let record = Record::decode_despite_seals(&bytes).context(RecordSnafu { object: key.as_str() })?;
-    let owner = Owner::of(processor, batch);
-    ensure!(owner.is_of(&record.plain.head), ForeignSnafu { object: key.as_str() });
-    Ok(Some(record))
-}
+use crate::stream::{ChunkReader, ChunkWriter, Passed, Source, read_both, transform};
 
 /// Whose record of which batch is expected.
 struct Owner {
@@ -41,6 +27,19 @@ impl Owner {
             share: processor.share,
             batch: batch.clone(),
         }
+    }
+
+    /// Begins to read, and goes on with `work` where the record is this owner's.
+    fn begin<T>(
+        &self,
+        source: ChunkReader,
+        work: impl FnOnce(RecordReader<ChunkReader>) -> Result<T, RecordError>,
+    ) -> Result<T, Unread> {
+        let reader = RecordReader::new(source).map_err(Unread::Record)?;
+        if !self.is_of(reader.head()) {
+            return Err(Unread::Foreign);
+        }
+        work(reader).map_err(Unread::Record)
     }
 
     fn is_of(&self, head: &RecordHead) -> bool {
@@ -76,10 +75,7 @@ impl StoredRecord {
     /// # Errors
     /// Those of the mailbox.
     pub async fn open(processor: &Processor, batch: &BatchId) -> Result<Option<Self>, MailboxError> {
-        match Self::open_existing(processor, batch).await {
-            Err(error) if error.kind() == MailboxErrorKind::NotFound => Ok(None),
-            opened => opened.map(Some),
-        }
+        Self::open_within(processor, batch, processor.in_memory.object_bytes).await
     }
 
     /// The batch's record, which is known to be there.
@@ -87,9 +83,33 @@ impl StoredRecord {
     /// # Errors
     /// Those of the mailbox.
     pub async fn open_existing(processor: &Processor, batch: &BatchId) -> Result<Self, MailboxError> {
+        Self::read(processor, batch, processor.in_memory.object_bytes).await
+    }
+
+    /// The batch's record, if it has one; held up to so many bytes, where several are worked on at a time.
+    ///
+    /// # Errors
+    /// Those of the mailbox.
+    pub async fn open_within(
+        processor: &Processor,
+        batch: &BatchId,
+        bytes: usize,
+    ) -> Result<Option<Self>, MailboxError> {
+        match Self::read(processor, batch, bytes).await {
+            Err(error) if error.kind() == MailboxErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Whether it is in memory.
+    pub fn is_held(&self) -> bool {
+        self.bytes.is_some()
+    }
+
+    async fn read(processor: &Processor, batch: &BatchId, held: usize) -> Result<Self, MailboxError> {
         let mut record = Self::of(batch, None);
         let body = processor.mailboxes.ledger.open(&record.key).await?;
-        if body.meta.size <= processor.in_memory.object_bytes as u64 {
+        if body.meta.size <= held as u64 {
             let mut bytes = Vec::new();
             let mut stream = body.stream;
             while let Some(chunk) = stream.try_next().await? {
@@ -112,14 +132,8 @@ impl StoredRecord {
         work: impl FnOnce(RecordReader<ChunkReader>, &mut ChunkWriter) -> Result<T, RecordError> + Send + 'static,
     ) -> Result<T, WorkError> {
         let owner = Owner::of(processor, &self.batch);
-        let work = move |source: ChunkReader, writer: &mut ChunkWriter| {
-            let reader = RecordReader::new(source).map_err(Unread::Record)?;
-            if !owner.is_of(reader.head()) {
-                return Err(Unread::Foreign);
-            }
-            work(reader, writer).map_err(Unread::Record)
-        };
-        let object = self.key.as_str();
+        let work =
+            move |source: ChunkReader, writer: &mut ChunkWriter| owner.begin(source, |reader| work(reader, writer));
         let visited = match &self.bytes {
             Some(bytes) if is_little(bytes, processor) => {
                 let mut writer = ChunkWriter::holding();
@@ -130,15 +144,47 @@ impl StoredRecord {
                 Some(visited)
             }
             Some(bytes) => transform(Source::Bytes(bytes.clone()), target, work).await?.1,
-            None => {
-                let source = Source::Object {
-                    mailbox: &*processor.mailboxes.ledger,
-                    key: &self.key,
-                    limit: RECORD_MAX_BYTES,
-                };
-                transform(source, target, work).await?.1
-            }
+            None => transform(self.source(processor), target, work).await?.1,
         };
+        self.visited(visited)
+    }
+
+    /// Goes through the record with `work`, beside what comes from another source; with what passed of that, where it is an
+    /// object.
+    ///
+    /// # Errors
+    /// As [`StoredRecord::visit`].
+    pub async fn visit_beside<T: Send + 'static>(
+        &self,
+        processor: &Processor,
+        beside: Source<'_>,
+        work: impl FnOnce(RecordReader<ChunkReader>, ChunkReader) -> Result<T, RecordError> + Send + 'static,
+    ) -> Result<(Passed, T), WorkError> {
+        let owner = Owner::of(processor, &self.batch);
+        let work = move |source, beside| owner.begin(source, |reader| work(reader, beside));
+        let (passed, visited) = match (&self.bytes, beside) {
+            (Some(record), Source::Bytes(beside)) if is_little(record, processor) => {
+                let visited = work(ChunkReader::whole(record.clone()), ChunkReader::whole(beside));
+                (Passed::default(), Some(visited))
+            }
+            (_, beside) => read_both(self.source(processor), beside, work).await?,
+        };
+        Ok((passed, self.visited(visited)?))
+    }
+
+    fn source<'a>(&'a self, processor: &'a Processor) -> Source<'a> {
+        match &self.bytes {
+            Some(bytes) => Source::Bytes(bytes.clone()),
+            None => Source::Object {
+                mailbox: &*processor.mailboxes.ledger,
+                key: &self.key,
+                limit: RECORD_MAX_BYTES,
+            },
+        }
+    }
+
+    fn visited<T>(&self, visited: Option<Result<T, Unread>>) -> Result<T, WorkError> {
+        let object = self.key.as_str();
         match visited {
             Some(Ok(visited)) => Ok(visited),
             Some(Err(Unread::Record(source))) => Err(source).context(RecordSnafu { object }),

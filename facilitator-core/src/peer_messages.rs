@@ -16,7 +16,6 @@ use crate::formats::parameters::BatchParameters;
 use crate::formats::record::Message;
 use crate::formats::validation::{ValidationHeader, ValidationPacket};
 use crate::formats::work::Share;
-use crate::processor::Processor;
 
 /// What a validation packet may take in its writer's encoding, in bytes; ours take 56 at most.
 const MAX_PACKET_BYTES: u64 = 256;
@@ -158,33 +157,6 @@ pub async fn read_validation(
     })
 }
 
-/// Reads the peer's validation batch; once more after the processor's pause where what was read isn't what is `wanted`: a
-/// legacy peer may be rewriting its objects (ledger rule 12). With it, whether it is what was wanted.
-///
-/// # Errors
-/// As [`read_validation`].
-pub(crate) async fn read_peers(
-    processor: &Processor,
-    batch: &BatchId,
-    packets: usize,
-    wanted: impl Fn(&PeerBatch) -> bool,
-) -> Result<(PeerBatch, bool), MailboxError> {
-    let mailbox = &*processor.mailboxes.peer_validation;
-    let read = async || read_validation(mailbox, batch, processor.share.peer(), packets, &processor.peer_keys).await;
-    let first = read().await?;
-    if wanted(&first) {
-        return Ok((first, true));
-    }
-    tracing::info!(batch = %batch.path(), "reading the peer's validation batch again before deciding");
-    drop(first);
-    if !processor.reread_pause.is_zero() {
-        tokio::time::sleep(processor.reread_pause).await;
-    }
-    let second = read().await?;
-    let wanted = wanted(&second);
-    Ok((second, wanted))
-}
-
 /// The first message of each UUID. Where its elements are outside u32, the packet has no message, and a later one of the
 /// same UUID doesn't take its place.
 fn first_of_each(packets: &[ValidationPacket]) -> Vec<(Uuid, Message)> {
@@ -196,7 +168,7 @@ fn first_of_each(packets: &[ValidationPacket]) -> Vec<(Uuid, Message)> {
         .collect()
 }
 
-fn bad(error: &BatchError) -> PeerBatch {
+pub(crate) fn bad(error: &BatchError) -> PeerBatch {
     let detail = error.to_string();
     match error {
         BatchError::Signature {

@@ -157,6 +157,12 @@ pub enum WorkError {
         /// The record's name.
         object: String,
     },
+    /// A part of a window is to be summed that has no plan.
+    #[snafu(display("{object} isn't there: restore it; a window is planned before a part of it is summed"))]
+    NoPlan {
+        /// The plan's name.
+        object: String,
+    },
     /// A fault of ours.
     #[snafu(display("{doing} failed: {detail}; please report it"))]
     Internal {

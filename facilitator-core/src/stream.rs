@@ -5,9 +5,10 @@ use std::io::{self, Read, Write};
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Buf, Bytes};
 use futures::TryStreamExt;
-use mailbox::{Mailbox, MailboxError, MailboxErrorKind, ObjectKey};
+use mailbox::{ByteStream, Mailbox, MailboxError, MailboxErrorKind, ObjectKey};
 use tokio::sync::mpsc;
 
+use crate::crypto::sha256;
 use crate::outgoing::{Outgoing, PART_BYTES};
 use crate::put::ContentDigest;
 
@@ -26,74 +27,56 @@ pub(crate) enum Source<'a> {
     Bytes(Bytes),
 }
 
-/// What passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passed {
-    /// SHA-256 of all bytes.
-    pub digest: [u8; 32],
-    /// Whether the object is there; one that isn't counts as 0 bytes.
-    pub there: bool,
-}
-
-/// Runs `consume` on an object's bytes in a thread of its own, and hashes them whole even where `consume` stops early.
-///
-/// # Errors
-/// Those of the mailbox, but `NotFound`.
-pub async fn read_through<T: Send + 'static>(
-    mailbox: &dyn Mailbox,
-    key: &ObjectKey,
-    consume: impl FnOnce(ChunkReader) -> T + Send + 'static,
-) -> Result<(Passed, Option<T>), MailboxError> {
-    let source = Source::Object {
-        mailbox,
-        key,
-        limit: u64::MAX,
-    };
-    transform(source, None, |reader, _| consume(reader)).await
-}
-
-/// Runs `work` in a thread of its own on what streams in; what it writes streams out to `target`, or nowhere. The bytes that
-/// come in are hashed whole even where `work` stops early. `None`: `work` panicked.
-///
-/// # Errors
-/// Those of the mailboxes; what `work` made of a broken stream is dropped then.
-pub(crate) async fn transform<T: Send + 'static>(
-    source: Source<'_>,
-    target: Option<&mut Outgoing<'_>>,
-    work: impl FnOnce(ChunkReader, &mut ChunkWriter) -> T + Send + 'static,
-) -> Result<(Passed, Option<T>), MailboxError> {
-    let (stream, whole) = match source {
-        Source::Bytes(bytes) => (None, Some(bytes)),
-        Source::Object { mailbox, key, limit } => match mailbox.open(key).await {
-            Ok(body) if body.meta.size > limit => return Err(too_long(mailbox, key, limit)),
-            Ok(body) => (Some((body.stream, limit, mailbox, key)), None),
-            Err(error) if error.kind() == MailboxErrorKind::NotFound => (None, None),
+impl<'a> Source<'a> {
+    /// Reads all of it at once.
+    ///
+    /// # Errors
+    /// As [`transform`].
+    pub(crate) async fn hold(self) -> Result<(Passed, Bytes), MailboxError> {
+        let (mailbox, key, limit) = match self {
+            Self::Object { mailbox, key, limit } => (mailbox, key, limit),
+            Self::Bytes(bytes) => return Ok((Passed::default(), bytes)),
+        };
+        let (there, bytes) = match mailbox.read(key, limit).await {
+            Ok(bytes) => (true, bytes),
+            Err(error) if error.kind() == MailboxErrorKind::NotFound => (false, Bytes::new()),
             Err(error) => return Err(error),
-        },
-    };
-    let there = stream.is_some() || whole.is_some();
-    let (send, receive) = mpsc::channel(CHUNKS);
-    let reader = match whole {
-        Some(bytes) => ChunkReader::whole(bytes),
-        None => ChunkReader {
-            receive: Some(receive),
-            left: Bytes::new(),
-        },
-    };
-    let (send_out, mut receive_out) = mpsc::channel(1);
-    let out = match &target {
-        Some(target) => Out::Sent {
-            send: send_out,
-            limit: target.limit(),
-        },
-        None => Out::Dropped,
-    };
-    let worker = tokio::task::spawn_blocking(move || {
-        let mut writer = ChunkWriter { held: Vec::new(), out };
-        let result = work(reader, &mut writer);
-        (result, writer.held)
-    });
-    let feed = async move {
+        };
+        let digest = sha256(&bytes);
+        Ok((Passed { digest, there }, bytes))
+    }
+
+    /// Opens it: the end that is read, and what feeds it.
+    async fn open(self) -> Result<(ChunkReader, Feed<'a>), MailboxError> {
+        let (send, receive) = mpsc::channel(CHUNKS);
+        let (stream, reader) = match self {
+            Self::Bytes(bytes) => (None, ChunkReader::whole(bytes)),
+            Self::Object { mailbox, key, limit } => {
+                let stream = match mailbox.open(key).await {
+                    Ok(body) if body.meta.size > limit => return Err(too_long(mailbox, key, limit)),
+                    Ok(body) => Some((body.stream, limit, mailbox, key)),
+                    Err(error) if error.kind() == MailboxErrorKind::NotFound => None,
+                    Err(error) => return Err(error),
+                };
+                let left = Bytes::new();
+                let receive = Some(receive);
+                (stream, ChunkReader { receive, left })
+            }
+        };
+        Ok((reader, Feed { stream, send }))
+    }
+}
+
+/// Brings an object's bytes to their reader, and hashes them.
+struct Feed<'a> {
+    stream: Option<(ByteStream, u64, &'a dyn Mailbox, &'a ObjectKey)>,
+    send: mpsc::Sender<io::Result<Bytes>>,
+}
+
+impl Feed<'_> {
+    async fn run(self) -> Result<Passed, MailboxError> {
+        let Self { stream, send } = self;
+        let there = stream.is_some();
         let mut digest = Context::new(&SHA256);
         let (mut listening, mut length) = (true, 0);
         if let Some((mut stream, limit, mailbox, key)) = stream {
@@ -122,11 +105,63 @@ pub(crate) async fn transform<T: Send + 'static>(
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.finish().as_ref());
         Ok(Passed { digest: bytes, there })
+    }
+}
+
+/// What passed; nothing in particular of bytes in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// SHA-256 of all bytes.
+    pub digest: [u8; 32],
+    /// Whether the object is there; one that isn't counts as 0 bytes.
+    pub there: bool,
+}
+
+/// Runs `work` in a thread of its own on what streams in from two sources at once; with what passed of the second. `None`:
+/// `work` panicked.
+///
+/// # Errors
+/// Those of the mailboxes; what `work` made of a broken stream is dropped then.
+pub(crate) async fn read_both<T: Send + 'static>(
+    first: Source<'_>,
+    second: Source<'_>,
+    work: impl FnOnce(ChunkReader, ChunkReader) -> T + Send + 'static,
+) -> Result<(Passed, Option<T>), MailboxError> {
+    let (first, feed) = first.open().await?;
+    let (second, feed_second) = second.open().await?;
+    let worker = tokio::task::spawn_blocking(move || work(first, second));
+    let (_, passed) = tokio::try_join!(feed.run(), feed_second.run())?;
+    Ok((passed, worker.await.ok()))
+}
+
+/// Runs `work` in a thread of its own on what streams in; what it writes streams out to `target`, or nowhere. The bytes that
+/// come in are hashed whole even where `work` stops early. `None`: `work` panicked.
+///
+/// # Errors
+/// Those of the mailboxes; what `work` made of a broken stream is dropped then.
+pub(crate) async fn transform<T: Send + 'static>(
+    source: Source<'_>,
+    target: Option<&mut Outgoing<'_>>,
+    work: impl FnOnce(ChunkReader, &mut ChunkWriter) -> T + Send + 'static,
+) -> Result<(Passed, Option<T>), MailboxError> {
+    let (reader, feed) = source.open().await?;
+    let (send_out, mut receive_out) = mpsc::channel(1);
+    let out = match &target {
+        Some(target) => Out::Sent {
+            send: send_out,
+            limit: target.limit(),
+        },
+        None => Out::Dropped,
     };
+    let worker = tokio::task::spawn_blocking(move || {
+        let mut writer = ChunkWriter { held: Vec::new(), out };
+        let result = work(reader, &mut writer);
+        (result, writer.held)
+    });
     // A consumer that panicked has no result: a fault of ours, which the caller names.
     match target {
         None => {
-            let passed = feed.await?;
+            let passed = feed.run().await?;
             Ok((passed, worker.await.ok().map(|(result, _)| result)))
         }
         Some(target) => {
@@ -136,7 +171,7 @@ pub(crate) async fn transform<T: Send + 'static>(
                 }
                 Ok(())
             };
-            let (passed, ()) = tokio::try_join!(feed, drain)?;
+            let (passed, ()) = tokio::try_join!(feed.run(), drain)?;
             Ok((
                 passed,
                 worker.await.ok().map(|(result, rest)| {

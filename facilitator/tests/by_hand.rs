@@ -296,3 +296,44 @@ fn help_tells_what_everything_is_for() {
     }
     assert!(main.contains("Exit codes:"));
 }
+
+/// As the operator has large windows summed, in one process: the same sum parts, whatever the parts.
+#[test]
+fn a_window_summed_in_parts_has_the_sum_part_of_one_that_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    done("sample --into demo --batches 5 --period-minutes 480", here);
+    for step in &STEPS[..2] {
+        done(step, here);
+    }
+    let portal = |here: &Path| content(&here.join("demo/portal-first"));
+    let summed = |flags: &str| {
+        done(&format!("aggregate --parameters demo/first.json {flags}"), here);
+        let partials = content(&here.join("demo/ledger-first"));
+        let partials = partials
+            .keys()
+            .filter(|path| path.to_string_lossy().contains("/partials/"))
+            .count();
+        let portal = portal(here);
+        for name in ["plans", "shards", "partials", "released", "decisions", "results"] {
+            let _ = fs::remove_dir_all(here.join("demo/ledger-first").join(name));
+        }
+        fs::remove_dir_all(here.join("demo/portal-first")).unwrap();
+        fs::create_dir(here.join("demo/portal-first")).unwrap();
+        (partials, portal)
+    };
+    let cutoff = "--cutoff 2100-01-01T00:00:00Z";
+    let (none, expected) = summed(cutoff);
+    assert_eq!((none, expected.len()), (0, 2));
+    for (size, parts) in [(1, 5), (2, 3), (3, 2), (5, 1), (100, 1)] {
+        assert_eq!(
+            summed(&format!("{cutoff} --chunk-batches {size}")),
+            (parts, expected.clone())
+        );
+    }
+    let refused = facilitator(
+        &["aggregate", "--parameters", "demo/first.json", "--chunk-batches", "0"],
+        here,
+    );
+    assert_eq!(refused.status.code(), Some(64));
+}

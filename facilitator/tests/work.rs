@@ -195,6 +195,37 @@ fn a_window_is_released_again_under_an_override_and_both_releases_are_found() {
 }
 
 #[test]
+fn parts_of_a_window_are_done_by_name_and_a_sum_before_the_plan_is_not() {
+    let pod = Pod::new();
+    pod.list(&pod.intake_list());
+    assert_eq!([pod.run(0), pod.run(1)].map(|output| code(&output)), [0, 0]);
+    let part = |part: Value| json!([{"aggregation": "kittens-seen", "start": "202611200000", "end": "202611200300", "cutoffs": [1], "part": part}]);
+    let ranges = ["202611200000-202611200100", "202611200100-202611200300"];
+    let chunks: Vec<_> = ranges
+        .iter()
+        .map(|range| part(json!({"PlanShard": range})))
+        .chain([
+            part(json!({"PartialSum": ranges[0]})),
+            part(json!({"PartialSum": "202611200000"})),
+        ])
+        .collect();
+    pod.list(&json!({"stage": "Aggregate", "revision": 1, "work": "aggregate-1", "chunks": chunks}));
+    for (index, outcome) in [(0, "Part"), (1, "NoMembers"), (0, "NoMembers")] {
+        assert_eq!(code(&pod.run(index)), 0);
+        let name = pod.ledger().join(format!("reports/aggregate-1/{index}-pod-1"));
+        let report: Value = serde_json::from_slice(&fs::read(&name).unwrap()).unwrap();
+        assert_eq!(report["windows"][0]["outcome"], outcome);
+        fs::remove_file(&name).unwrap();
+    }
+    let shards = pod.ledger().join("shards/kittens-seen/202611200000-202611200300/1");
+    assert!(ranges.iter().all(|range| shards.join(range).exists()));
+    let output = pod.run(2);
+    assert_eq!(code(&output), 66, "no plan yet");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("plans/"));
+    assert_eq!(code(&pod.run(3)), 78, "no range");
+}
+
+#[test]
 fn another_ledger_than_the_known_one_stops_the_job_and_nothing_is_done() {
     let pod = Pod::new();
     pod.list(&pod.intake_list());

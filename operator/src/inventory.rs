@@ -1,12 +1,13 @@
 //! What is where: names listed in the mailboxes, sorted into windows and batches. Pure; opens nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use facilitator_core::formats::ledger::{
-    DELIVERED, PLANS, REJECTED, RELEASED, RESULTS, Rejected, RejectedReason, WindowResult,
+    DELIVERED, PARTIALS, PLANS, REJECTED, RELEASED, RESULTS, Rejected, RejectedReason, SHARDS, WindowResult,
 };
 use facilitator_core::formats::names::{
-    BatchId, BatchTime, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_validation_name,
+    BatchId, BatchRange, BatchTime, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_partial_name,
+    parse_shard_name, parse_validation_name,
 };
 use facilitator_core::window::Window;
 use jiff::{SignedDuration, Timestamp};
@@ -30,7 +31,7 @@ pub struct Listings {
     pub ingestion: Vec<Listed>,
     /// The mailbox for the peer's validations.
     pub peer_validation: Vec<Listed>,
-    /// The ledger's `delivered/`, `rejected/`, `plans/`, `released/` and `results/`, in one list.
+    /// The ledger's `delivered/`, `rejected/`, `shards/`, `plans/`, `partials/`, `released/` and `results/`, in one list.
     pub ledger: Vec<Listed>,
     /// What objects of `rejected/` hold, by whole name, as far as they were read.
     pub rejections: BTreeMap<String, Rejected>,
@@ -50,6 +51,10 @@ pub struct Inventory {
 /// One window's share of the listings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WindowInventory {
+    /// The ranges that `shards/` has, by the last cutoff that they were looked at for, in milliseconds since 1970.
+    pub shards: BTreeMap<i64, BTreeSet<BatchRange>>,
+    /// The ranges that `partials/` has.
+    pub partials: BTreeSet<BatchRange>,
     /// When `plans/` got its object: the set is frozen.
     pub planned: Option<Timestamp>,
     /// `released/` has its object: a sum went out or is about to.
@@ -264,6 +269,21 @@ impl Inventory {
                     }
                 }
             }
+            SHARDS => match parse_shard_name(name) {
+                Some((id, _, _)) if !schedule.takes(&id) => {}
+                Some((id, cutoff, range)) => {
+                    let shards = &mut self.windows.entry(id).or_default().shards;
+                    shards.entry(cutoff).or_default().insert(range);
+                }
+                None => self.unknown_names += 1,
+            },
+            PARTIALS => match parse_partial_name(name) {
+                Some((id, _)) if !schedule.takes(&id) => {}
+                Some((id, range)) => {
+                    self.windows.entry(id).or_default().partials.insert(range);
+                }
+                None => self.unknown_names += 1,
+            },
             _ => self.unknown_names += 1,
         }
     }

@@ -28,6 +28,10 @@ pub struct Workers {
     #[serde(default = "batches_per_pod")]
     #[schemars(range(min = 1, max = 2_000))]
     pub batches_per_pod: u32,
+    /// Batches of a window that one pod sums; a window of more is planned and summed in parts by several pods.
+    #[serde(default = "sum_batches_per_pod")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub sum_batches_per_pod: u32,
     /// Pods that run at once, of one stage.
     #[serde(default = "max_pods")]
     #[schemars(range(min = 1, max = 1_000))]
@@ -71,6 +75,10 @@ pub struct Workers {
 
 fn batches_per_pod() -> u32 {
     100
+}
+
+fn sum_batches_per_pod() -> u32 {
+    2_000
 }
 
 fn max_pods() -> u32 {

@@ -8,9 +8,10 @@
 
 use mailbox::ListRequest;
 
+use super::Stop;
 use super::differences;
 use super::execute::Counted;
-use super::{Frozen, Stop};
+use super::plan::Frozen;
 use crate::formats::ledger::{
     DECISIONS, Decided, FailedReason, LedgerObject, RELEASED, REVISION, Refusal, ReleaseDecision, short_message,
 };

@@ -1,9 +1,10 @@
 //! What a further release tells beside the releases before it (ledger rule 6): every packet that an earlier one counts is
 //! told from its plan, the records and the peer's messages. No accumulator and no packet is opened.
 
+use super::Stop;
 use super::decide::{announced, is_withdrawn};
 use super::execute::{Counted, Execution};
-use super::{Frozen, Stop, read_plan};
+use super::plan::{Frozen, read_plan};
 use crate::formats::ledger::{FailedReason, LedgerObject, RELEASED, Refusal, Released, hex};
 use crate::formats::names::WindowId;
 use crate::formats::plan::Plan;
@@ -64,20 +65,16 @@ async fn earlier_sum(processor: &Processor, window: &WindowId) -> Result<Result<
     };
     let released = Released::from_bytes(&key, &bytes)?;
     let frozen = match read_plan(processor, window).await? {
-        Some(frozen) if frozen.digest == released.plan_digest => frozen,
+        Some(frozen) if hex(&frozen.digest) == released.plan_digest => frozen,
         _ => return lost("its plan is gone or another"),
     };
-    let execution = Execution {
-        processor,
-        window,
-        plan: &frozen.plan,
-    };
-    let counted = match execution.count().await? {
-        Ok(counted) => counted,
+    let execution = Execution::new(processor, window, &frozen.plan);
+    let counted = match execution.count(&frozen.plan.members).await? {
+        Ok((counted, _)) => counted,
         Err(Stop::Failed(_, message)) => return lost(&message),
         Err(blocked) => return Ok(Err(blocked)),
     };
-    if hex(&counted.packet_set_digest) != released.packet_set_digest || counted.clients != released.clients {
+    if hex(&counted.packet_set_digest()) != released.packet_set_digest || counted.clients != released.clients {
         return lost("its records and the peer's messages give another set");
     }
     Ok(Ok(counted_sum(window, &frozen.plan, &counted)))
@@ -91,7 +88,7 @@ fn counted_sum(window: &WindowId, plan: &Plan, counted: &Counted) -> CountedSum 
         .map(|(member, judged)| CountedBatch {
             batch: (member.time.clone(), member.uuid),
             pinned: (member.record_digest.clone(), member.messages_digest.clone()),
-            clients: judged.clients(),
+            clients: judged.clients,
         });
     CountedSum {
         window: window.clone(),

@@ -1,7 +1,7 @@
-//! The sum of a plan: from the records' sealed accumulators, less what doesn't count. A batch is opened only to subtract,
-//! or where a sealed accumulator is damaged.
+//! Some members of a plan, counted and then summed: from the records' sealed accumulators, less what doesn't count. A batch
+//! is opened only to subtract, or where a sealed accumulator is damaged.
 
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
@@ -9,42 +9,94 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::Stop;
-use super::judge::{Judged, judge};
-use crate::crypto;
+use super::batch::{AT_A_TIME, Batches, OpenBatch};
+use super::judge::{Judged, Subtracted};
+use crate::crypto::{self, PublicPoint};
 use crate::formats::ingestion::DataSharePacket;
 use crate::formats::ledger::{BlockedReason, FailedReason, RECORDS, hex};
 use crate::formats::names::{BatchId, BatchTime, WindowId};
-use crate::formats::plan::{Member, Plan, messages_digest};
-use crate::formats::record::{RECORD_MAX_BYTES, Record, RecordPlain};
-use crate::intake::{Opener, read_packets};
-use crate::peer_messages::{PeerBatch, read_peers};
+use crate::formats::plan::{Member, Plan};
+use crate::formats::record::{PacketState, RecordReader};
+use crate::intake::Opener;
+use crate::peer_messages::PeerBatch;
 use crate::processor::{Processor, WorkError};
 use crate::proof;
-use crate::put::read_if_there;
-
-/// Members that are judged at the same time.
-const MEMBERS: usize = 8;
+use crate::stream::ChunkReader;
 
 /// A plan at work.
 pub(super) struct Execution<'a> {
     pub processor: &'a Processor,
     pub window: &'a WindowId,
     pub plan: &'a Plan,
+    batches: Batches<'a>,
 }
 
-/// What counts, before any accumulator is opened.
+/// What counts of some members, before any accumulator is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub packets: u64,
     pub clients: u64,
     pub invalid_proofs: u64,
     pub missing_peer_messages: u64,
     pub excluded_packets: u64,
-    /// SHA-256 over the UUIDs of the counted packets, in order of (object name, packet index).
-    pub packet_set_digest: [u8; 32],
-    /// Every UUID of the plan's batches that isn't counted, once, in order of (object name, packet index).
-    pub invalid: Vec<Uuid>,
     /// The members, in the plan's order.
-    pub members: Vec<JudgedMember>,
+    pub members: Vec<CountedMember>,
+    /// Every UUID of the members that isn't counted, in order of (object name, packet index).
+    pub invalid: Arc<Vec<Uuid>>,
+}
+
+/// What counts of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CountedMember {
+    pub clients: u64,
+    /// SHA-256 over the UUIDs of the packets that count, in file order.
+    pub digest: [u8; 32],
+}
+
+impl Counted {
+    /// With the members that follow.
+    pub(super) fn append(&mut self, next: Self) {
+        self.packets += next.packets;
+        self.clients += next.clients;
+        self.invalid_proofs += next.invalid_proofs;
+        self.missing_peer_messages += next.missing_peer_messages;
+        self.excluded_packets += next.excluded_packets;
+        self.members.extend(next.members);
+        self.add_invalid(next.invalid);
+    }
+
+    /// Of many packets there is one copy.
+    fn add_invalid(&mut self, more: Arc<Vec<Uuid>>) {
+        if self.invalid.is_empty() {
+            self.invalid = more;
+        } else {
+            Arc::make_mut(&mut self.invalid).extend(more.iter());
+        }
+    }
+
+    /// Names every UUID of the invalid list once, where it comes first. Takes 4 bytes a packet, and no set of them.
+    pub(super) fn name_each_once(&mut self) {
+        let uuids = Arc::make_mut(&mut self.invalid);
+        let mut order: Vec<u32> = (0..).take(uuids.len()).collect();
+        order.sort_unstable_by_key(|index| (uuids[*index as usize], *index));
+        let again = order
+            .windows(2)
+            .filter(|pair| uuids[pair[0] as usize] == uuids[pair[1] as usize]);
+        let mut again: Vec<u32> = again.map(|pair| pair[1]).collect();
+        again.sort_unstable();
+        let (mut index, mut again) = (0, again.into_iter().peekable());
+        uuids.retain(|_| {
+            index += 1;
+            again.next_if_eq(&(index - 1)).is_none()
+        });
+    }
+
+    /// SHA-256 over the members' digests: which packets count.
+    pub(super) fn packet_set_digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        self.members.iter().for_each(|member| digest.update(member.digest));
+        digest.finalize().into()
+    }
 }
 
 /// A member after its proofs were checked.
@@ -52,64 +104,57 @@ pub(super) struct JudgedMember {
     batch: BatchId,
     /// Of the record's plain part. The record itself is read again for the sum: memory is flat in members and packets.
     plain_digest: [u8; 32],
-    subtracted: Vec<(usize, u8)>,
-    packets: u64,
-    excluded: u64,
+    subtracted: Arc<Vec<Subtracted>>,
 }
 
-type Failure = (FailedReason, String);
+/// A sum, and the first packet key whose packets it sums.
+pub(super) struct Sum {
+    pub total: Zeroizing<Vec<u32>>,
+    /// `None`: nothing was added.
+    pub key: Option<PublicPoint>,
+}
 
-impl JudgedMember {
-    /// How many of its packets count.
-    pub(super) fn clients(&self) -> u64 {
-        self.packets - self.excluded - self.subtracted.len() as u64
+impl<'a> Execution<'a> {
+    pub(super) fn new(processor: &'a Processor, window: &'a WindowId, plan: &'a Plan) -> Self {
+        Self {
+            processor,
+            window,
+            plan,
+            batches: Batches::new(processor),
+        }
     }
-}
 
-impl Execution<'_> {
-    /// Checks every member's record and peer messages against the plan, and every proof.
-    pub(super) async fn count(&self) -> Result<Result<Counted, Stop>, WorkError> {
-        let mut judging = futures::stream::iter(&self.plan.members)
+    /// Checks the members' records and peer messages against the plan, and every proof.
+    pub(super) async fn count(
+        &self,
+        members: &[Member],
+    ) -> Result<Result<(Counted, Vec<JudgedMember>), Stop>, WorkError> {
+        let mut judging = futures::stream::iter(members)
             .map(|member| self.judge(member))
-            .buffered(MEMBERS);
-        let mut digest = Sha256::new();
-        let mut named = HashSet::new();
-        let mut counted = Counted {
-            packets: 0,
-            clients: 0,
-            invalid_proofs: 0,
-            missing_peer_messages: 0,
-            excluded_packets: 0,
-            packet_set_digest: [0; 32],
-            invalid: Vec::new(),
-            members: Vec::with_capacity(self.plan.members.len()),
-        };
+            .buffered(AT_A_TIME);
+        let mut counted = Counted::default();
+        let mut judged_members = Vec::with_capacity(members.len());
         while let Some(member) = judging.try_next().await? {
-            let (mut member, judged) = match member {
+            let (member, judged) = match member {
                 Ok(member) => member,
                 Err(stop) => return Ok(Err(stop)),
             };
-            let Judged {
-                counted: uuids,
-                subtracted,
-                not_counted,
-                invalid_proofs,
-                missing_peer_messages,
-            } = judged;
-            counted.packets += member.packets;
-            counted.excluded_packets += member.excluded;
-            counted.clients += uuids.len() as u64;
-            counted.invalid_proofs += invalid_proofs;
-            counted.missing_peer_messages += missing_peer_messages;
-            uuids.iter().for_each(|uuid| digest.update(uuid.as_bytes()));
-            counted
-                .invalid
-                .extend(not_counted.into_iter().filter(|uuid| named.insert(*uuid)));
-            member.subtracted = subtracted;
-            counted.members.push(member);
+            counted.packets += judged.packets;
+            counted.clients += judged.clients;
+            counted.invalid_proofs += judged.invalid_proofs;
+            counted.missing_peer_messages += judged.missing_peer_messages;
+            counted.excluded_packets += judged.excluded;
+            counted.members.push(CountedMember {
+                clients: judged.clients,
+                digest: judged.counted_digest,
+            });
+            counted.add_invalid(judged.not_counted.into());
+            judged_members.push(JudgedMember {
+                subtracted: judged.subtracted.into(),
+                ..member
+            });
         }
-        counted.packet_set_digest = digest.finalize().into();
-        Ok(Ok(counted))
+        Ok(Ok((counted, judged_members)))
     }
 
     async fn judge(&self, member: &Member) -> Result<Result<(JudgedMember, Judged), Stop>, WorkError> {
@@ -124,183 +169,167 @@ impl Execution<'_> {
                 return Ok(Err(Stop::Failed(FailedReason::RecordLost, message)));
             }
         };
-        let record = match self.record(&batch, &member.record_digest).await? {
-            Ok(record) => record,
-            Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
+        let open = match self.open(&batch, &member.record_digest).await? {
+            Ok(open) => open,
+            Err(stop) => return Ok(Err(stop)),
         };
-        let wanted = |read: &PeerBatch| match read {
-            PeerBatch::Read { messages, .. } => {
-                hex(&messages_digest(messages.iter().copied())) == member.messages_digest
-            }
-            _ => false,
-        };
-        let (theirs, pinned) = read_peers(self.processor, &batch, record.plain.packets.len(), wanted).await?;
+        let pinned = |judged: &Judged| hex(&judged.messages_digest) == member.messages_digest;
         let of_batch = |detail: &str| format!("the peer's messages of {}: {detail}", batch.path());
         let lost = |detail: &str| Ok(Err(Stop::Failed(FailedReason::PeerMessagesLost, of_batch(detail))));
-        let messages = match theirs {
-            PeerBatch::Read { messages, .. } if pinned => messages,
-            PeerBatch::Read { .. } => return lost("they aren't those that the plan pinned"),
-            PeerBatch::Absent => return lost("they are gone"),
-            PeerBatch::Bad { detail } => return lost(&detail),
-            PeerBatch::SignerUnknown { detail } => {
+        let judged = match open.judge(pinned).await? {
+            Ok(judged) if pinned(&judged) => judged,
+            Ok(_) | Err(PeerBatch::Read { .. }) => return lost("they aren't those that the plan pinned"),
+            Err(PeerBatch::Absent) => return lost("they are gone"),
+            Err(PeerBatch::Bad { detail }) => return lost(&detail),
+            Err(PeerBatch::SignerUnknown { detail }) => {
                 return Ok(Err(Stop::Blocked(BlockedReason::SignerUnknown, of_batch(&detail))));
             }
         };
-        let judged = judge(&record.plain, messages);
-        let (packets, excluded) = (record.plain.packets.len() as u64, record.plain.excluded());
-        let plain_digest = record.plain.digest();
-        Ok(Ok((
-            JudgedMember {
-                batch,
-                plain_digest,
-                subtracted: Vec::new(),
-                packets,
-                excluded,
-            },
-            judged,
-        )))
+        let plain_digest = open.digest;
+        let member = JudgedMember {
+            batch,
+            plain_digest,
+            subtracted: Arc::default(),
+        };
+        Ok(Ok((member, judged)))
     }
 
-    async fn record(&self, batch: &BatchId, digest: &str) -> Result<Result<Record, Failure>, WorkError> {
-        let key = batch.ledger_key(RECORDS);
-        let lost = |detail: &str| Ok(Err((FailedReason::RecordLost, format!("the record {key} {detail}"))));
-        let Some(bytes) = read_if_there(&*self.processor.mailboxes.ledger, &key, RECORD_MAX_BYTES).await? else {
-            return lost("is gone");
+    /// The batch's record, where it is the one of that digest.
+    async fn open(&self, batch: &BatchId, digest: &str) -> Result<Result<OpenBatch<'_>, Stop>, WorkError> {
+        let lost = |detail: &str| {
+            let key = batch.ledger_key(RECORDS);
+            let message = format!("the record {key} {detail}");
+            Ok(Err(Stop::Failed(FailedReason::RecordLost, message)))
         };
-        let record = match Record::decode_despite_seals(&bytes) {
-            Ok(record) => record,
-            Err(error) => return lost(&format!("can't be read: {error}")),
-        };
-        if hex(&record.plain.digest()) == digest {
-            return Ok(Ok(record));
+        match self.batches.open(batch).await {
+            Ok(Some(open)) if hex(&open.digest) == digest => Ok(Ok(open)),
+            Ok(Some(_)) => lost("isn't the one that the plan pinned"),
+            Ok(None) => lost("is gone"),
+            Err(WorkError::Record { source, .. }) => lost(&format!("can't be read: {source}")),
+            Err(WorkError::Foreign { .. }) => lost("is another's"),
+            Err(error) => Err(error),
         }
-        lost("isn't the one that the plan pinned")
     }
 
     /// Adds the accumulators up and takes out what doesn't count.
-    pub(super) async fn sum(&self, counted: &Counted) -> Result<Result<Zeroizing<Vec<u32>>, Stop>, WorkError> {
-        let bins = self.plan.shape.bins;
-        let mut total = Zeroizing::new(vec![0; bins as usize]);
-        let mut reading = futures::stream::iter(&counted.members)
-            .map(|member| async move {
-                let record = self.record(&member.batch, &hex(&member.plain_digest)).await?;
-                Ok::<_, WorkError>((member, record))
-            })
-            .buffered(MEMBERS);
-        while let Some((member, record)) = reading.try_next().await? {
-            let record = match record {
-                Ok(record) => record,
-                Err((reason, message)) => return Ok(Err(Stop::Failed(reason, message))),
-            };
-            if let Err(stop) = self.add_member(member, &record, &mut total).await? {
-                return Ok(Err(stop));
+    pub(super) async fn sum(&self, members: &[JudgedMember]) -> Result<Result<Sum, Stop>, WorkError> {
+        let mut all = self.nothing();
+        // Each is done within its own future: whoever has its turn goes on, whatever is waited for here.
+        let mut summing = futures::stream::iter(members)
+            .map(|member| self.sum_member(member))
+            .buffered(AT_A_TIME);
+        while let Some(sum) = summing.try_next().await? {
+            match sum {
+                Ok(sum) => {
+                    proof::accumulate(&mut all.total, &sum.total);
+                    all.key = all.key.or(sum.key);
+                }
+                Err(stop) => return Ok(Err(stop)),
             }
         }
-        Ok(Ok(total))
+        Ok(Ok(all))
     }
 
-    async fn add_member(
-        &self,
-        member: &JudgedMember,
-        record: &Record,
-        total: &mut [u32],
-    ) -> Result<Result<(), Stop>, WorkError> {
-        let plain = &record.plain;
-        let mut damaged = Vec::new();
-        let mut mounted = Vec::with_capacity(plain.packet_keys.len());
-        for (point, sealed) in plain.packet_keys.iter().zip(&record.sealed) {
-            let Some(key) = self
-                .processor
-                .packet_keys
-                .iter()
-                .position(|key| key.key.public_point() == point)
-            else {
-                let message = format!(
-                    "the batch {} was opened with a packet key that isn't mounted (public point {}…): mount it again",
-                    member.batch.path(),
-                    &hex(&point[..8])
-                );
-                return Ok(Err(Stop::Blocked(BlockedReason::PacketKeyNotMounted, message)));
+    fn nothing(&self) -> Sum {
+        Sum {
+            total: Zeroizing::new(vec![0; self.plan.shape.bins as usize]),
+            key: None,
+        }
+    }
+
+    async fn sum_member(&self, member: &JudgedMember) -> Result<Result<Sum, Stop>, WorkError> {
+        let open = match self.open(&member.batch, &hex(&member.plain_digest)).await? {
+            Ok(open) => open,
+            Err(stop) => return Ok(Err(stop)),
+        };
+        let mut sum = self.nothing();
+        sum.key = open.packet_keys.first().copied();
+        let mut keys = Vec::with_capacity(open.packet_keys.len());
+        for (point, sealed) in open.packet_keys.iter().zip(&open.sealed) {
+            let all = &self.processor.packet_keys;
+            let Some(mounted) = all.iter().position(|key| key.key.public_point() == point) else {
+                let what = format!("the batch {} was opened with", member.batch.path());
+                return Ok(Err(not_mounted(&what, point)));
             };
-            let opened = crypto::open(
-                &self.processor.packet_keys[key].key,
-                &plain.head.header_digest,
-                plain.head.share,
-                &member.plain_digest,
-                sealed,
-            );
-            match opened {
-                Ok(sum) => proof::accumulate(total, &sum),
+            let (key, head) = (&all[mounted].key, &open.head);
+            let opened = crypto::open(key, &head.header_digest, head.share, &member.plain_digest, sealed);
+            let damaged = match opened {
+                Ok(opened) => {
+                    proof::accumulate(&mut sum.total, &opened);
+                    false
+                }
                 Err(error) => {
                     tracing::warn!(batch = %member.batch.path(), %error, "summing the batch from its packets instead");
-                    damaged.push(mounted.len() as u8);
+                    true
                 }
-            }
-            mounted.push(key);
+            };
+            keys.push(UsedKey { mounted, damaged });
         }
-        if damaged.is_empty() && member.subtracted.is_empty() {
-            return Ok(Ok(()));
+        if member.subtracted.is_empty() && keys.iter().all(|key| !key.damaged) {
+            return Ok(Ok(sum));
         }
-        let wanted = if damaged.is_empty() {
-            member
-                .subtracted
-                .iter()
-                .map(|(index, key)| (*index, Wanted { key: *key, add: false }))
-                .collect()
-        } else {
-            wanted_of_damaged(member, plain, &damaged)
-        };
-        self.open_batch(member, plain, wanted, mounted, total).await
+        let opened = self.open_batch(member, &open, keys).await?;
+        Ok(opened.map(|opened| {
+            proof::accumulate(&mut sum.total, &opened);
+            sum
+        }))
     }
 
-    /// Opens the ingestion batch, decrypts the wanted packets alone, and adds or subtracts them. `mounted` says which
-    /// mounted key stands for each of the record's.
+    /// Opens the ingestion batch, and decrypts, of its packets, those that count in damaged accumulators, to add them, and
+    /// those that don't in sound ones, to take them out. The set is the record's. `keys` are the record's.
     async fn open_batch(
         &self,
         member: &JudgedMember,
-        plain: &RecordPlain,
-        wanted: HashMap<usize, Wanted>,
-        mounted: Vec<usize>,
-        total: &mut [u32],
-    ) -> Result<Result<(), Stop>, WorkError> {
-        let bins = self.plan.shape.bins;
-        let (passed, opened) = read_packets(self.processor, &member.batch, move |source, keys, share| {
+        open: &OpenBatch<'_>,
+        keys: Vec<UsedKey>,
+    ) -> Result<Result<Zeroizing<Vec<u32>>, Stop>, WorkError> {
+        let (bins, share) = (self.plan.shape.bins, self.processor.share);
+        let (mounted, subtracted) = (Arc::clone(&self.processor.packet_keys), Arc::clone(&member.subtracted));
+        let work = move |record: RecordReader<ChunkReader>, packets: ChunkReader| {
             let mut sum = Zeroizing::new(vec![0; bins as usize]);
-            let mut left = wanted.len();
-            for (index, packet) in DataSharePacket::stream(source).enumerate() {
-                let packet = packet?;
-                let Some(wanted) = wanted.get(&index) else { continue };
-                let key = &keys[mounted[usize::from(wanted.key)]];
-                let mut opener = Opener::new(bins, share, std::slice::from_ref(key));
+            let (mut closed, mut subtracted) = (0_u64, subtracted.iter().peekable());
+            let mut packets = DataSharePacket::stream(packets);
+            for (index, decided) in record.enumerate() {
+                let PacketState::In { key, .. } = decided?.state else {
+                    if let Some(Err(error)) = packets.next() {
+                        return Ok(Err(error));
+                    }
+                    continue;
+                };
+                let packet = match packets.next() {
+                    Some(Ok(packet)) => packet,
+                    Some(Err(error)) => return Ok(Err(error)),
+                    None => break,
+                };
+                let counts = subtracted.next_if(|packet| packet.index as usize == index).is_none();
+                let UsedKey { mounted: key, damaged } = keys[usize::from(key)];
+                if counts != damaged {
+                    continue;
+                }
+                let mut opener = Opener::new(bins, share, std::slice::from_ref(&mounted[key]));
                 if opener.open(&packet).is_err() {
-                    break;
-                }
-                let values = opener.values();
-                if wanted.add {
-                    proof::accumulate(&mut sum, values)
+                    closed += 1;
+                } else if damaged {
+                    proof::accumulate(&mut sum, opener.values());
                 } else {
-                    proof::subtract_from(&mut sum, values)
+                    proof::subtract_from(&mut sum, opener.values());
                 }
-                left -= 1;
             }
-            Ok((sum, left))
-        })
-        .await?;
+            Ok(Ok((sum, closed)))
+        };
+        let (digest, opened) = open.beside_ingestion(work).await?;
         let batch = member.batch.path();
         let failed = |reason, message| Ok(Err(Stop::Failed(reason, message)));
-        if passed.digest != plain.head.packet_digest {
+        if digest != open.head.packet_digest {
             let message = format!("the packets of {batch} had to be opened and aren't those of the record any more");
             return failed(FailedReason::IngestionChanged, message);
         }
         match opened {
-            Ok((sum, 0)) => {
-                proof::accumulate(total, &sum);
-                Ok(Ok(()))
-            }
-            Ok((_, left)) => failed(
+            Ok((sum, 0)) => Ok(Ok(sum)),
+            Ok((_, closed)) => failed(
                 FailedReason::KeyGone,
                 format!(
-                    "{left} packets of {batch} that were opened at intake don't open any more: check the mounted keys"
+                    "{closed} packets of {batch} that were opened at intake don't open any more: check the mounted keys"
                 ),
             ),
             Err(error) => failed(
@@ -311,23 +340,18 @@ impl Execution<'_> {
     }
 }
 
-/// Which packets to add, of damaged accumulators, and which to subtract, of sound ones. The set is the record's.
-fn wanted_of_damaged(member: &JudgedMember, plain: &RecordPlain, damaged: &[u8]) -> HashMap<usize, Wanted> {
-    let subtracted: HashSet<usize> = member.subtracted.iter().map(|(index, _)| *index).collect();
-    plain
-        .included()
-        .filter_map(|(index, _, key, _)| {
-            let add = damaged.contains(&key);
-            // Damaged: those that count are added; sound: those that don't are taken out.
-            (subtracted.contains(&index) != add).then_some((index, Wanted { key, add }))
-        })
-        .collect()
+/// A packet key that a record's packets were opened with.
+#[derive(Clone, Copy)]
+struct UsedKey {
+    /// Its index among the mounted ones.
+    mounted: usize,
+    /// Its accumulator is lost.
+    damaged: bool,
 }
 
-/// A packet to be opened.
-struct Wanted {
-    /// The record's key that opens it.
-    key: u8,
-    /// Whether it is added or subtracted.
-    add: bool,
+/// A packet key isn't mounted that `what` needs.
+pub(super) fn not_mounted(what: &str, point: &[u8]) -> Stop {
+    let begin = hex(&point[..point.len().min(8)]);
+    let message = format!("{what} a packet key that isn't mounted (public point {begin}…): mount it again");
+    Stop::Blocked(BlockedReason::PacketKeyNotMounted, message)
 }

@@ -3,55 +3,9 @@
 use jiff::Timestamp;
 use mailbox::ObjectKey;
 
-use crate::formats::ledger::hex;
 use crate::formats::names::BatchId;
 use crate::formats::plan::{Exclusion, ExclusionReason, Member, Shape};
-
-/// A batch of the window's time, as the listings and `delivered/` show it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// Which batch.
-    pub batch: BatchId,
-    /// `rejected/` has it.
-    pub rejected: bool,
-    /// `records/` has it.
-    pub recorded: bool,
-    /// When the peer's store made our signature visible; `None`: not delivered.
-    pub ours: Option<OurTime>,
-    /// When our store made the peer's signature visible; `None`: not there.
-    pub theirs: Option<Timestamp>,
-    /// What a look inside showed; only for candidates that times admit to some cutoff.
-    pub content: Option<Content>,
-}
-
-/// When ours came to the peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OurTime {
-    /// When.
-    pub time: Timestamp,
-    /// Nobody could read the time from the peer's store: the one of `delivered/` stands in.
-    pub unread: bool,
-}
-
-/// What a look into the record, the ingestion header and the peer's messages showed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Content {
-    /// All is well.
-    Good(Box<Pinned>),
-    /// It can't be a member at any cutoff.
-    Bad(ExclusionReason),
-}
-
-/// What the plan pins of a member.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pinned {
-    /// SHA-256 of the record's plain part.
-    pub record_digest: [u8; 32],
-    /// The digest of the peer's messages.
-    pub messages_digest: [u8; 32],
-    /// The batch's shape.
-    pub shape: Shape,
-}
+pub use crate::formats::shard::{Candidate, Content, OurTime, Pinned};
 
 /// The set at one cutoff.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,9 +31,10 @@ pub fn by_times(candidate: &Candidate, cutoff: Timestamp, legacy_peer: bool) -> 
     if !candidate.recorded {
         return Some(ExclusionReason::NoRecord);
     }
+    let cutoff = cutoff.as_millisecond();
     match (candidate.ours, candidate.theirs) {
         (None, _) => Some(ExclusionReason::NotDelivered),
-        (Some(ours), _) if ours.time > cutoff => Some(ExclusionReason::Late),
+        (Some(ours), _) if ours.millis > cutoff => Some(ExclusionReason::Late),
         (_, None) => Some(ExclusionReason::NoPeerMessages),
         (_, Some(theirs)) if theirs > cutoff && !legacy_peer => Some(ExclusionReason::PeerLate),
         _ => None,
@@ -113,13 +68,13 @@ fn set_at(candidates: &[Candidate], cutoff: Timestamp, legacy_peer: bool) -> Opt
                 }
             }
         };
-        let (time, uuid) = (candidate.batch.time.to_path(), candidate.batch.uuid);
+        let (time, uuid) = (candidate.time.to_path(), candidate.uuid);
         match verdict {
             Ok(pinned) => members.push(Member {
                 time,
                 uuid,
-                record_digest: hex(&pinned.record_digest),
-                messages_digest: hex(&pinned.messages_digest),
+                record_digest: pinned.record_digest.clone(),
+                messages_digest: pinned.messages_digest.clone(),
                 our_time_unread: candidate.ours.is_some_and(|ours| ours.unread),
             }),
             Err(reason) => exclusions.push(Exclusion { time, uuid, reason }),
@@ -163,7 +118,10 @@ pub(super) fn batches_of<'a>(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use uuid::Uuid;
+
     use super::*;
+    use crate::formats::names::BatchTime;
 
     fn second(n: i64) -> Timestamp {
         Timestamp::from_second(n).unwrap()
@@ -182,17 +140,18 @@ mod tests {
 
     fn candidate(n: u8, ours: Option<i64>, theirs: Option<i64>) -> Candidate {
         Candidate {
-            batch: BatchId::parse(&format!("a/2026/11/20/00/0{n}/00000000-0000-0000-0000-00000000000{n}")).unwrap(),
+            time: BatchTime::parse_path(&format!("2026/11/20/00/0{n}")).unwrap(),
+            uuid: Uuid::from_u128(n.into()),
             rejected: false,
             recorded: true,
             ours: ours.map(|n| OurTime {
-                time: second(n),
+                millis: 1_000 * n,
                 unread: false,
             }),
-            theirs: theirs.map(second),
+            theirs: theirs.map(|n| 1_000 * n),
             content: Some(Content::Good(Box::new(Pinned {
-                record_digest: [n; 32],
-                messages_digest: [n; 32],
+                record_digest: format!("record {n}"),
+                messages_digest: format!("messages {n}"),
                 shape: shape(4),
             }))),
         }

@@ -1,29 +1,35 @@
 //! One window of an aggregation: the plan, the sum from records, the release. Each object is put once; running it again
 //! goes on from what is there and changes nothing.
+//!
+//! A large window is worked on by several pods: [`plan_shard`] looks at a range of its batches, [`partial_sum`] counts and
+//! sums a range of its plan, and [`aggregate`] goes on from what they left. What they didn't do it does itself, so that the
+//! bytes are the same in how many parts and in whatever order they were done.
 
+mod batch;
 mod decide;
 mod differences;
 mod execute;
 mod judge;
 pub mod membership;
 mod observe;
+mod parts;
+mod plan;
 mod release;
+mod verdict;
 
 use jiff::Timestamp;
 
-use self::execute::{Counted, Execution};
-use self::membership::first_set;
-use crate::crypto::sha256;
-use crate::formats::ledger::{
-    BlockedReason, FailedReason, LedgerObject, PLANS, RESULTS, REVISION, Verdict, WindowResult, hex, short_message,
-};
-use crate::formats::names::WindowId;
-use crate::formats::plan::{ExclusionReason, Plan};
+use self::execute::Execution;
+use self::parts::{Parts, make_partial};
+use self::plan::{Frozen, make_plan, make_shard, read_plan};
+use self::verdict::{Verdicts, put_result};
+use crate::formats::ledger::{BlockedReason, FailedReason, LedgerObject, PLANS, RESULTS, WindowResult, short_message};
+use crate::formats::names::{BatchRange, WindowId};
+use crate::formats::plan::ExclusionReason;
 use crate::formats::work::Approval;
 use crate::guards::floor;
-use crate::processor::{InternalSnafu, Processor, WorkError};
-use crate::put::{put_or_read, read_if_there};
-use crate::uses::mark_plan;
+use crate::processor::{InternalSnafu, NoPlanSnafu, Processor, WorkError};
+use crate::put::read_if_there;
 
 /// How the aggregation of a window ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +57,15 @@ pub enum AggregateOutcome {
         /// The cutoff of the plan, milliseconds since 1970.
         cutoff_millis: Option<i64>,
     },
+    /// A part of the work is done, by this run or one before it.
+    Part,
+    /// A part of the sum can't be made, for good: whoever sums the window will say so. Nothing was put.
+    PartFailed {
+        /// Why.
+        reason: FailedReason,
+        /// What a person should know, one sentence.
+        message: String,
+    },
 }
 
 /// What stops a planned window.
@@ -62,10 +77,12 @@ pub(crate) enum Stop {
     Blocked(BlockedReason, String),
 }
 
-/// A plan and what stands for its bytes.
-struct Frozen {
-    plan: Plan,
-    digest: String,
+/// Where a window stands before a run.
+enum Begun {
+    /// It has a result, by now at the latest.
+    Over(AggregateOutcome),
+    /// It has none; it may have a plan.
+    Open(Option<Frozen>),
 }
 
 /// Plans the window at the first of the due cutoffs that has a member, or goes on from its plan, and sums it.
@@ -77,15 +94,15 @@ pub async fn aggregate(
     window: &WindowId,
     cutoffs: &[Timestamp],
 ) -> Result<AggregateOutcome, WorkError> {
-    let frozen = read_plan(processor, window).await?;
-    if let Some(done) = done_already(processor, window, frozen.as_ref()).await? {
-        return Ok(done);
-    }
-    if let Some(Stop::Failed(reason, message)) = decide::withdrawn_already(processor, window).await? {
-        let failure = Verdicts::of(frozen.as_ref()).failed(reason, &message);
-        return put_result(processor, window, failure, frozen.as_ref()).await;
-    }
-    plan_and_execute(processor, window, frozen, cutoffs, None).await
+    let frozen = match begin(processor, window).await? {
+        Begun::Over(outcome) => return Ok(outcome),
+        Begun::Open(Some(frozen)) => frozen,
+        Begun::Open(None) => match make_plan(processor, window, cutoffs, None).await? {
+            Ok(frozen) => frozen,
+            Err(unplanned) => return Ok(unplanned),
+        },
+    };
+    execute_plan(processor, window, frozen).await
 }
 
 /// Releases a window once more, under an approved override: plans it at `cutoff`, or goes on from its plan. It is released
@@ -113,15 +130,83 @@ pub async fn aggregate_again(
     if let Some(done) = done_already(processor, &again, frozen.as_ref()).await? {
         return Ok(done);
     }
-    if frozen.is_none() && now.as_millisecond() >= approval.expires_at_millis {
-        let expired = Timestamp::from_millisecond(approval.expires_at_millis).unwrap_or(Timestamp::MIN);
-        return Ok(AggregateOutcome::Blocked {
-            reason: BlockedReason::OverrideExpired,
-            message: format!("the override for release {} expired at {expired}", approval.release),
-            cutoff_millis: None,
-        });
+    let frozen = match frozen {
+        Some(frozen) => frozen,
+        None if now.as_millisecond() >= approval.expires_at_millis => {
+            let expired = Timestamp::from_millisecond(approval.expires_at_millis).unwrap_or(Timestamp::MIN);
+            return Ok(AggregateOutcome::Blocked {
+                reason: BlockedReason::OverrideExpired,
+                message: format!("the override for release {} expired at {expired}", approval.release),
+                cutoff_millis: None,
+            });
+        }
+        None => match make_plan(processor, &again, &[cutoff], Some(approval)).await? {
+            Ok(frozen) => frozen,
+            Err(unplanned) => return Ok(unplanned),
+        },
+    };
+    execute_plan(processor, &again, frozen).await
+}
+
+/// Looks at one range of a large window's batches, so that the last one who does makes the plan. The ranges of all that
+/// take part must tile the window.
+///
+/// # Errors
+/// As [`aggregate`].
+pub async fn plan_shard(
+    processor: &Processor,
+    window: &WindowId,
+    cutoffs: &[Timestamp],
+    range: &BatchRange,
+) -> Result<AggregateOutcome, WorkError> {
+    match begin(processor, window).await? {
+        Begun::Over(outcome) => Ok(outcome),
+        Begun::Open(Some(_)) => Ok(AggregateOutcome::Part),
+        Begun::Open(None) => make_shard(processor, window, cutoffs, range).await,
     }
-    plan_and_execute(processor, &again, frozen, &[cutoff], Some(approval)).await
+}
+
+/// Counts and sums one range of a large window's plan, and leaves the sealed partial sum in the ledger.
+///
+/// # Errors
+/// As [`aggregate`]; [`WorkError::NoPlan`] where the window has no plan yet.
+pub async fn partial_sum(
+    processor: &Processor,
+    window: &WindowId,
+    range: &BatchRange,
+) -> Result<AggregateOutcome, WorkError> {
+    let frozen = match begin(processor, window).await? {
+        Begun::Over(outcome) => return Ok(outcome),
+        Begun::Open(Some(frozen)) => frozen,
+        Begun::Open(None) => {
+            let object = window.ledger_key(PLANS).into_string();
+            return NoPlanSnafu { object }.fail();
+        }
+    };
+    let execution = Execution::new(processor, window, &frozen.plan);
+    Ok(match make_partial(&execution, &frozen, range).await? {
+        Ok(()) => AggregateOutcome::Part,
+        Err(Stop::Blocked(reason, message)) => blocked(&frozen, reason, &message),
+        Err(Stop::Failed(reason, message)) => {
+            let message = short_message(&message);
+            AggregateOutcome::PartFailed { reason, message }
+        }
+    })
+}
+
+/// What every run of a first release begins with: a window that has a result is over, and one that another's release is in
+/// the way of gets one.
+async fn begin(processor: &Processor, window: &WindowId) -> Result<Begun, WorkError> {
+    let frozen = read_plan(processor, window).await?;
+    if let Some(done) = done_already(processor, window, frozen.as_ref()).await? {
+        return Ok(Begun::Over(done));
+    }
+    if let Some(Stop::Failed(reason, message)) = decide::withdrawn_already(processor, window).await? {
+        let failure = Verdicts::of(frozen.as_ref()).failed(reason, &message);
+        let outcome = put_result(processor, window, failure, frozen.as_ref()).await?;
+        return Ok(Begun::Over(outcome));
+    }
+    Ok(Begun::Open(frozen))
 }
 
 async fn done_already(
@@ -140,228 +225,69 @@ async fn done_already(
     }))
 }
 
-async fn plan_and_execute(
-    processor: &Processor,
-    window: &WindowId,
-    frozen: Option<Frozen>,
-    cutoffs: &[Timestamp],
-    approval: Option<&Approval>,
-) -> Result<AggregateOutcome, WorkError> {
-    let frozen = match frozen {
-        Some(frozen) => frozen,
-        None => match make_plan(processor, window, cutoffs, approval).await? {
-            Ok(frozen) => frozen,
-            Err(unplanned) => return Ok(unplanned),
-        },
-    };
-    execute_plan(processor, window, frozen).await
-}
-
 async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) -> Result<AggregateOutcome, WorkError> {
     let mut verdicts = Verdicts::of(Some(&frozen));
-    let blocked = |reason, message: &str| AggregateOutcome::Blocked {
-        reason,
-        message: short_message(message),
-        cutoff_millis: Some(frozen.plan.cutoff_millis),
-    };
     if processor.signer(&frozen.plan.signer).is_none() {
         let message = format!(
             "the plan is to be signed by {:?}, and {} is mounted: mount that key until the window is summed",
             frozen.plan.signer,
             processor.signer_ids()
         );
-        return Ok(blocked(BlockedReason::SigningKeyNotMounted, &message));
+        return Ok(blocked(&frozen, BlockedReason::SigningKeyNotMounted, &message));
     }
-    let execution = Execution {
-        processor,
-        window,
-        plan: &frozen.plan,
-    };
-    let counted = match execution.count().await? {
-        Ok(counted) => counted,
-        Err(Stop::Blocked(reason, message)) => return Ok(blocked(reason, &message)),
-        Err(Stop::Failed(reason, message)) => {
-            return put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await;
-        }
-    };
-    verdicts.count(&counted);
-    // What was announced passed the floor of its time: the partner may have it already.
-    let announced = release::is_announced(processor, window, &frozen, &counted).await?;
-    if !announced && !floor::may_release(counted.clients, processor.min_clients) {
-        let message = format!(
-            "{} valid clients, fewer than the floor of {}",
-            counted.clients, processor.min_clients
-        );
-        return put_result(processor, window, verdicts.below_floor(&message), Some(&frozen)).await;
-    }
-    let total = match execution.sum(&counted).await? {
-        Ok(total) => total,
-        Err(stop) => {
-            // A run before this one may have released it, and stopped before it could say so.
-            if let Some(part) = release::released_already(processor, window, &frozen, &counted).await? {
-                return put_result(processor, window, verdicts.summed(part), Some(&frozen)).await;
+    let execution = Execution::new(processor, window, &frozen.plan);
+    let mut parts = Parts::find(&execution, &frozen).await?;
+    let (counted, total) = loop {
+        let counted = match parts.count().await? {
+            Ok(counted) => counted,
+            Err(Stop::Blocked(reason, message)) => return Ok(blocked(&frozen, reason, &message)),
+            Err(Stop::Failed(reason, message)) => {
+                return put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await;
             }
-            return match stop {
-                Stop::Blocked(reason, message) => Ok(blocked(reason, &message)),
-                Stop::Failed(reason, message) => {
-                    put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await
+        };
+        verdicts.count(&counted);
+        // What was announced passed the floor of its time: the partner may have it already.
+        let announced = release::is_announced(processor, window, &frozen, &counted).await?;
+        if !announced && !floor::may_release(counted.clients, processor.min_clients) {
+            // Nothing proves what is said beside a seal until it is opened: where none is, our own count decides.
+            if parts.distrust() {
+                continue;
+            }
+            let message = format!(
+                "{} valid clients, fewer than the floor of {}",
+                counted.clients, processor.min_clients
+            );
+            return put_result(processor, window, verdicts.below_floor(&message), Some(&frozen)).await;
+        }
+        match parts.sum().await? {
+            Ok(Some(total)) => break (counted, total),
+            Ok(None) => {}
+            Err(stop) => {
+                // A run before this one may have released it, and stopped before it could say so.
+                if let Some(part) = release::released_already(processor, window, &frozen, &counted).await? {
+                    return put_result(processor, window, verdicts.summed(part), Some(&frozen)).await;
                 }
-            };
+                return match stop {
+                    Stop::Blocked(reason, message) => Ok(blocked(&frozen, reason, &message)),
+                    Stop::Failed(reason, message) => {
+                        put_result(processor, window, verdicts.failed(reason, &message), Some(&frozen)).await
+                    }
+                };
+            }
         }
     };
     let result = match release::release(processor, window, &frozen, &counted, &total).await? {
         Ok(part) => verdicts.summed(part),
-        Err(Stop::Blocked(reason, message)) => return Ok(blocked(reason, &message)),
+        Err(Stop::Blocked(reason, message)) => return Ok(blocked(&frozen, reason, &message)),
         Err(Stop::Failed(reason, message)) => verdicts.failed(reason, &message),
     };
     put_result(processor, window, result, Some(&frozen)).await
 }
 
-async fn read_plan(processor: &Processor, window: &WindowId) -> Result<Option<Frozen>, WorkError> {
-    let key = window.ledger_key(PLANS);
-    let Some(bytes) = read_if_there(&*processor.mailboxes.ledger, &key, Plan::MAX_BYTES).await? else {
-        return Ok(None);
-    };
-    Ok(Some(Frozen {
-        plan: Plan::from_bytes(&key, &bytes)?,
-        digest: hex(&sha256(&bytes)),
-    }))
-}
-
-/// Freezes the set; where another worker froze one first, that one counts. `Err`: there is none now.
-async fn make_plan(
-    processor: &Processor,
-    window: &WindowId,
-    cutoffs: &[Timestamp],
-    approval: Option<&Approval>,
-) -> Result<Result<Frozen, AggregateOutcome>, WorkError> {
-    let mut cutoffs = cutoffs.to_vec();
-    cutoffs.sort_unstable();
-    let candidates = match observe::candidates(processor, window, cutoffs.last().copied()).await? {
-        Ok(candidates) => candidates,
-        Err((reason, message)) => {
-            let message = short_message(&message);
-            return Ok(Err(AggregateOutcome::Blocked {
-                reason,
-                message,
-                cutoff_millis: None,
-            }));
-        }
-    };
-    let Some(set) = first_set(&candidates, &cutoffs, processor.legacy_peer) else {
-        let last = cutoffs.last().copied().unwrap_or(Timestamp::MIN);
-        let excluded = membership::tally(&candidates, last, processor.legacy_peer);
-        return Ok(Err(AggregateOutcome::NoMembers { excluded }));
-    };
-    let plan = Plan {
-        revision: REVISION,
-        aggregation: window.aggregation.as_str().to_owned(),
-        start: window.start.to_compact(),
-        end: window.end.to_compact(),
-        cutoff_millis: set.cutoff.as_millisecond(),
-        share: processor.share,
-        instance: processor.instance.as_str().to_owned(),
-        signer: processor.signing_key.id().to_owned(),
-        shape: set.shape,
-        members: set.members,
-        exclusions: set.exclusions,
-        approval: approval.cloned(),
-    };
-    mark_plan(processor, window, &plan.signer).await?;
-    let key = window.ledger_key(PLANS);
-    let bytes = plan.to_bytes()?.into();
-    let (bytes, _) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, Plan::MAX_BYTES).await?;
-    Ok(Ok(Frozen {
-        plan: Plan::from_bytes(&key, &bytes)?,
-        digest: hex(&sha256(&bytes)),
-    }))
-}
-
-async fn put_result(
-    processor: &Processor,
-    window: &WindowId,
-    result: WindowResult,
-    frozen: Option<&Frozen>,
-) -> Result<AggregateOutcome, WorkError> {
-    let key = window.ledger_key(RESULTS);
-    let bytes = result.to_bytes()?.into();
-    let (bytes, _) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, WindowResult::MAX_BYTES).await?;
-    let result = Box::new(WindowResult::from_bytes(&key, &bytes)?);
-    let cutoff_millis = frozen.map(|frozen| frozen.plan.cutoff_millis);
-    Ok(AggregateOutcome::Done {
-        result,
-        cutoff_millis,
-        already: false,
-    })
-}
-
-/// Fills verdicts in, from what is known so far.
-struct Verdicts(WindowResult);
-
-impl Verdicts {
-    fn of(frozen: Option<&Frozen>) -> Self {
-        let late = |exclusion: &&crate::formats::plan::Exclusion| {
-            matches!(exclusion.reason, ExclusionReason::Late | ExclusionReason::PeerLate)
-        };
-        Self(WindowResult {
-            revision: REVISION,
-            verdict: Verdict::Failed,
-            reason: None,
-            message: String::new(),
-            plan_digest: frozen.map(|frozen| frozen.digest.clone()),
-            batches: frozen.map_or(0, |frozen| frozen.plan.members.len() as u64),
-            packets: 0,
-            clients: 0,
-            invalid_proofs: 0,
-            missing_peer_messages: 0,
-            excluded_packets: 0,
-            late_batches: frozen.map_or(0, |frozen| frozen.plan.exclusions.iter().filter(late).count() as u64),
-            unread_times: frozen.map_or(0, |frozen| {
-                frozen
-                    .plan
-                    .members
-                    .iter()
-                    .filter(|member| member.our_time_unread)
-                    .count() as u64
-            }),
-            sum_part: None,
-            sum_part_digest: None,
-            put: None,
-        })
-    }
-
-    fn count(&mut self, counted: &Counted) {
-        self.0.packets = counted.packets;
-        self.0.clients = counted.clients;
-        self.0.invalid_proofs = counted.invalid_proofs;
-        self.0.missing_peer_messages = counted.missing_peer_messages;
-        self.0.excluded_packets = counted.excluded_packets;
-    }
-
-    fn failed(self, reason: FailedReason, message: &str) -> WindowResult {
-        WindowResult {
-            verdict: Verdict::Failed,
-            reason: Some(reason),
-            message: short_message(message),
-            ..self.0
-        }
-    }
-
-    fn below_floor(self, message: &str) -> WindowResult {
-        WindowResult {
-            verdict: Verdict::BelowFloor,
-            message: short_message(message),
-            ..self.0
-        }
-    }
-
-    fn summed(self, part: release::ReleasedPart) -> WindowResult {
-        WindowResult {
-            verdict: Verdict::Summed,
-            sum_part: Some(part.header.as_str().to_owned()),
-            sum_part_digest: Some(hex(&part.digest)),
-            put: Some(part.put),
-            ..self.0
-        }
+fn blocked(frozen: &Frozen, reason: BlockedReason, message: &str) -> AggregateOutcome {
+    AggregateOutcome::Blocked {
+        reason,
+        message: short_message(message),
+        cutoff_millis: Some(frozen.plan.cutoff_millis),
     }
 }

@@ -1,13 +1,18 @@
 //! The release: `released`, then the sum part into the portal's mailbox (ledger rules 6 and 11).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
 use uuid::Uuid;
 
+use super::Stop;
 use super::decide::decide_release;
 use super::execute::Counted;
-use super::{Frozen, Stop};
+use super::plan::Frozen;
 use crate::crypto::sha256;
+use crate::formats::FormatError;
+use crate::formats::avro::RecordWriter;
 use crate::formats::batch::{MAX_HEADER_BYTES, read_header, read_packets, read_signature};
 use crate::formats::ledger::{DeliveredPut, FailedReason, LedgerObject, RELEASED, REVISION, Released, hex};
 use crate::formats::names::{SumPartPart, WindowId};
@@ -15,8 +20,10 @@ use crate::formats::plan::Plan;
 use crate::formats::signature::BatchSignature;
 use crate::formats::sum_part::{InvalidPacket, SumPart};
 use crate::guards::release::is_same_release;
+use crate::outgoing::Outgoing;
 use crate::processor::{InternalSnafu, Processor, WorkError};
-use crate::put::{BatchPut, Meaning, OwnObject, put_batch, put_or_read, read_if_there};
+use crate::put::{BatchPut, ContentDigest, Meaning, OwnObject, put_batch, put_or_read, read_if_there};
+use crate::stream::{ChunkWriter, Hashed, Source, transform};
 
 /// The largest sum part header, in bytes: 2^19 sums of 5 bytes, and batches of 37.
 const MAX_SUM_PART_BYTES: u64 = 16 * MAX_HEADER_BYTES;
@@ -52,13 +59,11 @@ pub(super) async fn release(
     if let Some(stop) = decide_release(processor, window, frozen, counted).await? {
         return Ok(Err(stop));
     }
-    let invalid: Vec<_> = counted
-        .invalid
-        .iter()
-        .map(|uuid| InvalidPacket { uuid: *uuid })
-        .collect();
-    let invalid = InvalidPacket::write_all(&invalid);
-    let part = sum_part(window, &frozen.plan, counted, total, sha256(&invalid));
+    let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
+    let portal = &*processor.mailboxes.portal;
+    let limit = processor.in_memory.object_bytes;
+    let invalid = InvalidList::write(portal, key(SumPartPart::InvalidPackets), limit, &counted.invalid).await?;
+    let part = sum_part(window, &frozen.plan, counted, total, invalid.digest.sha256);
     let header = Bytes::from(part.write());
     let signing_key = processor.signer(&frozen.plan.signer).unwrap_or(&processor.signing_key);
     let signature = BatchSignature::sign(signing_key, &header).map_err(|error| {
@@ -68,16 +73,12 @@ pub(super) async fn release(
         }
         .build()
     })?;
-    let key = |part| window.sum_part_key(&processor.instance, processor.share, part);
     let object = |part, bytes| OwnObject::new(key(part), bytes);
     let digest = sha256(&header);
     let mut parts = Vec::with_capacity(2);
-    if !invalid.is_empty() {
-        parts.push(object(SumPartPart::InvalidPackets, invalid.into()));
-    }
+    parts.extend(invalid.object());
     parts.push(object(SumPartPart::Header, header));
     let signature = object(SumPartPart::Signature, signature.write().into());
-    let portal = &*processor.mailboxes.portal;
     let put = put_batch(portal, parts, signature, async || {
         meaning(processor, portal, window, &part, &counted.invalid).await
     })
@@ -96,11 +97,66 @@ pub(super) async fn release(
     })
 }
 
+/// The invalid list on its way to the portal's mailbox: held where it is short, uploaded as it is written where it is long.
+struct InvalidList<'a> {
+    key: ObjectKey,
+    list: Outgoing<'a>,
+    digest: ContentDigest,
+}
+
+impl<'a> InvalidList<'a> {
+    async fn write(
+        portal: &'a dyn Mailbox,
+        key: ObjectKey,
+        limit: usize,
+        invalid: &Arc<Vec<Uuid>>,
+    ) -> Result<Self, WorkError> {
+        let mut list = Outgoing::new(portal, key.clone(), limit);
+        let is_short = invalid.len() as u64 * MAX_INVALID_BYTES <= limit as u64;
+        let invalid = Arc::clone(invalid);
+        let write = move |target: &mut ChunkWriter| {
+            let mut packets = RecordWriter::new(Hashed::new(target));
+            for uuid in invalid.iter() {
+                packets.write(&InvalidPacket { uuid: *uuid })?;
+            }
+            let (_, digest) = packets.finish()?.finish();
+            Ok::<_, FormatError>(digest)
+        };
+        let written = if is_short {
+            let mut held = ChunkWriter::holding();
+            let written = write(&mut held);
+            *list.tail() = held.into_held();
+            Some(written)
+        } else {
+            let nothing = Source::Bytes(Bytes::new());
+            transform(nothing, Some(&mut list), move |_, target| write(target))
+                .await?
+                .1
+        };
+        let failed = |detail: String| {
+            InternalSnafu {
+                doing: "writing the invalid list",
+                detail,
+            }
+            .build()
+        };
+        let digest = written
+            .ok_or_else(|| failed("its writer panicked".to_owned()))?
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Self { key, list, digest })
+    }
+
+    /// The object; of no packets there is none.
+    fn object(self) -> Option<OwnObject<'a>> {
+        (self.digest.length > 0).then(|| OwnObject::outgoing(self.key, self.list, self.digest))
+    }
+}
+
 fn announcement(frozen: &Frozen, counted: &Counted) -> Released {
     Released {
         revision: REVISION,
-        plan_digest: frozen.digest.clone(),
-        packet_set_digest: hex(&counted.packet_set_digest),
+        plan_digest: hex(&frozen.digest),
+        packet_set_digest: hex(&counted.packet_set_digest()),
         clients: counted.clients,
     }
 }
@@ -150,7 +206,7 @@ pub(super) async fn released_already(
     if there.packet_file_digest.len() == digest.len() {
         digest.copy_from_slice(&there.packet_file_digest);
     }
-    let same = there == sum_part(window, &frozen.plan, counted, &sum, digest) && invalid == counted.invalid;
+    let same = there == sum_part(window, &frozen.plan, counted, &sum, digest) && invalid == *counted.invalid;
     let header = window.sum_part_key(&processor.instance, processor.share, SumPartPart::Header);
     Ok(same.then(|| ReleasedPart {
         header,

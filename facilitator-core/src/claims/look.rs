@@ -87,7 +87,9 @@ async fn run(
     let index = ledger.read_range(&key, run.index_at, run.index_bytes()).await?;
     let stretches = {
         let index = named(&key, RunIndex::decode(&run, &index))?;
-        stretches(mine.near(day, horizon).map(|entry| index.may_be_at(entry.fingerprint)))
+        let near = mine.near(day, horizon);
+        let entries = mine.entries.iter().filter(|entry| near[usize::from(entry.batch)]);
+        stretches(entries.map(|entry| index.may_be_at(entry.fingerprint)))
     };
     let mut found = Vec::new();
     for (from, to) in stretches {
@@ -116,11 +118,10 @@ fn stretches(positions: impl Iterator<Item = std::ops::Range<u32>>) -> Vec<(u32,
 }
 
 impl Mine<'_> {
-    /// Our packets of batches within the horizon of a day.
-    fn near(&self, day: ClaimDay, horizon: i32) -> impl Iterator<Item = &Entry> {
-        self.entries
-            .iter()
-            .filter(move |entry| self.times[usize::from(entry.batch)].0.is_within(horizon, day))
+    /// Which of our batches are within the horizon of a day.
+    fn near(&self, day: ClaimDay, horizon: i32) -> Vec<bool> {
+        let (from, to) = (day.plus(-horizon), day.plus(horizon));
+        self.times.iter().map(|(day, _)| (from..=to).contains(day)).collect()
     }
 
     /// Our packets that other batches claim in a day's claims, which are sorted.
@@ -132,6 +133,7 @@ impl Mine<'_> {
             let end = entries.partition_point(|entry| entry.fingerprint <= to);
             begin..end.max(begin)
         };
+        let near = self.near(day, horizon);
         let mut rest = claims;
         self.entries[of(self.entries)].iter().filter_map(move |entry| {
             rest = &rest[rest.partition_point(|claim| claim.fingerprint < entry.fingerprint)..];
@@ -140,8 +142,7 @@ impl Mine<'_> {
                 .iter()
                 .take_while(|claim| claim.fingerprint == entry.fingerprint)
                 .any(|claim| claim.owner != owner);
-            (others && self.times[usize::from(entry.batch)].0.is_within(horizon, day))
-                .then_some((entry.batch, entry.packet))
+            (others && near[usize::from(entry.batch)]).then_some((entry.batch, entry.packet))
         })
     }
 }

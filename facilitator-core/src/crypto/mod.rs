@@ -12,7 +12,7 @@ pub mod signing;
 
 pub use claims::ClaimKey;
 pub use ecies::{DecryptionError, EncryptionError, PacketDecryptionKey, encrypt};
-pub use seal::{SealError, open, seal};
+pub use seal::{SealError, open, open_partial, seal, seal_partial};
 pub use signing::{BatchSigningKey, BatchVerifyingKey, SignatureError, SigningError, TrustedKeys};
 
 use snafu::Snafu;

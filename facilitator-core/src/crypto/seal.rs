@@ -1,4 +1,4 @@
-//! Sealing of accumulators in records: `docs/formats.md` §3.2, ledger rule 9.
+//! Sealing of accumulators in records and of partial sums: `docs/formats.md` §3.2 and §3.11, ledger rule 9.
 
 use aes_gcm_siv::{AeadInOut, Aes256GcmSiv, KeyInit};
 use hkdf::Hkdf;
@@ -12,6 +12,8 @@ use crate::proof::PRIME;
 
 /// Tells these keys from all others derived of the same scalar.
 const CONTEXT: &[u8] = b"prio-operator record v1";
+/// The same of partial sums.
+const PARTIAL_CONTEXT: &[u8] = b"prio-operator partial v1";
 const TAG: usize = 16;
 
 /// A sealed part that can't be opened. Never retryable: it is another record's, damaged, or of another key.
@@ -53,13 +55,11 @@ pub fn seal(
     plain_digest: &[u8; 32],
     accumulator: &[u32],
 ) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(sealed_length(accumulator.len()));
-    sealed.extend(accumulator.iter().flat_map(|element| element.to_le_bytes()));
-    let tag = cipher(key, header_digest, share)
-        .encrypt_inout_detached(&[0; 12].into(), plain_digest, sealed.as_mut_slice().into())
-        .expect("an accumulator is far below the cipher's 64 GiB");
-    sealed.extend_from_slice(&tag);
-    sealed
+    encrypt(
+        &cipher(key, CONTEXT, header_digest, share, ""),
+        plain_digest,
+        accumulator,
+    )
 }
 
 /// Opens a sealed accumulator.
@@ -73,9 +73,62 @@ pub fn open(
     plain_digest: &[u8; 32],
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u32>>, SealError> {
+    decrypt(&cipher(key, CONTEXT, header_digest, share, ""), plain_digest, sealed)
+}
+
+/// Seals the partial sum of a range of a plan's members.
+///
+/// The key is unique to plan and range, which decide the sum, so the nonce may be zero; `plain_digest`
+/// ([`crate::formats::partial::PartialPlain::digest`]) binds the seal to what is said beside it.
+#[must_use]
+pub fn seal_partial(
+    key: &PacketDecryptionKey,
+    plan_digest: &[u8; 32],
+    share: Share,
+    range: &str,
+    plain_digest: &[u8; 32],
+    sum: &[u32],
+) -> Vec<u8> {
+    encrypt(
+        &cipher(key, PARTIAL_CONTEXT, plan_digest, share, range),
+        plain_digest,
+        sum,
+    )
+}
+
+/// Opens a sealed partial sum.
+///
+/// # Errors
+/// [`SealError`].
+pub fn open_partial(
+    key: &PacketDecryptionKey,
+    plan_digest: &[u8; 32],
+    share: Share,
+    range: &str,
+    plain_digest: &[u8; 32],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u32>>, SealError> {
+    decrypt(
+        &cipher(key, PARTIAL_CONTEXT, plan_digest, share, range),
+        plain_digest,
+        sealed,
+    )
+}
+
+fn encrypt(cipher: &Aes256GcmSiv, plain_digest: &[u8; 32], accumulator: &[u32]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(sealed_length(accumulator.len()));
+    sealed.extend(accumulator.iter().flat_map(|element| element.to_le_bytes()));
+    let tag = cipher
+        .encrypt_inout_detached(&[0; 12].into(), plain_digest, sealed.as_mut_slice().into())
+        .expect("an accumulator is far below the cipher's 64 GiB");
+    sealed.extend_from_slice(&tag);
+    sealed
+}
+
+fn decrypt(cipher: &Aes256GcmSiv, plain_digest: &[u8; 32], sealed: &[u8]) -> Result<Zeroizing<Vec<u32>>, SealError> {
     let (ciphertext, tag) = sealed.split_last_chunk::<TAG>().ok_or(SealError::Refused)?;
     let mut bytes = Zeroizing::new(ciphertext.to_vec());
-    cipher(key, header_digest, share)
+    cipher
         .decrypt_inout_detached(
             &[0; 12].into(),
             plain_digest,
@@ -93,11 +146,12 @@ pub fn open(
     Ok(elements)
 }
 
-fn cipher(key: &PacketDecryptionKey, header_digest: &[u8; 32], share: Share) -> Aes256GcmSiv {
+/// `label` is the last of the info, of any length; all before it are of fixed lengths but the context, which tells them apart.
+fn cipher(key: &PacketDecryptionKey, context: &[u8], digest: &[u8; 32], share: Share, label: &str) -> Aes256GcmSiv {
     let mut derived = Zeroizing::new([0; 32]);
     Hkdf::<Sha256>::new(None, key.scalar())
         .expand_multi_info(
-            &[CONTEXT, key.public_point(), header_digest, &[share.index()]],
+            &[context, key.public_point(), digest, &[share.index()], label.as_bytes()],
             derived.as_mut_slice(),
         )
         .expect("32 bytes are one block of HKDF-SHA-256");
@@ -158,6 +212,25 @@ mod tests {
         let key = PacketDecryptionKey::from_scalar(scalar).unwrap();
         let sealed = seal(&key, &[3; 32], Share::Second, &[4; 32], &[1, 2, 3]);
         assert_eq!(crate::formats::batch::hex(&sealed), GOLDEN);
+    }
+
+    #[test]
+    fn a_partial_sum_opens_only_as_that_of_its_range_and_plan() {
+        let key = PacketDecryptionKey::generate(&mut StdRng::seed_from_u64(6));
+        let (one, two) = ("202611200000-202611200100", "202611200100-202611200200");
+        let sealed = seal_partial(&key, &[1; 32], Share::First, one, &[2; 32], &[1, 2]);
+        let open =
+            |plan: u8, share, range, plain: u8| open_partial(&key, &[plan; 32], share, range, &[plain; 32], &sealed);
+        assert_eq!(**open(1, Share::First, one, 2).unwrap(), [1, 2]);
+        for refused in [
+            open(0, Share::First, one, 2),
+            open(1, Share::Second, one, 2),
+            open(1, Share::First, two, 2),
+            open(1, Share::First, one, 0),
+            super::open(&key, &[1; 32], Share::First, &[2; 32], &sealed),
+        ] {
+            assert_eq!(refused.unwrap_err(), SealError::Refused);
+        }
     }
 
     const GOLDEN: &str = "b06b69e26debff310abaf5b9f4ed964a5fed51c4c929b0be7e549bc7";

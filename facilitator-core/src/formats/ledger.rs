@@ -21,6 +21,10 @@ pub const REJECTED: &str = "rejected";
 pub const REPORTS: &str = "reports";
 /// The folder of frozen plans.
 pub const PLANS: &str = "plans";
+/// The folder of what was found of parts of large windows, before their plans.
+pub const SHARDS: &str = "shards";
+/// The folder of sealed sums of parts of large windows.
+pub const PARTIALS: &str = "partials";
 /// The folder of what was released.
 pub const RELEASED: &str = "released";
 /// The folder of what became of announced releases.
@@ -29,8 +33,6 @@ pub const DECISIONS: &str = "decisions";
 pub const RESULTS: &str = "results";
 /// The folder of which windows have work under which key.
 pub const USES: &str = "uses";
-/// Folders that later revisions use; nothing else may be put there.
-pub const RESERVED_FOLDERS: [&str; 1] = ["partials"];
 /// The ledger's identity.
 pub const LEDGER_OBJECT: &str = "ledger.json";
 /// The longest message in an object, in characters, so that objects keep their bounds.
@@ -216,7 +218,7 @@ pub struct Released {
     pub revision: u32,
     /// SHA-256 of the plan's bytes.
     pub plan_digest: String,
-    /// SHA-256 over the UUIDs of the counted packets, in order of (object name, packet index).
+    /// SHA-256 over a digest of each member, in the plan's order: SHA-256 over the UUIDs of its counted packets, in file order.
     pub packet_set_digest: String,
     /// How many clients the sum has.
     pub clients: u64,

@@ -11,11 +11,13 @@ use uuid::Uuid;
 
 use super::work::Share;
 
+mod range;
 mod time;
 mod window;
 
+pub use range::{BatchRange, Cut, Tile};
 pub use time::BatchTime;
-pub use window::{WindowId, parse_sum_part_name};
+pub use window::{WindowId, parse_partial_name, parse_shard_name, parse_sum_part_name};
 
 /// The longest aggregation id and instance name, in bytes.
 pub const MAX_NAME_BYTES: usize = 100;
@@ -77,6 +79,14 @@ pub enum NameError {
         start: String,
         /// End, `YYYYMMDDHHmm`.
         end: String,
+    },
+    /// Not a range of batch names.
+    #[snafu(display(
+        "{text:?} is no range of batch names: write two cuts, YYYYMMDDHHmm and the first digits of a UUID, with a hyphen between"
+    ))]
+    Range {
+        /// The text refused.
+        text: String,
     },
 }
 

@@ -1,13 +1,11 @@
 //! Plans: the frozen set of a window. `docs/formats.md` §3.5, ledger rules 3 and 4.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::ledger::{LedgerObject, ledger_object};
-use super::record::{Message, RecordHead};
+use super::record::RecordHead;
 use super::work::{Approval, Share};
-use crate::proof::reduce;
 
 /// What all members of a plan have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +50,8 @@ pub struct Member {
     pub uuid: Uuid,
     /// SHA-256 of the record's plain part: what the seals are bound to.
     pub record_digest: String,
-    /// [`messages_digest`] of the peer's messages.
+    /// SHA-256 over what the peer says of each packet that is in, in the record's order: pins what it says, not its bytes
+    /// (ledger rule 12).
     pub messages_digest: String,
     /// The time of `delivered/` stands in for the one of the peer's store, which nobody could read (ledger rule 3).
     pub our_time_unread: bool,
@@ -125,55 +124,10 @@ pub struct Plan {
 }
 ledger_object!(Plan, 256 << 20);
 
-/// SHA-256 over the peer's messages: the first of each UUID, sorted by UUID, each uuid ‖ f ‖ g ‖ h as u32 little-endian,
-/// reduced mod p. Pins what they say, not their bytes (ledger rule 12). `messages` come in file order.
-#[must_use]
-pub fn messages_digest(messages: impl IntoIterator<Item = (Uuid, Message)>) -> [u8; 32] {
-    let mut sorted: Vec<_> = messages.into_iter().collect();
-    // Stable: of several under one UUID the first stays first.
-    sorted.sort_by_key(|(uuid, _)| *uuid);
-    sorted.dedup_by_key(|(uuid, _)| *uuid);
-    let mut digest = Sha256::new();
-    for (uuid, message) in sorted {
-        digest.update(uuid.as_bytes());
-        for element in [message.f, message.g, message.h] {
-            digest.update(reduce(element).to_le_bytes());
-        }
-    }
-    digest.finalize().into()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::proof::PRIME;
-
-    fn message(uuid: u128, f: u32) -> (Uuid, Message) {
-        (Uuid::from_u128(uuid), Message { f, g: 2, h: 3 })
-    }
-
-    #[test]
-    fn the_digest_pins_meaning_not_order() {
-        let digest = messages_digest([message(1, 7), message(2, 8)]);
-        assert_eq!(
-            digest,
-            messages_digest([message(2, 8), message(1, 7)]),
-            "order doesn't matter"
-        );
-        assert_eq!(
-            digest,
-            messages_digest([message(1, 7), message(2, 8), message(1, 9)]),
-            "the first counts"
-        );
-        assert_ne!(digest, messages_digest([message(1, 9), message(2, 8), message(1, 7)]));
-        assert_ne!(digest, messages_digest([message(1, 7)]));
-        assert_eq!(
-            messages_digest([message(1, PRIME)]),
-            messages_digest([message(1, 0)]),
-            "reduced mod p"
-        );
-    }
 
     #[test]
     fn epsilon_passes_a_plan_bit_by_bit() {

@@ -187,9 +187,21 @@ pub struct AggregateItem {
     pub end: String,
     /// The cutoffs that are due, in order, milliseconds since 1970: the first with a member is planned.
     pub cutoffs: Vec<i64>,
+    /// What of a large window is to be done; `None`: all that isn't done yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<WindowPart>,
     /// The approval under which the window is released once more; `None` for its first release.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
+}
+
+/// A part of a large window's work, of one range of its batches: two cuts as names of ranges hold them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum WindowPart {
+    /// Look at its batches; whoever sees that nobody is left makes the plan.
+    PlanShard(String),
+    /// Count and sum those that are in the plan, and leave the sealed partial sum.
+    PartialSum(String),
 }
 
 /// An approved override: a window may be released once more (ledger rule 6).
@@ -324,6 +336,10 @@ pub enum WindowOutcome {
     NoMembers,
     /// Tried again later.
     Blocked,
+    /// Its part is done; the window isn't over.
+    Part,
+    /// Its part can't be done, for good: whoever sums the window says so.
+    PartFailed,
 }
 
 /// A batch in a report.

@@ -19,7 +19,6 @@ pub(crate) use deliver::{is_at_peer, parameters_of};
 pub use draft::{Draft, Drafted, Replays, Witness, draft};
 pub use group::{Wanted, take_in_all};
 pub(crate) use opener::Opener;
-pub(crate) use read::read_packets;
 
 use std::collections::{BTreeMap, BTreeSet};
 

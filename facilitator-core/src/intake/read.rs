@@ -13,11 +13,10 @@ use crate::formats::ingestion::{DataSharePacket, IngestionHeader};
 use crate::formats::ledger::{BlockedReason, RECORDS, RejectedReason, short_message};
 use crate::formats::names::{BatchId, IngestionPart};
 use crate::formats::record::{RecordEncoder, RecordHead};
-use crate::formats::work::Share;
 use crate::formats::{BatchError, FormatError};
 use crate::outgoing::Outgoing;
-use crate::processor::{InternalSnafu, MountedPacketKey, Processor, WorkError};
-use crate::stream::{ChunkReader, ChunkWriter, Passed, Source, read_through, transform};
+use crate::processor::{InternalSnafu, Processor, WorkError};
+use crate::stream::{ChunkWriter, Passed, Source, transform};
 
 /// What reading a batch came to.
 pub enum Reading<'a, W> {
@@ -189,20 +188,6 @@ fn unless_panicked<T>(result: Option<T>, key: &ObjectKey) -> Result<T, WorkError
         }
         .build()
     })
-}
-
-/// Reads a batch's packet object through `consume`, in a thread of its own, and hashes it whole.
-pub(crate) async fn read_packets<T: Send + 'static>(
-    processor: &Processor,
-    batch: &BatchId,
-    consume: impl FnOnce(ChunkReader, Arc<[MountedPacketKey]>, Share) -> Result<T, FormatError> + Send + 'static,
-) -> Result<(Passed, Result<T, FormatError>), WorkError> {
-    let key = batch.ingestion_key(IngestionPart::Packets);
-    let keys = Arc::clone(&processor.packet_keys);
-    let share = processor.share;
-    let consume = move |source| consume(source, keys, share);
-    let (passed, result) = read_through(&*processor.mailboxes.ingestion, &key, consume).await?;
-    Ok((passed, unless_panicked(result, &key)?))
 }
 
 fn unread<'a, W>(what: &str, error: MailboxError) -> Result<Reading<'a, W>, WorkError> {

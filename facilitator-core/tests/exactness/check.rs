@@ -2,6 +2,7 @@
 //! did: objects are read as a partner or an auditor reads them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use facilitator_core::crypto::ecies::ephemeral_point;
@@ -13,45 +14,42 @@ use facilitator_core::formats::names::{
     BatchId, IngestionPart, SumPartPart, ValidationPart, WindowId, parse_ingestion_name, parse_sum_part_name,
     parse_validation_name,
 };
-use facilitator_core::formats::plan::{Plan, messages_digest};
+use facilitator_core::formats::plan::Plan;
 use facilitator_core::formats::record::Record;
 use facilitator_core::formats::sum_part::{InvalidPacket, SumPart};
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::Share;
+use facilitator_core::processor::{MountedPacketKey, Processor};
 use facilitator_core::proof;
 use uuid::Uuid;
 
 use crate::world::{Content, Mounts, Place, SHARES, Setup, World, place};
 
-type Objects = BTreeMap<String, Bytes>;
+pub type Objects = BTreeMap<String, Bytes>;
 
 /// A batch's packets: the UUID and, where it opens, our share of the values.
-type Packets = Vec<(Uuid, Option<Vec<u32>>)>;
+pub type Packets = Vec<(Uuid, Option<Vec<u32>>)>;
 
 /// What is true of a world, found by decrypting everything.
 pub struct Truth {
     trusted: TrustedKeys,
     /// By share and batch.
-    batches: [HashMap<String, Packets>; 2],
+    pub batches: [HashMap<String, Packets>; 2],
     /// The packets' ephemeral keys, by share and batch.
     ephemeral_keys: [HashMap<String, Vec<PublicPoint>>; 2],
     /// Validation batches and sum parts found good already, by the digest of all that was looked at.
-    good: HashSet<[u8; 32]>,
+    pub good: HashSet<[u8; 32]>,
     /// Where a window is released again, all sums together tell of nobody or of so many.
     pub floor: usize,
     last: Content,
+    /// By share, every packet key.
+    pub keys: [Arc<[MountedPacketKey]>; 2],
 }
 
 impl Truth {
     pub fn of(world: &World) -> Self {
         let batches = SHARES.map(|share| {
-            let processor = world.processor(
-                &Setup {
-                    mounts: Mounts::Both,
-                    ..Setup::of(share)
-                },
-                &crate::gate::Gate::open(),
-            );
+            let processor = all_keys(world, share);
             let there = world.places[place(share, Place::Ingestion)].snapshot();
             let mut batches = HashMap::new();
             for (name, bytes) in &there {
@@ -97,6 +95,7 @@ impl Truth {
             good: HashSet::new(),
             floor: 1,
             last: world.content(),
+            keys: SHARES.map(|share| all_keys(world, share).packet_keys),
         }
     }
 
@@ -165,6 +164,12 @@ impl Truth {
                     return Err(format!("{name}: {} has another record", id.path()));
                 }
             }
+        }
+        for (name, bytes) in ledger
+            .range("partials/".to_owned()..)
+            .take_while(|(name, _)| name.starts_with("partials/"))
+        {
+            self.check_partial(share, name, bytes, ledger)?;
         }
         self.check_answered_once(share, ledger)?;
         let mut summed: HashMap<Uuid, String> = HashMap::new();
@@ -294,7 +299,7 @@ impl Truth {
             .included()
             .map(|(_, uuid, _, message)| (uuid, message))
             .collect();
-        if answered != recorded || messages_digest(answered) != messages_digest(recorded) {
+        if answered != recorded {
             return Err(wrong(&"says something else than the record"));
         }
         let truth = &self.batches[usize::from(share.index())][&id.path()];
@@ -385,7 +390,15 @@ impl Truth {
     }
 }
 
-fn parse<T: LedgerObject>(name: &str, bytes: &[u8]) -> Result<T, String> {
+fn all_keys(world: &World, share: Share) -> Processor {
+    let setup = Setup {
+        mounts: Mounts::Both,
+        ..Setup::of(share)
+    };
+    world.processor(&setup, &crate::gate::Gate::open())
+}
+
+pub fn parse<T: LedgerObject>(name: &str, bytes: &[u8]) -> Result<T, String> {
     T::from_bytes(&name.parse().map_err(|_| "a name".to_owned())?, bytes).map_err(|error| error.to_string())
 }
 
@@ -397,7 +410,7 @@ fn record(ledger: &Objects, id: &BatchId) -> Result<Option<Record>, String> {
         .map_err(|error| format!("record of {}: {error}", id.path()))
 }
 
-fn members(name: &str, plan: &Plan) -> Result<Vec<(BatchId, String)>, String> {
+pub fn members(name: &str, plan: &Plan) -> Result<Vec<(BatchId, String)>, String> {
     let id = |member: &facilitator_core::formats::plan::Member| {
         let path = format!("{}/{}/{}", plan.aggregation, member.time, member.uuid);
         let id = BatchId::parse(&path).map_err(|error| format!("{name}: {error}"))?;

@@ -10,7 +10,9 @@ mod gate;
 mod interleave;
 mod outcomes;
 mod overrides;
+mod parts;
 mod replays;
+mod splits;
 mod stops;
 mod world;
 
@@ -63,7 +65,7 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
     const PARTS: usize = 4;
     const SEEDS: u64 = 800;
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    let exhaustive: [(&str, MakeCase); 10] = [
+    let exhaustive: [(&str, MakeCase); 12] = [
         ("two intakes", || Box::pin(interleave::same_intake(Build::Right))),
         ("two intakes, other keys", || {
             Box::pin(interleave::intakes_with_other_keys(Build::Right))
@@ -72,6 +74,8 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
         ("overlapping windows", || Box::pin(interleave::overlapping_windows())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
         ("late peer", || Box::pin(interleave::late_peer())),
+        ("two plan shards", || Box::pin(parts::two_shards())),
+        ("partial sums and window", || Box::pin(parts::partial_sums_and_window())),
         ("one override twice", || Box::pin(overrides::same_override())),
         ("an expiring override", || Box::pin(overrides::expiring_override())),
         ("override and window", || {
@@ -104,10 +108,11 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
         Box::pin(async move { overrides::scene(Share::First, 2).await.pairs(0, 1, counts).await })
     };
     jobs.push(("pairs of stops: an override".into(), Box::new(job)));
-    let random: [(&str, MakeCase); 5] = [
+    let random: [(&str, MakeCase); 6] = [
         ("everything", || Box::pin(interleave::everything())),
         ("overlapping windows", || Box::pin(interleave::windows_and_crashes())),
         ("intake and window", || Box::pin(interleave::intake_and_window())),
+        ("parted in two ways", || Box::pin(parts::parted_in_two_ways())),
         ("two overrides", || Box::pin(overrides::two_overrides())),
         ("replays and compaction", || Box::pin(replays::replays_and_compaction())),
     ];

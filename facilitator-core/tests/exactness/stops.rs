@@ -9,7 +9,7 @@ use facilitator_core::sample::FaultKind;
 use crate::check::{Truth, difference};
 use crate::gate::{Fault, Gate};
 use crate::overrides;
-use crate::world::{Build, Content, Mounts, SHARES, Setup, Task, Worker, World, window};
+use crate::world::{Build, Content, Mounts, SHARES, Setup, Task, Worker, World, in_parts, window};
 
 /// What was tried and what was found.
 #[derive(Default)]
@@ -66,6 +66,15 @@ impl Scene {
             again: setup,
             tasks,
         }
+    }
+
+    /// The same, the window summed in two parts.
+    pub async fn in_parts(share: Share) -> Self {
+        let mut scene = Self::of(share, ValidationFormat::ThreeObjects, Build::Right).await;
+        scene.tasks.pop();
+        scene.tasks.extend(in_parts(&[2]));
+        scene.name = format!("{share:?} in parts");
+        scene
     }
 
     /// A batch for two keys, with one key mounted and then both, or the other way round.
@@ -256,6 +265,7 @@ pub async fn single_scenes() -> Vec<Scene> {
         for format in [ValidationFormat::ThreeObjects, ValidationFormat::SingleObject] {
             scenes.push(Scene::of(share, format, Build::Right).await);
         }
+        scenes.push(Scene::in_parts(share).await);
         for mounts in [
             [Mounts::One, Mounts::Both],
             [Mounts::Both, Mounts::One],

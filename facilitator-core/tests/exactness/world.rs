@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use bytes::Bytes;
-use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again, partial_sum, plan_shard};
 use facilitator_core::claims::{ReplayGuard, compact};
 use facilitator_core::crypto::{ClaimKey, PacketDecryptionKey, sha256};
 use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
-use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, InstanceName, WindowId};
+use facilitator_core::formats::names::{
+    AggregationId, BatchId, BatchRange, BatchTime, IngestionPart, InstanceName, WindowId,
+};
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::work::{Approval, Share, ValidationFormat};
 use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
@@ -89,6 +91,7 @@ pub struct Setup {
     pub build: Build,
     pub format: ValidationFormat,
     pub min_clients: u64,
+    pub in_memory: InMemory,
 }
 
 impl Setup {
@@ -100,6 +103,7 @@ impl Setup {
             build: Build::Right,
             format,
             min_clients: 1,
+            in_memory: InMemory::default(),
         }
     }
 }
@@ -159,6 +163,7 @@ impl World {
             build,
             format,
             min_clients,
+            in_memory,
         } = *setup;
         let see = |owner: Share, which: Place| -> Arc<dyn Mailbox> {
             let place = place(owner, which);
@@ -230,7 +235,7 @@ impl World {
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             reread_pause: std::time::Duration::ZERO,
-            in_memory: InMemory::default(),
+            in_memory,
         }
     }
 
@@ -360,10 +365,33 @@ pub enum Task {
     /// The claims of the day and of every mounted key.
     Compact,
     Aggregate(WindowId),
+    PlanShard(WindowId, BatchRange),
+    PartialSum(WindowId, BatchRange),
     /// Under an override that hasn't expired.
     Again(WindowId, u8),
     /// The same, by a worker that begins when it has.
     AgainTooLate(WindowId, u8),
+}
+
+/// The ranges that a window's work is parted into by cuts before these minutes.
+pub fn ranges(cuts: &[u8]) -> Vec<BatchRange> {
+    let window = window();
+    let minute = |minute: &u8| format!("2026112000{minute:02}");
+    let bounds: Vec<String> = [window.start.to_compact()]
+        .into_iter()
+        .chain(cuts.iter().map(minute))
+        .chain([window.end.to_compact()])
+        .collect();
+    let range = |pair: &[String]| BatchRange::parse(&format!("{}-{}", pair[0], pair[1])).unwrap();
+    bounds.windows(2).map(range).collect()
+}
+
+/// The window summed in parts: every shard, every partial sum, then all together.
+pub fn in_parts(cuts: &[u8]) -> Vec<Task> {
+    let ranges = ranges(cuts);
+    let shards = ranges.iter().map(|range| Task::PlanShard(window(), *range));
+    let sums = ranges.iter().map(|range| Task::PartialSum(window(), *range));
+    shards.chain(sums).chain([Task::Aggregate(window())]).collect()
 }
 
 /// How long the overrides of the tests are good for.
@@ -389,7 +417,7 @@ impl Outcome {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Intake(outcome) => !matches!(outcome, IntakeOutcome::Blocked { .. }),
-            Self::Aggregate(outcome) => matches!(outcome, AggregateOutcome::Done { .. }),
+            Self::Aggregate(outcome) => matches!(outcome, AggregateOutcome::Done { .. } | AggregateOutcome::Part),
         }
     }
 }
@@ -419,6 +447,8 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
                 continue;
             }
             Task::Aggregate(window) => Outcome::Aggregate(aggregate(processor, window, &[now()]).await?),
+            Task::PlanShard(window, range) => Outcome::Aggregate(plan_shard(processor, window, &[now()], range).await?),
+            Task::PartialSum(window, range) => Outcome::Aggregate(partial_sum(processor, window, range).await?),
             Task::Again(window, release) => {
                 let approval = approval(*release);
                 Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), now()).await?)

@@ -17,10 +17,13 @@ use facilitator_core::formats::manifest::{
     PortalManifest, StorageUrl, check_base_url, validate,
 };
 use facilitator_core::formats::names::{
-    BatchId, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_sum_part_name, parse_validation_name,
+    BatchId, BatchRange, IngestionPart, ValidationPart, WindowId, parse_ingestion_name, parse_partial_name,
+    parse_shard_name, parse_sum_part_name, parse_validation_name,
 };
+use facilitator_core::formats::partial::Partial;
 use facilitator_core::formats::plan::Plan;
 use facilitator_core::formats::record::Record as LedgerRecord;
+use facilitator_core::formats::shard::PlanShard;
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::sum_part::{InvalidPacket, SumPart};
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
@@ -263,6 +266,16 @@ fn object_names(input: &[u8]) -> Result<String, String> {
     {
         return Err("a sum part's object has two names".into());
     }
+    if let Some((window, range)) = parse_partial_name(text)
+        && window.partial_key(&range).as_str() != text
+    {
+        return Err("a partial sum has two names".into());
+    }
+    if let Some((window, cutoff, range)) = parse_shard_name(text)
+        && window.shard_key(cutoff, &range).as_str() != text
+    {
+        return Err("a plan shard has two names".into());
+    }
     if let Ok(window) = WindowId::parse(text)
         && window.path() != text
     {
@@ -283,6 +296,9 @@ fn object_names(input: &[u8]) -> Result<String, String> {
         parse_ingestion_name(text).is_some(),
         parse_validation_name(text).is_some(),
         parse_sum_part_name(text).is_some(),
+        parse_partial_name(text).is_some(),
+        parse_shard_name(text).is_some(),
+        BatchRange::parse(text).is_ok(),
         StorageUrl::parse(text).is_ok(),
         check_base_url(text).is_ok(),
     ];
@@ -310,6 +326,9 @@ fn name_seeds() -> Vec<Vec<u8>> {
         format!("{window}.invalid_uuid_1.avro"),
         "us-ct.release-2/kittens-seen/202611200000-202611200300.sum_1.sig".into(),
         "kittens-seen/202611200000-202611200300".into(),
+        "partials/kittens-seen/202611200000-202611200300/2026112001008f-202611200300".into(),
+        "shards/kittens-seen/202611200000-202611200300/1795146600000/202611200000-2026112001008f".into(),
+        "202611200000-2026112001008f".into(),
         "kittens-seen/202611200000-202611200300.9".into(),
         id.path(),
         "file:///var/mailbox".into(),
@@ -454,6 +473,8 @@ fn ledger(input: &[u8]) -> Result<String, String> {
         json::<WindowResult>(input)?,
         json::<Report>(input)?,
         json::<Plan>(input)?,
+        json::<PlanShard>(input)?,
+        json::<Partial>(input)?,
     ];
     Ok(ways.join(" "))
 }

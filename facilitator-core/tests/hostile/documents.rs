@@ -9,7 +9,9 @@ use facilitator_core::formats::names::{
     AggregationId, BatchId, BatchTime, InstanceName, WindowId, parse_ingestion_name, parse_sum_part_name, parse_uuid,
     parse_validation_name,
 };
+use facilitator_core::formats::partial::Partial;
 use facilitator_core::formats::plan::Plan;
+use facilitator_core::formats::shard::PlanShard;
 use facilitator_core::formats::work::{Parameters, Report, WorkList};
 use futures::StreamExt;
 use mailbox::{
@@ -231,6 +233,8 @@ fn ledger() -> Vec<Case> {
     let rejected = r#"{"revision":1,"reason":"Empty","message":"","headerDigest":null,"packetDigest":null}"#;
     let released = r#"{"revision":1,"planDigest":"a","packetSetDigest":"b","clients":5}"#;
     let plan = r#"{"revision":1,"aggregation":"a","start":"s","end":"e","cutoffMillis":1,"share":"First","instance":"i","signer":"s","shape":{"name":"a","bins":1,"epsilon":0.1,"prime":5,"numberOfServers":2,"hammingWeight":null},"members":[],"exclusions":[]}"#;
+    let shard = r#"{"revision":1,"aggregation":"a","start":"s","end":"e","cutoffMillis":1,"range":"r","share":"First","instance":"i","legacyPeer":false,"candidates":[]}"#;
+    let partial = r#"{"revision":1,"plain":{"planDigest":"a","range":"r","packets":0,"clients":0,"invalidProofs":0,"missingPeerMessages":0,"excludedPackets":0,"members":[],"counted":"","invalid":"","packetKey":null},"sealed":""}"#;
     vec![
         of::<LedgerIdentity>("ledger.json", "of no bytes", not_ours, String::new()),
         of::<LedgerIdentity>("ledger.json", "of 100,000 opening brackets", not_ours, "[".repeat(100_000)),
@@ -252,6 +256,13 @@ fn ledger() -> Vec<Case> {
         of::<Plan>("plans/", "of a later revision", "has revision 9", plan.replace("\"revision\":1", "\"revision\":9")),
         of::<Plan>("plans/", "with a member of no digest", not_ours, plan.replace("\"members\":[]", "\"members\":[{}]")),
         of::<Plan>("plans/", "with an override that nobody approved", not_ours, plan.replace("[]}", r#"[],"override":{"release":2,"expiresAtMillis":1,"reason":"r"}}"#)),
+        of::<PlanShard>("shards/", "as they should be", "accepted", shard.into()),
+        of::<PlanShard>("shards/", "with a candidate of no time", not_ours, shard.replace("[]", r#"[{"time":"2026/13/01/00/00"}]"#)),
+        of::<PlanShard>("shards/", "with content of neither kind", not_ours, shard.replace("[]", r#"[{"time":"2026/11/01/00/00","uuid":"00000000-0000-0000-0000-000000000001","rejected":false,"recorded":true,"ours":null,"theirs":null,"content":{"Maybe":1}}]"#)),
+        of::<Partial>("partials/", "as they should be", "accepted", partial.into()),
+        of::<Partial>("partials/", "of -1 clients", not_ours, partial.replace("\"clients\":0", "\"clients\":-1")),
+        of::<Partial>("partials/", "sealed by what is no base64", not_ours, partial.replace("\"sealed\":\"\"", "\"sealed\":\"?\"")),
+        of::<Partial>("partials/", "with a sum in clear", not_ours, partial.replace("\"sealed\":\"\"", "\"sealed\":\"\",\"sum\":[1]")),
         of::<Report>("reports/", "with an unknown outcome", not_ours, r#"{"revision":1,"work":"w","index":0,"podUid":"p","batches":[{"outcome":"Lost"}]}"#.into()),
     ]
 }

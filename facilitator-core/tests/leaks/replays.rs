@@ -1,6 +1,6 @@
 //! Ledger rule 1. One query point per packet, ever: f(0) hides the values behind one random element of the field. Two
 //! messages of the same packet at two points take it out again, and what is left are so few possible values that all can
-//! be tried.
+//! be tried. Here within a batch; a packet that comes again in another batch is in `tests/flow/replays.rs`.
 
 use facilitator_core::formats::work::Share;
 use facilitator_core::proof::{add, mul, subtract};

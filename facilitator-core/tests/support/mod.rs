@@ -153,12 +153,15 @@ pub fn names(folder: &Path) -> Vec<String> {
 
 /// A folder of this name in Cargo's target folder, for what tests report.
 pub fn report_folder(name: &str) -> PathBuf {
-    // Where builds are for a named target, its temporary folder is one level further down.
+    // Where builds are for a named target, its temporary folder is one level further down. Cargo marks a target folder that
+    // it makes by the tag, and any by what it knows of the compiler.
     let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let target = temporary
-        .ancestors()
-        .filter(|folder| folder.join("CACHEDIR.TAG").exists())
-        .last();
+    let is_target = |folder: &&Path| {
+        ["CACHEDIR.TAG", ".rustc_info.json"]
+            .iter()
+            .any(|mark| folder.join(mark).exists())
+    };
+    let target = temporary.ancestors().filter(is_target).last();
     let folder = target.unwrap_or(temporary).join(name);
     fs::create_dir_all(&folder).unwrap();
     folder

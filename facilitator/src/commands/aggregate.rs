@@ -1,12 +1,12 @@
 //! `facilitator aggregate`: sums windows, by hand.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use facilitator_core::aggregate::AggregateOutcome;
 use facilitator_core::formats::ledger::{FailedReason, RECORDS, Verdict};
-use facilitator_core::formats::names::{BatchId, BatchTime, WindowId};
-use facilitator_core::formats::work::{AggregateItem, Parameters};
+use facilitator_core::formats::names::{BatchId, BatchRange, BatchTime, WindowId};
+use facilitator_core::formats::work::{AggregateItem, Parameters, WindowPart, WindowReport};
 use facilitator_core::processor::Processor;
 use facilitator_core::window::Window;
 use jiff::Timestamp;
@@ -44,6 +44,9 @@ pub struct Args {
     /// The cutoff: batches that either party delivered later are not in [default: now]
     #[arg(long, value_name = "TIME")]
     cutoff: Option<Timestamp>,
+    /// Sum each window in parts of so many batches, as the operator has large windows summed [default: one part]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    chunk_batches: Option<u32>,
 }
 
 /// Runs the command.
@@ -59,7 +62,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let start = args.start.as_deref().map(BatchTime::parse_compact).transpose();
     let start = start.map_err(|error| Failure::new(ExitClass::Usage, error, "write it as YYYYMMDDHHmm"))?;
     let mut windows = windows(&parameters, &processor).await?;
-    windows.retain(|window| {
+    windows.retain(|window, _| {
         args.aggregation
             .as_deref()
             .is_none_or(|only| window.aggregation.as_str() == only)
@@ -76,15 +79,20 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let now = Timestamp::now();
     let cutoff = args.cutoff.unwrap_or(now);
     let mut worst: Option<Failure> = None;
-    for window in windows {
+    for (window, batches) in windows {
         let item = AggregateItem {
             aggregation: window.aggregation.as_str().to_owned(),
             start: window.start.to_compact(),
             end: window.end.to_compact(),
             cutoffs: vec![cutoff.as_millisecond()],
+            part: None,
             approval: None,
         };
-        let (report, outcome) = items::window(&processor, &item, now, &mut budget).await?;
+        let parts = args.chunk_batches.map_or_else(Vec::new, |size| {
+            let names = batches.iter().map(|batch| (batch.time, batch.uuid));
+            BatchRange::whole(&window).parted(names, size as usize)
+        });
+        let (report, outcome) = sum(&processor, &item, &parts, now, &mut budget).await?;
         let before = if matches!(&outcome, AggregateOutcome::Done { already: true, .. }) {
             " (before)"
         } else {
@@ -113,6 +121,32 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     worst.map_or(Ok(()), Err)
 }
 
+/// Sums a window, first in parts if there are any.
+async fn sum(
+    processor: &Processor,
+    item: &AggregateItem,
+    parts: &[BatchRange],
+    now: Timestamp,
+    budget: &mut Budget,
+) -> Result<(WindowReport, AggregateOutcome), Failure> {
+    for of in [WindowPart::PlanShard, WindowPart::PartialSum] {
+        for range in parts {
+            let part = AggregateItem {
+                part: Some(of(range.to_string())),
+                ..item.clone()
+            };
+            let (report, outcome) = items::window(processor, &part, now, budget).await?;
+            match outcome {
+                AggregateOutcome::Part => {}
+                // The whole says why, for good.
+                AggregateOutcome::PartFailed { .. } => return items::window(processor, item, now, budget).await,
+                outcome => return Ok((report, outcome)),
+            }
+        }
+    }
+    items::window(processor, item, now, budget).await
+}
+
 fn class_of(outcome: &AggregateOutcome) -> Option<ExitClass> {
     match outcome {
         AggregateOutcome::Done { result, .. } => match (result.verdict, result.reason) {
@@ -124,11 +158,13 @@ fn class_of(outcome: &AggregateOutcome) -> Option<ExitClass> {
         },
         AggregateOutcome::NoMembers { .. } => Some(ExitClass::NoInput),
         AggregateOutcome::Blocked { .. } => Some(ExitClass::Configuration),
+        // No window ends so.
+        AggregateOutcome::Part | AggregateOutcome::PartFailed { .. } => Some(ExitClass::Internal),
     }
 }
 
-/// The windows of every batch that has a record.
-async fn windows(parameters: &Parameters, processor: &Processor) -> Result<Vec<WindowId>, Failure> {
+/// The windows of every batch that has a record, with those batches in order.
+async fn windows(parameters: &Parameters, processor: &Processor) -> Result<BTreeMap<WindowId, Vec<BatchId>>, Failure> {
     let request = ListRequest {
         prefix: format!("{RECORDS}/"),
         ..ListRequest::default()
@@ -136,7 +172,7 @@ async fn windows(parameters: &Parameters, processor: &Processor) -> Result<Vec<W
     let page = processor.mailboxes.ledger.list_all(&request).await?;
     let wrong =
         |error: &dyn std::fmt::Display| Failure::new(ExitClass::Configuration, error, "correct windows.periodSeconds");
-    let mut windows = BTreeSet::new();
+    let mut windows: BTreeMap<WindowId, Vec<BatchId>> = BTreeMap::new();
     for meta in &page.objects {
         let name = meta
             .key
@@ -150,7 +186,8 @@ async fn windows(parameters: &Parameters, processor: &Processor) -> Result<Vec<W
             .map_err(|error| wrong(&error))?;
         let bounds = BatchTime::from_timestamp(window.start()).zip(BatchTime::from_timestamp(window.end()));
         let Some((start, end)) = bounds else { continue };
-        windows.insert(WindowId::new(batch.aggregation, start, end).map_err(|error| wrong(&error))?);
+        let window = WindowId::new(batch.aggregation.clone(), start, end).map_err(|error| wrong(&error))?;
+        windows.entry(window).or_default().push(batch);
     }
-    Ok(windows.into_iter().collect())
+    Ok(windows)
 }

@@ -1,12 +1,13 @@
 //! One item, retried while storage may come back, to its line of the report.
 
-use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again};
+use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again, partial_sum, plan_shard};
 use facilitator_core::claims::{Compacted, compact};
 use facilitator_core::formats::claims::{ClaimDay, PacketKeyName};
 use facilitator_core::formats::ledger::{BlockedReason, Verdict, short_message};
-use facilitator_core::formats::names::{AggregationId, BatchId, BatchTime, NameError, WindowId};
+use facilitator_core::formats::names::{AggregationId, BatchId, BatchRange, BatchTime, NameError, WindowId};
 use facilitator_core::formats::work::{
-    AggregateItem, BatchOutcome, BatchReport, CompactItem, IntakeItem, WindowOutcome, WindowReport,
+    AggregateItem, Approval, BatchOutcome, BatchReport, CompactItem, IntakeItem, WindowOutcome, WindowPart,
+    WindowReport,
 };
 use facilitator_core::intake::{IntakeOutcome, Wanted, take_in_all};
 use facilitator_core::processor::{Processor, WorkError};
@@ -57,6 +58,7 @@ pub fn failure_of(error: &WorkError) -> Failure {
     }
     match error {
         WorkError::Mailbox { source } => source.clone().into(),
+        WorkError::NoPlan { .. } => Failure::new(ExitClass::NoInput, error, ""),
         WorkError::Ledger { .. }
         | WorkError::Record { .. }
         | WorkError::Claims { .. }
@@ -174,7 +176,34 @@ fn line(item: &IntakeItem, batch: &BatchId, result: Result<IntakeOutcome, WorkEr
     Ok((report, already))
 }
 
-/// Plans and sums one window; under an override that hasn't expired at `now`, once more.
+/// What an item asks for.
+enum Task<'a> {
+    Whole,
+    PlanShard(BatchRange),
+    PartialSum(BatchRange),
+    Again(&'a Approval, Timestamp),
+}
+
+impl<'a> Task<'a> {
+    fn of(item: &'a AggregateItem, window: &WindowId, cutoffs: &[Timestamp]) -> Result<Self, Failure> {
+        let wrong =
+            |error: &dyn std::fmt::Display| Failure::new(ExitClass::Configuration, error, "correct the work list");
+        let range = |text: &str| BatchRange::parse(text).map_err(|error| wrong(&error));
+        match (&item.approval, &item.part, cutoffs) {
+            (None, None, _) => Ok(Self::Whole),
+            (None, Some(WindowPart::PlanShard(text)), _) => Ok(Self::PlanShard(range(text)?)),
+            (None, Some(WindowPart::PartialSum(text)), _) => Ok(Self::PartialSum(range(text)?)),
+            (Some(approval), None, [cutoff]) => {
+                window.again(approval.release).map_err(|error| wrong(&error))?;
+                Ok(Self::Again(approval, *cutoff))
+            }
+            (Some(_), ..) => Err(wrong(&"a window is released again at one cutoff, and in one piece")),
+        }
+    }
+}
+
+/// Plans and sums one window, or does the part of it that the item names; under an override that hasn't expired at `now`,
+/// once more.
 ///
 /// # Errors
 /// As [`intake`].
@@ -191,19 +220,13 @@ pub async fn window(
         .map(|millis| Timestamp::from_millisecond(*millis))
         .collect();
     let cutoffs = cutoffs.map_err(|error| Failure::new(ExitClass::Configuration, error, "correct the work list"))?;
-    let wrong = |error: &dyn std::fmt::Display| Failure::new(ExitClass::Configuration, error, "correct the work list");
-    let again = match (&item.approval, &cutoffs[..]) {
-        (None, _) => None,
-        (Some(approval), [cutoff]) => {
-            window.again(approval.release).map_err(|error| wrong(&error))?;
-            Some((approval, *cutoff))
-        }
-        (Some(_), _) => return Err(wrong(&"a window is released again at one cutoff")),
-    };
+    let task = Task::of(item, &window, &cutoffs)?;
     let result = loop {
-        let result = match again {
-            None => aggregate(processor, &window, &cutoffs).await,
-            Some((approval, cutoff)) => aggregate_again(processor, &window, approval, cutoff, now).await,
+        let result = match &task {
+            Task::Whole => aggregate(processor, &window, &cutoffs).await,
+            Task::PlanShard(range) => plan_shard(processor, &window, &cutoffs, range).await,
+            Task::PartialSum(range) => partial_sum(processor, &window, range).await,
+            Task::Again(approval, cutoff) => aggregate_again(processor, &window, approval, *cutoff, now).await,
         };
         match result {
             Err(error) if error.is_retryable() => {
@@ -300,6 +323,15 @@ fn window_report(item: &AggregateItem, outcome: &AggregateOutcome) -> WindowRepo
             message.clone(),
             *cutoff_millis,
         ),
+        AggregateOutcome::Part => (
+            WindowOutcome::Part,
+            String::new(),
+            "a part of it is done".to_owned(),
+            None,
+        ),
+        AggregateOutcome::PartFailed { reason, message } => {
+            (WindowOutcome::PartFailed, reason.to_string(), message.clone(), None)
+        }
     };
     WindowReport {
         aggregation: item.aggregation.clone(),

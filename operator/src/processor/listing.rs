@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use facilitator_core::formats::claims::{CLAIMS, ClaimDay};
-use facilitator_core::formats::ledger::{DELIVERED, LEDGER_OBJECT, PLANS, REJECTED, RELEASED, RESULTS};
+use facilitator_core::formats::ledger::{
+    DELIVERED, LEDGER_OBJECT, PARTIALS, PLANS, REJECTED, RELEASED, RESULTS, SHARDS,
+};
 use facilitator_core::formats::names::{AggregationId, BatchTime, WindowId};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -35,7 +37,7 @@ impl Listing<'_> {
         Ok(listed)
     }
 
-    /// The five folders of the ledger that plans rest on.
+    /// The folders of the ledger that plans rest on.
     pub(super) async fn ledger(&self) -> Result<Vec<Listed>, MailboxError> {
         let mut listed = Vec::new();
         let folders = self.folders(&format!("{RESULTS}/"), &mut listed).await?;
@@ -46,7 +48,7 @@ impl Listing<'_> {
         self.names(requests, &mut listed).await?;
         let results: BTreeMap<WindowId, Timestamp> = listed.iter().filter_map(result_of).collect();
         let mut requests = Vec::new();
-        for kind in [DELIVERED, REJECTED, PLANS, RELEASED] {
+        for kind in [DELIVERED, REJECTED, SHARDS, PLANS, PARTIALS, RELEASED] {
             for folder in self.folders(&format!("{kind}/"), &mut listed).await? {
                 if matches!(kind, DELIVERED | REJECTED) {
                     requests.extend(folder.batches(self.scope, &results));

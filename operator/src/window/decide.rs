@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::further::{self, Further};
+use super::parts::Parted;
 use super::plan::{plan, planned_windows};
 use super::projection::project;
 use super::status::{self, State};
@@ -141,7 +142,7 @@ fn recall(input: &WindowInput<'_>, id: &WindowId, object: &AggregationWindow, me
     }
 }
 
-fn chunks(view: &JobView) -> &[Vec<AggregateItem>] {
+pub(super) fn chunks(view: &JobView) -> &[Vec<AggregateItem>] {
     match &view.work {
         Some(WorkList::Aggregate { chunks, .. }) => chunks,
         _ => &[],
@@ -184,6 +185,10 @@ fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, gener
         if !memory.count_job(view.uid()) {
             continue;
         }
+        if let Some(parted) = Parted::of(view) {
+            parted.count(input, memory, generation, now);
+            continue;
+        }
         let reports: BTreeMap<WindowId, &WindowReport> = view
             .reports
             .iter()
@@ -202,29 +207,35 @@ fn count_finished(input: &WindowInput<'_>, memory: &mut Retries<WindowId>, gener
                 };
                 let known = memory.entry(&id);
                 match report.outcome {
-                    WindowOutcome::NoMembers => {
-                        let last = item
-                            .cutoffs
-                            .last()
-                            .and_then(|cutoff| Timestamp::from_millisecond(*cutoff).ok());
-                        known.tried = known.tried.max(last);
-                    }
+                    WindowOutcome::NoMembers => known.tried = known.tried.max(last_cutoff(item)),
                     WindowOutcome::Blocked => {
                         known.attempts += 1;
-                        known.blocked = Some(Blocked {
-                            reason: report.reason.clone(),
-                            message: report.message.clone(),
-                            at: now,
-                            generation: view.generation().unwrap_or(generation),
-                            taken_anyway: false,
-                        });
+                        known.blocked = Some(blocked(view, report, generation, now));
                     }
                     // The result that it speaks of isn't there.
-                    WindowOutcome::Summed | WindowOutcome::BelowFloor | WindowOutcome::Failed => left.push(id),
+                    _ => left.push(id),
                 }
             }
             memory.index_over(view, index, &left, chunk.len());
         }
+    }
+}
+
+/// The last cutoff that a work list told of.
+pub(super) fn last_cutoff(item: &AggregateItem) -> Option<Timestamp> {
+    item.cutoffs
+        .last()
+        .and_then(|cutoff| Timestamp::from_millisecond(*cutoff).ok())
+}
+
+/// What a worker reported that lacks something.
+pub(super) fn blocked(view: &JobView, report: &WindowReport, generation: i64, now: Timestamp) -> Blocked {
+    Blocked {
+        reason: report.reason.clone(),
+        message: report.message.clone(),
+        at: now,
+        generation: view.generation().unwrap_or(generation),
+        taken_anyway: false,
     }
 }
 

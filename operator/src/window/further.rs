@@ -187,6 +187,7 @@ pub(super) fn item(given: &Override) -> AggregateItem {
         start: given.id.start.to_compact(),
         end: given.id.end.to_compact(),
         cutoffs: vec![given.cutoff.as_millisecond()],
+        part: None,
         approval: Some(Approval {
             release: given.id.release(),
             expires_at_millis: given.expires_at.as_millisecond(),

@@ -2,6 +2,7 @@
 
 mod decide;
 mod further;
+mod parts;
 mod plan;
 mod projection;
 mod scope;

@@ -253,14 +253,14 @@ pub(super) fn status(
             digest: result.sum_part_digest.clone().unwrap_or_default(),
         });
     }
-    if let Some(job) = input.jobs.iter().rev().find(|view| view.holds_window(one.id)) {
+    let jobs = || input.jobs.iter().filter(|view| view.holds_window(one.id));
+    if let Some(job) = jobs().next_back() {
         status.job = Some(job.name().to_owned());
-        let started = job
-            .job
-            .status
-            .as_ref()
-            .and_then(|status| status.start_time.as_ref())
-            .map(|time| time.0);
+        // A large window has several.
+        let started = jobs()
+            .filter_map(|view| view.job.status.as_ref()?.start_time.as_ref())
+            .map(|time| time.0)
+            .min();
         if let (Some(started), Some(finished), None) = (started, one.inventory.finished, status.duration_seconds) {
             status.duration_seconds = Some(finished.duration_since(started).as_secs().max(0));
         }
@@ -313,6 +313,12 @@ fn message(one: &Seen<'_>, state: State, known: Option<&Try>) -> String {
             "First seen after its last cutoff: its batches are taken in before anything is summed.".to_owned()
         }
         State::Due => "Due: a worker is started as soon as there is room.".to_owned(),
+        State::Summing if !one.inventory.partials.is_empty() => {
+            "Its parts are summed by several workers, and then put together by one.".to_owned()
+        }
+        State::Summing if !one.inventory.shards.is_empty() => {
+            "Its parts are planned and summed by several workers.".to_owned()
+        }
         State::Summing | State::Unread => "A worker plans and sums it.".to_owned(),
         State::Blocked => known.and_then(|known| known.blocked.as_ref()).map_or_else(
             || "A worker lacks a key or a right; it is tried again.".to_owned(),

@@ -2,6 +2,7 @@
 
 mod further;
 mod objects;
+mod parts;
 mod troubles;
 
 use crds::conditions::{AGGREGATED, READY, STALLED};

@@ -154,6 +154,14 @@ impl Mailboxes {
         self
     }
 
+    /// Names under a folder of the ledger.
+    pub(crate) fn in_ledger<T: std::fmt::Display>(mut self, folder: &str, names: &[T], stored: &str) -> Self {
+        for name in names {
+            Self::put(&mut self.0.ledger, format!("{folder}/{name}"), stored);
+        }
+        self
+    }
+
     pub(crate) fn finished(self, window: &str, verdict: Verdict, stored: &str) -> Self {
         let mut this = self.planned(window, stored);
         let name = format!("results/{window}");
@@ -347,6 +355,15 @@ impl JobView {
         };
         self.reports.push(self.report(vec![batch], Vec::new()));
         self
+    }
+
+    /// What index `index` of a Job of parts reports.
+    pub(crate) fn part_report(self, id: &str, index: u32, outcome: WindowOutcome) -> Self {
+        let mut this = self.window_report(id, outcome, "");
+        if let Some(report) = this.reports.last_mut() {
+            report.index = index;
+        }
+        this
     }
 
     pub(crate) fn window_report(mut self, id: &str, outcome: WindowOutcome, reason: &str) -> Self {

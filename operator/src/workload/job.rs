@@ -185,8 +185,9 @@ fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
         Work::Aggregate(chunks) => parts.extend(chunks.iter().flat_map(|chunk| {
             let items = chunk.iter().map(|i| {
                 let window = format!("{}/{}-{}/{:?}", i.aggregation, i.start, i.end, i.cutoffs);
+                let part = i.part.as_ref().map(|part| format!("{part:?}")).unwrap_or_default();
                 match &i.approval {
-                    None => window,
+                    None => format!("{window}{part}"),
                     Some(approval) => format!("{window}/{approval:?}"),
                 }
             });

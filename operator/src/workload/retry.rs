@@ -38,6 +38,8 @@ pub struct Try {
     pub blocked: Option<Blocked>,
     /// Of a window: the last cutoff that no batch had met.
     pub tried: Option<Timestamp>,
+    /// Of a window: a part of it can't be summed, and only the whole can say so for good.
+    pub part_failed: bool,
     /// The value of the retry annotation that was answered last.
     pub answered: Option<String>,
     /// The Job that had it last.

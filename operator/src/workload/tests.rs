@@ -31,6 +31,7 @@ fn aggregate() -> PlannedJob {
         start: "202611200000".to_owned(),
         end: "202611200300".to_owned(),
         cutoffs: vec![at("03:50").as_millisecond()],
+        part: None,
         approval: None,
     };
     PlannedJob {

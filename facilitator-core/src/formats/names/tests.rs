@@ -142,6 +142,39 @@ fn names_of_a_window_go_both_ways() {
 }
 
 #[test]
+fn names_of_a_windows_parts_go_both_ways() {
+    let window = WindowId::parse("kittens-seen/202611200000-202611200300").unwrap();
+    let range = BatchRange::parse("2026112001008f-202611200300").unwrap();
+    let (partial, shard) = (window.partial_key(&range), window.shard_key(-5, &range));
+    assert_eq!(
+        partial.as_str(),
+        "partials/kittens-seen/202611200000-202611200300/2026112001008f-202611200300"
+    );
+    assert_eq!(
+        shard.as_str(),
+        "shards/kittens-seen/202611200000-202611200300/-5/2026112001008f-202611200300"
+    );
+    assert_eq!(parse_partial_name(partial.as_str()), Some((window.clone(), range)));
+    assert_eq!(parse_shard_name(shard.as_str()), Some((window, -5, range)));
+    for name in [
+        "partials/kittens-seen/202611200000-202611200300",
+        "partials/kittens-seen/202611200000-202611200300/5/202611200100-202611200300",
+        "plans/kittens-seen/202611200000-202611200300/202611200100-202611200300",
+        "partials/202611200100-202611200300",
+    ] {
+        assert_eq!(parse_partial_name(name), None, "{name}");
+    }
+    for name in [
+        "shards/kittens-seen/202611200000-202611200300/202611200100-202611200300",
+        "shards/kittens-seen/202611200000-202611200300/05/202611200100-202611200300",
+        "shards/kittens-seen/202611200000-202611200300/+5/202611200100-202611200300",
+        "shards/kittens-seen/202611200000-202611200300/5/202611200300-202611200100",
+    ] {
+        assert_eq!(parse_shard_name(name), None, "{name}");
+    }
+}
+
+#[test]
 fn a_further_release_has_names_of_its_own() {
     let window = WindowId::parse("kittens-seen/202611200000-202611200300").unwrap();
     let instance = InstanceName::parse("us-ct.release-x").unwrap();

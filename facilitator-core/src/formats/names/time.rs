@@ -6,12 +6,14 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 use snafu::ensure;
 
 use super::{NameError, TimeSnafu, WindowTimeSnafu};
 
 /// A minute of UTC, as batch paths (`YYYY/MM/DD/HH/mm`) and window names (`YYYYMMDDHHmm`) hold it; years 1 to 9999.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct BatchTime(DateTime);
 
 impl BatchTime {
@@ -103,5 +105,19 @@ impl FromStr for BatchTime {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::parse_path(text)
+    }
+}
+
+impl TryFrom<String> for BatchTime {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::parse_path(&text)
+    }
+}
+
+impl From<BatchTime> for String {
+    fn from(time: BatchTime) -> Self {
+        time.to_path()
     }
 }

@@ -6,9 +6,10 @@ use mailbox::ObjectKey;
 use snafu::ensure;
 
 use super::{
-    AggregationId, BatchTime, EmptyWindowSnafu, InstanceName, MAX_RELEASES, NameError, RELEASE_FOLDER, ReleaseSnafu,
-    SumPartPart, object_key,
+    AggregationId, BatchRange, BatchTime, EmptyWindowSnafu, InstanceName, MAX_RELEASES, NameError, RELEASE_FOLDER,
+    ReleaseSnafu, SumPartPart, object_key,
 };
+use crate::formats::ledger::{PARTIALS, SHARDS};
 use crate::formats::work::Share;
 
 /// Which window of which aggregation, `[start, end)`, and which of its releases.
@@ -142,12 +143,56 @@ impl WindowId {
     pub fn ledger_key(&self, folder: &str) -> ObjectKey {
         object_key(format!("{folder}/{}", self.path()))
     }
+
+    /// The partial sum of a range of its plan: `partials/<agg>/<start>-<end>/<range>`.
+    #[must_use]
+    pub fn partial_key(&self, range: &BatchRange) -> ObjectKey {
+        object_key(format!("{}{range}", self.partials()))
+    }
+
+    /// What the names of its partial sums begin with.
+    #[must_use]
+    pub fn partials(&self) -> String {
+        format!("{PARTIALS}/{}/", self.path())
+    }
+
+    /// What was found of a range for a plan at that cutoff, in milliseconds since 1970:
+    /// `shards/<agg>/<start>-<end>/<cutoff>/<range>`.
+    #[must_use]
+    pub fn shard_key(&self, cutoff_millis: i64, range: &BatchRange) -> ObjectKey {
+        object_key(format!("{}{range}", self.shards(cutoff_millis)))
+    }
+
+    /// What the names of the shards of its plan at that cutoff begin with.
+    #[must_use]
+    pub fn shards(&self, cutoff_millis: i64) -> String {
+        format!("{SHARDS}/{}/{cutoff_millis}/", self.path())
+    }
 }
 
 impl fmt::Display for WindowId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.path())
     }
+}
+
+/// The window and the range of a partial sum's name; `None` for names that aren't ours.
+#[must_use]
+pub fn parse_partial_name(name: &str) -> Option<(WindowId, BatchRange)> {
+    let (window, range) = name.strip_prefix(PARTIALS)?.strip_prefix('/')?.rsplit_once('/')?;
+    Some((WindowId::parse(window).ok()?, BatchRange::parse(range).ok()?))
+}
+
+/// The window, the cutoff in milliseconds since 1970 and the range of a plan shard's name; `None` for names that aren't ours.
+#[must_use]
+pub fn parse_shard_name(name: &str) -> Option<(WindowId, i64, BatchRange)> {
+    let (rest, range) = name.strip_prefix(SHARDS)?.strip_prefix('/')?.rsplit_once('/')?;
+    let (window, cutoff) = rest.rsplit_once('/')?;
+    let millis: i64 = cutoff
+        .parse()
+        .ok()
+        .filter(|millis: &i64| millis.to_string() == cutoff)?;
+    Some((WindowId::parse(window).ok()?, millis, BatchRange::parse(range).ok()?))
 }
 
 /// What an object of a portal's mailbox is, by instance and share; `None` for names that aren't ours.

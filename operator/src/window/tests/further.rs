@@ -63,6 +63,7 @@ fn an_approved_override_is_planned_at_its_cutoff_once() {
         start: "202611200000".to_owned(),
         end: "202611200300".to_owned(),
         cutoffs: vec![at("12:00").as_millisecond()],
+        part: None,
         approval: Some(Approval {
             release: 2,
             expires_at_millis: at("20:00").as_millisecond(),

@@ -1,0 +1,243 @@
+//! One batch of a window: its record, and what the peer says of it. Both are read side by side, and long ones as streams, so
+//! that memory doesn't grow with them; long batches take turns.
+
+use futures::lock::{Mutex, MutexGuard};
+use mailbox::MailboxErrorKind;
+use snafu::ResultExt;
+
+use super::judge::{Heard, Held, Judged, judge_in_order};
+use crate::crypto::PublicPoint;
+use crate::formats::FormatError;
+use crate::formats::batch::check_digest;
+use crate::formats::error::MalformedPacketsSnafu;
+use crate::formats::names::{BatchId, IngestionPart, ValidationPart};
+use crate::formats::record::{RecordError, RecordHead, RecordPacket, RecordReader};
+use crate::formats::validation::ValidationPacket;
+use crate::intake::parameters_of;
+use crate::own_record::StoredRecord;
+use crate::peer_messages::{Found, PeerBatch, PeerHead, PeerPackets, bad, max_object_bytes, read_head};
+use crate::processor::{Processor, WorkError};
+use crate::stream::{ChunkReader, Source};
+
+/// Batches that are looked at at the same time.
+pub(super) const AT_A_TIME: usize = 8;
+
+/// Batches of a window, looked at some at a time.
+pub(super) struct Batches<'a> {
+    processor: &'a Processor,
+    /// Held while a long batch streams.
+    turn: Mutex<()>,
+}
+
+/// A record that was read to its end, its packets passed over.
+pub(super) struct OpenBatch<'a> {
+    processor: &'a Processor,
+    id: BatchId,
+    record: StoredRecord,
+    /// What the record says of its batch.
+    pub head: RecordHead,
+    /// Public points of the packet keys used, in order of first use.
+    pub packet_keys: Vec<PublicPoint>,
+    /// One sealed accumulator a key; empty where it is lost.
+    pub sealed: Vec<Vec<u8>>,
+    /// SHA-256 of the plain part.
+    pub digest: [u8; 32],
+    packets: u64,
+    turn: &'a Mutex<()>,
+}
+
+/// Why a batch couldn't be judged.
+enum Fault {
+    Record(RecordError),
+    Peer(FormatError),
+}
+
+impl<'a> Batches<'a> {
+    pub(super) fn new(processor: &'a Processor) -> Self {
+        let turn = Mutex::new(());
+        Self { processor, turn }
+    }
+
+    pub(super) fn processor(&self) -> &'a Processor {
+        self.processor
+    }
+
+    /// The batch's record, if it has one.
+    ///
+    /// # Errors
+    /// Those of the mailbox; [`WorkError::Record`] and [`WorkError::Foreign`] where it is none of this batch.
+    pub(super) async fn open(&'a self, id: &BatchId) -> Result<Option<OpenBatch<'a>>, WorkError> {
+        let processor = self.processor;
+        let held = processor.in_memory.object_bytes / AT_A_TIME;
+        let Some(record) = StoredRecord::open_within(processor, id, held).await? else {
+            return Ok(None);
+        };
+        let turn = wait_for_turn(&record, &self.turn).await;
+        let read = |reader: RecordReader<ChunkReader>, _: &mut _| {
+            let end = reader.end()?;
+            let (head, keys) = (end.head.clone(), end.packet_keys.clone());
+            let (digest, packets) = (end.digest, end.packets);
+            Ok((head, keys, digest, packets, end.seals_there_are()))
+        };
+        let (head, packet_keys, digest, packets, sealed) = record.visit(processor, None, read).await?;
+        drop(turn);
+        Ok(Some(OpenBatch {
+            processor,
+            id: id.clone(),
+            record,
+            head,
+            packet_keys,
+            sealed,
+            digest,
+            packets,
+            turn: &self.turn,
+        }))
+    }
+}
+
+impl OpenBatch<'_> {
+    /// Judges the batch by the peer's messages; once more after the processor's pause where that isn't what is `wanted`: a
+    /// legacy peer may be rewriting its objects (ledger rule 12).
+    ///
+    /// # Errors
+    /// Those of the mailboxes and of the record.
+    pub(super) async fn judge(&self, wanted: impl Fn(&Judged) -> bool) -> Result<Result<Judged, PeerBatch>, WorkError> {
+        let first = self.judge_once().await?;
+        if first.as_ref().is_ok_and(wanted) {
+            return Ok(first);
+        }
+        drop(first);
+        tracing::info!(batch = %self.id.path(), "reading the peer's validation batch again before deciding");
+        if !self.processor.reread_pause.is_zero() {
+            tokio::time::sleep(self.processor.reread_pause).await;
+        }
+        self.judge_once().await
+    }
+
+    async fn judge_once(&self) -> Result<Result<Judged, PeerBatch>, WorkError> {
+        let _turn = wait_for_turn(&self.record, self.turn).await;
+        let (processor, share) = (self.processor, self.processor.share.peer());
+        let mailbox = &*processor.mailboxes.peer_validation;
+        let bound = max_object_bytes(self.packets);
+        let there = match read_head(mailbox, &self.id, share, bound, &processor.peer_keys).await? {
+            Found::There(there) => there,
+            Found::Not(why) => return Ok(Err(why)),
+        };
+        if let Some(field) = there.header.parameters.difference(&parameters_of(&self.head)) {
+            let detail = format!("it is of another batch or shape, by its {field}");
+            return Ok(Err(PeerBatch::Bad { detail }));
+        }
+        let in_order = self.read_beside(&there, |mut record, peer| {
+            let judged = judge_in_order(packets(&mut record), messages(peer))?;
+            record.end().map_err(Fault::Record)?;
+            Ok(judged)
+        });
+        match in_order.await? {
+            Ok(Some(judged)) => return Ok(Ok(judged)),
+            Ok(None) => {}
+            Err(why) => return Ok(Err(why)),
+        }
+        let in_any_order = self.read_beside(&there, |mut record, peer| {
+            let mut held = Held::read(packets(&mut record))?;
+            record.end().map_err(Fault::Record)?;
+            for heard in messages(peer) {
+                held.hear(heard?);
+            }
+            Ok(held.judged())
+        });
+        in_any_order.await
+    }
+
+    /// Reads the record beside the peer's packets, which are believed once their digest is the header's.
+    async fn read_beside<T: Send + 'static>(
+        &self,
+        there: &PeerHead,
+        work: impl FnOnce(RecordReader<ChunkReader>, ChunkReader) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<Result<T, PeerBatch>, WorkError> {
+        let processor = self.processor;
+        let mailbox = &*processor.mailboxes.peer_validation;
+        let key = self.id.validation_key(processor.share.peer(), ValidationPart::Packets);
+        let limit = max_object_bytes(self.packets);
+        let object = Source::Object {
+            mailbox,
+            key: &key,
+            limit,
+        };
+        let source = match &there.packets {
+            PeerPackets::Inline(packets) => Source::Bytes(packets.clone()),
+            PeerPackets::Object if !self.record.is_held() => object,
+            PeerPackets::Object => match object.hold().await {
+                Ok((passed, bytes)) => match check_digest(&there.header, &passed.digest) {
+                    Ok(()) => Source::Bytes(bytes),
+                    Err(error) => return Ok(Err(bad(&error))),
+                },
+                Err(error) if error.kind() == MailboxErrorKind::TooLarge => return Ok(Err(too_large(&error))),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let streams = matches!(source, Source::Object { .. });
+        let work = move |record, peer| match work(record, peer) {
+            Ok(judged) => Ok(Ok(judged)),
+            Err(Fault::Peer(error)) => Ok(Err(error)),
+            Err(Fault::Record(error)) => Err(error),
+        };
+        let (passed, judged) = match self.record.visit_beside(processor, source, work).await {
+            Ok(read) => read,
+            Err(WorkError::Mailbox { source }) if source.kind() == MailboxErrorKind::TooLarge => {
+                return Ok(Err(too_large(&source)));
+            }
+            Err(error) => return Err(error),
+        };
+        if streams && let Err(error) = check_digest(&there.header, &passed.digest) {
+            return Ok(Err(bad(&error)));
+        }
+        Ok(judged.context(MalformedPacketsSnafu).map_err(|error| bad(&error)))
+    }
+
+    /// Goes through the record beside the batch's ingestion packets, and says the digest of these.
+    ///
+    /// # Errors
+    /// Those of the mailboxes and of the record.
+    pub(super) async fn beside_ingestion<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(RecordReader<ChunkReader>, ChunkReader) -> Result<T, RecordError> + Send + 'static,
+    ) -> Result<([u8; 32], T), WorkError> {
+        let _turn = wait_for_turn(&self.record, self.turn).await;
+        let key = self.id.ingestion_key(IngestionPart::Packets);
+        let source = Source::Object {
+            mailbox: &*self.processor.mailboxes.ingestion,
+            key: &key,
+            limit: u64::MAX,
+        };
+        let (passed, worked) = self.record.visit_beside(self.processor, source, work).await?;
+        Ok((passed.digest, worked))
+    }
+}
+
+/// Nothing is to be held beyond the work itself: others wait for it.
+async fn wait_for_turn<'a>(record: &StoredRecord, turn: &'a Mutex<()>) -> Option<MutexGuard<'a, ()>> {
+    match record.is_held() {
+        true => None,
+        false => Some(turn.lock().await),
+    }
+}
+
+fn packets<R: std::io::Read>(
+    record: &mut RecordReader<R>,
+) -> impl Iterator<Item = Result<RecordPacket, Fault>> + use<'_, R> {
+    record.map(|packet| packet.map_err(Fault::Record))
+}
+
+fn messages(peer: ChunkReader) -> impl Iterator<Item = Result<Heard, Fault>> {
+    let packets = ValidationPacket::stream(peer);
+    packets.map(|packet| match packet {
+        Ok(packet) => Ok((packet.uuid, packet.message())),
+        Err(error) => Err(Fault::Peer(error)),
+    })
+}
+
+fn too_large(error: &mailbox::MailboxError) -> PeerBatch {
+    PeerBatch::Bad {
+        detail: error.to_string(),
+    }
+}
