@@ -77,6 +77,10 @@ use serde::{Deserialize, Serialize};
         .message("mailboxes.outgoing.peer needs a url; only with peer.peerRef the peer's manifest has it"),
     validation = Rule::new("has(self.mailboxes.outgoing.portal.url) || has(self.portal.peerRef)")
         .message("mailboxes.outgoing.portal needs a url; only with portal.peerRef the portal's manifest has it"),
+    validation = Rule::new("!has(self.manifest) || has(self.keys.batchSigning.keyRingRef) || (has(self.manifest.batchSigningPublicKeys) && size(self.manifest.batchSigningPublicKeys) > 0)")
+        .message("manifest needs batchSigningPublicKeys; only a KeyRing in keys.batchSigning has them"),
+    validation = Rule::new("!has(self.manifest) || has(self.manifest.packetEncryptionKey) || self.keys.packetDecryption.exists_one(key, has(key.keyRingRef))")
+        .message("manifest needs packetEncryptionKey; only where keys.packetDecryption refers to just one KeyRing that has it"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DataShareProcessorSpec {

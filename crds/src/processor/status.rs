@@ -73,6 +73,10 @@ pub struct KeyUse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub loaded: Option<String>,
+    /// Since when partners get it in our own manifest; where `manifest.servedAt` is given, it is looked for there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub published: Option<String>,
     /// Of a key that is superseded: all batches that came before are taken in or refused, so that what they needed of it
     /// is in `lastUsed` and `neededBy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

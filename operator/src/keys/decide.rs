@@ -93,6 +93,8 @@ pub struct ProcessorView {
     pub name: String,
     /// Since when all its workers have a key, by id.
     pub loaded: BTreeMap<String, Timestamp>,
+    /// Ids of keys that partners get in its own manifest; `None`: it publishes none.
+    pub published: Option<BTreeSet<String>>,
     /// When traffic under a key was seen last, by id.
     pub last_used: BTreeMap<String, Timestamp>,
     /// What isn't finished and needs a key, by id: for people.
@@ -415,24 +417,15 @@ impl Ring<'_> {
         }
         if version.published.is_none() {
             if self.is_published(version) {
-                return Next::Step(Step::NotePublished { id: id() });
+                return match self.not_in_manifests(version) {
+                    None => Next::Step(Step::NotePublished { id: id() }),
+                    Some(text) => wait("Publish", reasons::WAITS_FOR_PUBLICATION, text, None),
+                };
             }
             let wanted = self.wanted(active);
             if !self.is_left_to_a_person() {
                 // Publishing is one step for all versions, below.
-                return if self.observed.published.as_ref() == Some(&wanted) {
-                    Next::Nothing
-                } else {
-                    match check_publication(
-                        self.settings.purpose,
-                        self.observed.published.as_ref(),
-                        &wanted,
-                        self.record,
-                    ) {
-                        Ok(()) => Next::Step(Step::Publish(wanted)),
-                        Err(_) => Next::Nothing,
-                    }
-                };
+                return Next::Nothing;
             }
             let ids: Vec<&str> = wanted.keys().map(String::as_str).collect();
             let text = format!(
@@ -445,6 +438,9 @@ impl Ring<'_> {
         // Used only while partners can see it: what is published may have been changed since.
         if !self.is_published(version) {
             let text = format!("{} to be seen in what is published again", version.id);
+            return wait("Publish", reasons::WAITS_FOR_PUBLICATION, text, None);
+        }
+        if let Some(text) = self.not_in_manifests(version) {
             return wait("Publish", reasons::WAITS_FOR_PUBLICATION, text, None);
         }
         if self.settings.purpose == KeyPurpose::BatchSigning && !is_first {
@@ -466,6 +462,24 @@ impl Ring<'_> {
             .published
             .as_ref()
             .is_some_and(|keys| keys.contains_key(&version.id))
+    }
+
+    /// Whose own manifest partners don't get it in.
+    fn not_in_manifests(&self, version: &Version) -> Option<String> {
+        let lacks = |processor: &&ProcessorView| {
+            let published = processor.published.as_ref();
+            published.is_some_and(|published| !published.contains(&version.id))
+        };
+        let names: Vec<&str> = (self.observed.processors.iter().filter(lacks))
+            .map(|processor| processor.name.as_str())
+            .collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "partners to get {} in the manifest of {}: see ManifestPublished there",
+                version.id,
+                names.join(", ")
+            )
+        })
     }
 
     /// Since when every worker of every processor has it.
@@ -555,6 +569,16 @@ impl Ring<'_> {
                 "a DataShareProcessor that refers to this KeyRing, to say whether the key is needed".to_owned(),
                 None,
             );
+        }
+        if self.settings.purpose == KeyPurpose::PacketEncryption {
+            let in_manifest = |processor: &ProcessorView| {
+                let published = processor.published.as_ref();
+                published.is_some_and(|published| published.contains(&oldest.id))
+            };
+            if self.is_published(oldest) || self.observed.processors.iter().any(in_manifest) {
+                let text = format!("{} to vanish from what is published: clients encrypt to it", oldest.id);
+                return wait(text, None);
+            }
         }
         // A key that was never used for new work is quiet since there is another.
         let left = oldest.superseded.or(in_use.promoted).unwrap_or(self.now);

@@ -20,11 +20,13 @@ pub fn refers_to(processor: &DataShareProcessor, ring: &str) -> bool {
     references.any(|reference| reference.key_ring_ref.as_ref().is_some_and(|named| named.name == ring))
 }
 
-/// What a processor's status says of the ring's keys. Times that can't be read are taken as not said.
+/// What a processor's status says of the ring's keys. Times that can't be read are taken as not said. `publishes`: it has a
+/// manifest of its own.
 #[must_use]
-pub fn processor_view(name: &str, ring: &str, status: Option<&KeysStatus>) -> ProcessorView {
+pub fn processor_view(name: &str, ring: &str, publishes: bool, status: Option<&KeysStatus>) -> ProcessorView {
     let mut view = ProcessorView {
         name: name.to_owned(),
+        published: publishes.then(BTreeSet::new),
         ..ProcessorView::default()
     };
     let time = |text: &Option<String>| text.as_ref()?.parse::<Timestamp>().ok();
@@ -34,6 +36,9 @@ pub fn processor_view(name: &str, ring: &str, status: Option<&KeysStatus>) -> Pr
         .filter(|key| key.key_ring == ring)
     {
         let id = &key.id;
+        if let (Some(published), Some(_)) = (&mut view.published, time(&key.published)) {
+            published.insert(id.clone());
+        }
         view.loaded.extend(time(&key.loaded).map(|time| (id.clone(), time)));
         view.last_used
             .extend(time(&key.last_used).map(|time| (id.clone(), time)));
@@ -75,7 +80,7 @@ pub fn observed(
         processors: referring
             .map(|processor| {
                 let status = processor.status.as_ref().and_then(|status| status.keys.as_ref());
-                processor_view(&processor.name_any(), &name, status)
+                processor_view(&processor.name_any(), &name, processor.spec.manifest.is_some(), status)
             })
             .collect(),
         published,

@@ -68,6 +68,10 @@ impl Look<'_> {
         }
         // Partners read our manifests whatever else goes wrong here.
         findings.published = within(WRITE_TIMEOUT, self.publish(memory)).await.ok();
+        if let (Some(keys), Some(_)) = (&mut findings.keys, &findings.published) {
+            let published = memory.published.as_ref().map(|published| &published.keys);
+            keys.note_published(published, self.now);
+        }
         // What was found out is told even where the rest failed.
         let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
         result.and(told)

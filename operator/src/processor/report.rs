@@ -35,6 +35,17 @@ pub struct KeyFindings {
     pub status: Option<KeysStatus>,
 }
 
+impl KeyFindings {
+    /// Takes in which keys partners get.
+    pub fn note_published(&mut self, published: Option<&BTreeSet<String>>, now: Timestamp) {
+        for key in self.status.iter_mut().flat_map(|status| &mut status.versions) {
+            let is_public = published.is_some_and(|published| published.contains(&key.id));
+            let since = key.published.take().unwrap_or_else(|| now.to_string());
+            key.published = is_public.then_some(since);
+        }
+    }
+}
+
 /// What one look at a processor found out; `None`: not known this time, so the condition stays as it was.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {

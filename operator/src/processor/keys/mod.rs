@@ -3,10 +3,12 @@
 
 mod look;
 mod probe;
+mod public;
 mod resolve;
 mod usage;
 
 pub(super) use look::KeyLook;
+pub(super) use public::PublicParts;
 pub use probe::{ProbeInput, ProbeMemory, Probes, probes};
 pub use resolve::{Resolution, Ring, Trouble, VersionHere, resolve};
 pub use usage::{Usage, observed_until, usage};

@@ -264,6 +264,7 @@ fn of_ring(
                     secret: version.secret.clone(),
                     state: version.state,
                     loaded: known.and_then(|known| known.loaded.clone()),
+                    published: known.and_then(|known| known.published.clone()),
                     observed_until: known.and_then(|known| known.observed_until.clone()),
                     last_used: known.and_then(|known| known.last_used.clone()),
                     needed_by: known.and_then(|known| known.needed_by.clone()),
