@@ -21,7 +21,7 @@ use mailbox::{
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::measure::{Row, process_time};
+use crate::measure::{Row, process_time, status_kib};
 
 const BATCHES_AN_HOUR: usize = 10_000;
 const PACKETS: usize = 20;
@@ -33,6 +33,8 @@ const COMPACTIONS: usize = 4;
 /// Names of a page of S3 and GCS.
 const PAGE: usize = 1_000;
 const LOOKS: usize = 5;
+/// Of a batch of 400 MB.
+const LARGE_PACKETS: u32 = 2_400_000;
 
 /// Counts what a store is asked for.
 #[derive(Debug, Default)]
@@ -212,6 +214,7 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
         }
     }
 
+    let guard = ReplayGuard { horizon_days: HORIZON };
     let mut looks = Vec::new();
     for pod in 0..LOOKS {
         let mut claims = Claims::default();
@@ -227,7 +230,6 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
             claims.add(&id, [0; 32], packets.collect());
         }
         counts.take();
-        let guard = ReplayGuard { horizon_days: HORIZON };
         let begun = Instant::now();
         let (cpu, replays) =
             process_time(|| runtime.block_on(claims.find_replays(&mailbox, std::slice::from_ref(&ledger.key), guard)));
@@ -236,6 +238,25 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
         let [requests, read, _] = counts.take();
         looks.push([requests, read / 1e6, seconds, cpu / 1e6]);
     }
+
+    // One batch of a size that must not be in memory whole.
+    fs::write("/proc/self/clear_refs", "5")?;
+    let kib = |field| status_kib("self", field).context("no figure of memory");
+    let before = kib("VmRSS")?;
+    let mut packets = Vec::new();
+    for packet in 0..LARGE_PACKETS {
+        packets.push(ClaimedPacket {
+            fingerprint: ledger.rng.random(),
+            packet,
+            key: 0,
+        });
+    }
+    let id = BatchId::parse(&format!("bench/2026/11/20/12/00/{}", uuid::Uuid::max()))?;
+    let mut claims = Claims::default();
+    claims.add(&id, [1; 32], packets);
+    let replays = runtime.block_on(claims.find_replays(&mailbox, std::slice::from_ref(&ledger.key), guard))?;
+    anyhow::ensure!(replays[0].is_empty(), "a replay where none is");
+    let large = kib("VmHWM")?.saturating_sub(before);
 
     let of_looks = |figure: usize| mean(&looks.iter().map(|look| look[figure]).collect::<Vec<_>>());
     let name = |what: &str| format!("claims, {batches_per_pod} batches a pod, {what}");
@@ -268,6 +289,12 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
             "bytes",
             written * 1e6 / (claims_a_day * 16.0),
             Some(8.0),
+        ),
+        Row::plain(
+            name("memory of a batch of 2.4 million packets"),
+            "MB",
+            large as f64 * 1024.0 / 1e6,
+            Some(90.0),
         ),
     ])
 }

@@ -3,9 +3,12 @@
 //! Prints a table and writes `target/bench/summary.json`. `docs/performance.md` explains the rows.
 #![allow(clippy::print_stdout, reason = "this is the table")]
 
+mod bulk;
 mod claims;
 mod floor;
+mod large;
 mod measure;
+mod memory;
 mod parts;
 mod pieces;
 mod process;
@@ -22,7 +25,8 @@ use crate::measure::Row;
 /// Measures the core; every figure stands beside its floor.
 #[derive(Parser)]
 struct Args {
-    /// Only parts whose name holds this: pieces, intake, small, sums, parts, claims, process.
+    /// Only parts whose name holds this: pieces, intake, small, sums, parts, claims, process, memory (minutes, and two
+    /// gigabytes of disk).
     #[arg(default_value = "")]
     only: String,
     /// Packets of an intake batch.
@@ -31,9 +35,15 @@ struct Args {
     /// Bins of the intake batches.
     #[arg(long, value_delimiter = ',', default_value = "16,256,1024")]
     bins: Vec<u32>,
+    /// Bytes of the batch whose intake's memory is measured.
+    #[arg(long, default_value_t = 400_000_000)]
+    bytes: u64,
     /// Batches of the window that is summed in parts.
     #[arg(long, default_value_t = 10_000)]
     batches: u32,
+    /// Packets of the batch whose aggregation's memory is measured: 2.4 million of Second's are 400 MB.
+    #[arg(long, default_value_t = 2_400_000)]
+    large: u64,
     /// Rounds of intake and sums.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -75,6 +85,10 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("process") {
         rows.extend(process::rows(&args.facilitator, 20_000)?);
+    }
+    if wanted("memory") {
+        rows.extend(memory::rows(&args.facilitator, args.bytes)?);
+        rows.extend(large::rows(&args.facilitator, args.large)?);
     }
     println!("{}", table(&rows));
     if let Some(folder) = args.summary.parent() {

@@ -1,7 +1,6 @@
 //! Reading a record of our own ledger: its owner must be us.
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use mailbox::{MailboxError, MailboxErrorKind, ObjectKey};
 use snafu::ResultExt;
 
@@ -108,14 +107,10 @@ impl StoredRecord {
 
     async fn read(processor: &Processor, batch: &BatchId, held: usize) -> Result<Self, MailboxError> {
         let mut record = Self::of(batch, None);
-        let body = processor.mailboxes.ledger.open(&record.key).await?;
-        if body.meta.size <= held as u64 {
-            let mut bytes = Vec::new();
-            let mut stream = body.stream;
-            while let Some(chunk) = stream.try_next().await? {
-                bytes.extend_from_slice(&chunk);
-            }
-            record.bytes = Some(bytes.into());
+        match processor.mailboxes.ledger.read(&record.key, held as u64).await {
+            Ok(bytes) => record.bytes = Some(bytes),
+            Err(error) if error.kind() == MailboxErrorKind::TooLarge => {}
+            Err(error) => return Err(error),
         }
         Ok(record)
     }

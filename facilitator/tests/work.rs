@@ -340,6 +340,48 @@ fn work_is_done_with_the_keys_that_its_list_pins_and_their_use_is_marked() {
 }
 
 #[test]
+fn access_that_can_t_be_used_is_named_and_78() {
+    let pod = Pod::new();
+    pod.list(&pod.intake_list());
+    let bucket = "s3://us-east-1/bucket";
+    for (mailbox, url, access, told) in [
+        (
+            "ledger",
+            bucket,
+            json!({"conditionalWrites": "Weak"}),
+            "conditionalWrites",
+        ),
+        (
+            "peer",
+            bucket,
+            json!({"caBundle": "/nowhere/ca.pem"}),
+            "/nowhere/ca.pem",
+        ),
+        ("peer", bucket, json!({"endpoint": "store:9000"}), "endpoint"),
+        (
+            "peer",
+            "gs://bucket",
+            json!({"credentials": {"awsFromGoogle": {"role": "r", "audience": "a"}}}),
+            "gs://",
+        ),
+        (
+            "peer",
+            "file:///a",
+            json!({"pathStyle": true}),
+            "a folder takes no access settings",
+        ),
+        ("peer", bucket, json!({"pathstyle": true}), "pathstyle"),
+    ] {
+        pod.parameters(|parameters| parameters["mailboxes"][mailbox] = json!({"url": url, "access": access}));
+        let output = pod.run(0);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), 78, "{said}");
+        assert!(said.contains(told), "{said}");
+    }
+    assert!(!pod.ledger().exists() || fs::read_dir(pod.ledger()).unwrap().next().is_none());
+}
+
+#[test]
 fn asked_to_stop_it_stops_at_once_with_75() {
     let pod = Pod::new();
     // A chunk long enough to be interrupted: the ledger's batch over and over is quick, so many of them.

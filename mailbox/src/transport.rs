@@ -6,6 +6,30 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use crate::error::chain;
 use crate::{Access, MailboxError, MailboxErrorKind, MailboxUrl, Patience};
 
+/// The endpoint that the settings name, without a slash at its end.
+pub(crate) fn endpoint(url: &MailboxUrl, access: &Access) -> Result<Option<String>, MailboxError> {
+    let Some(endpoint) = &access.endpoint else {
+        return Ok(None);
+    };
+    let plain = reqwest::Url::parse(endpoint).ok().filter(|parsed| {
+        matches!(parsed.scheme(), "http" | "https")
+            && parsed.has_host()
+            && parsed.username().is_empty()
+            && parsed.password().is_none()
+            && parsed.path() == "/"
+            && parsed.query().is_none()
+            && parsed.fragment().is_none()
+    });
+    match plain {
+        Some(_) => Ok(Some(endpoint.trim_end_matches('/').to_owned())),
+        // Not quoted: somebody may have written a password there.
+        None => Err(configuration(
+            url,
+            "its endpoint isn't http://host[:port] or https://host[:port]",
+        )),
+    }
+}
+
 /// The client of the AWS SDK. `plain`: only `http://` is called, so that no authority is needed.
 pub(crate) fn for_aws(url: &MailboxUrl, access: &Access, plain: bool) -> Result<SharedHttpClient, MailboxError> {
     let mut trusted = if plain {
@@ -71,4 +95,42 @@ fn bundle(url: &MailboxUrl, access: &Access) -> Result<Option<Vec<u8>>, MailboxE
 
 fn configuration(url: &MailboxUrl, detail: &str) -> MailboxError {
     MailboxError::of_mailbox(MailboxErrorKind::Configuration, url, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn endpoints_are_hosts_and_ports() {
+        let url = MailboxUrl::parse("gs://bucket").unwrap();
+        let of = |text: &str| {
+            let access = Access {
+                endpoint: Some(text.to_owned()),
+                ..Access::default()
+            };
+            endpoint(&url, &access)
+        };
+        for (text, plain) in [
+            ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+            ("https://store.example/", "https://store.example"),
+        ] {
+            assert_eq!(of(text).unwrap().unwrap(), plain);
+        }
+        for text in [
+            "store.example",
+            "store.example:9000",
+            "ftp://store.example",
+            "https://",
+            "https://id:hush@store.example",
+            "https://store.example/bucket",
+            "https://store.example/?key=hush",
+        ] {
+            let error = of(text).unwrap_err();
+            assert_eq!(error.kind(), MailboxErrorKind::Configuration, "{text}");
+            assert!(!error.to_string().contains("hush"), "{error}");
+        }
+        assert_eq!(endpoint(&url, &Access::default()).unwrap(), None);
+    }
 }

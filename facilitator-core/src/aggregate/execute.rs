@@ -355,3 +355,29 @@ pub(super) fn not_mounted(what: &str, point: &[u8]) -> Stop {
     let message = format!("{what} a packet key that isn't mounted (public point {begin}…): mount it again");
     Stop::Blocked(BlockedReason::PacketKeyNotMounted, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_that_several_batches_do_not_count_is_named_where_it_comes_first() {
+        let named = |lists: &[&[u128]]| {
+            let mut counted = Counted::default();
+            for list in lists {
+                counted.append(Counted {
+                    invalid: Arc::new(list.iter().copied().map(Uuid::from_u128).collect()),
+                    ..Counted::default()
+                });
+            }
+            counted.name_each_once();
+            counted.invalid.iter().map(Uuid::as_u128).collect::<Vec<_>>()
+        };
+        let none: [u128; 0] = [];
+        assert_eq!(named(&[]), none);
+        assert_eq!(named(&[&[], &[]]), none);
+        assert_eq!(named(&[&[3, 1], &[2]]), [3, 1, 2]);
+        assert_eq!(named(&[&[3, 1], &[1, 3, 2, 1], &[2, 5, 3]]), [3, 1, 2, 5]);
+        assert_eq!(named(&[&[7, 7], &[7], &[7, 8]]), [7, 8]);
+    }
+}

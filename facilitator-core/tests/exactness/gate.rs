@@ -74,6 +74,7 @@ struct State {
     next: u64,
     waiting: VecDeque<(u64, Op, Waker)>,
     granted: HashMap<u64, Fault>,
+    abandoned: usize,
 }
 
 impl fmt::Debug for Gate {
@@ -96,6 +97,11 @@ impl Gate {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uploads that were neither committed nor aborted: a crash leaves such.
+    pub fn abandoned(&self) -> usize {
+        self.state().abandoned
     }
 
     /// The call that passes next.
@@ -233,11 +239,14 @@ impl Mailbox for Gated {
     }
 
     async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError> {
-        self.pass(Kind::BeginOrWrite, key.as_str()).await;
+        if self.pass(Kind::BeginOrWrite, key.as_str()).await == Fault::LoseAnswer {
+            return Err(self.lost(key));
+        }
         Ok(Box::new(GatedUpload {
             mailbox: self.clone(),
             key: key.clone(),
             content: BytesMut::new(),
+            counted: Some(self.inner.begin_upload(key).await?),
         }))
     }
 
@@ -265,36 +274,48 @@ struct GatedUpload {
     mailbox: Gated,
     key: ObjectKey,
     content: BytesMut,
+    /// The store's own, so that it can say how many are left; `None` once it ended.
+    counted: Option<Box<dyn Upload>>,
 }
 
 #[async_trait]
 impl Upload for GatedUpload {
     async fn write(&mut self, chunk: Bytes) -> Result<(), MailboxError> {
-        self.mailbox.pass(Kind::BeginOrWrite, self.key.as_str()).await;
+        if self.mailbox.pass(Kind::BeginOrWrite, self.key.as_str()).await == Fault::LoseAnswer {
+            return Err(self.mailbox.lost(&self.key));
+        }
         self.content.extend_from_slice(&chunk);
         Ok(())
     }
 
     async fn commit_if_absent(mut self: Box<Self>) -> Result<PutOutcome, MailboxError> {
         let fault = self.mailbox.pass(Kind::Commit, self.key.as_str()).await;
+        self.counted = None;
         let content = std::mem::take(&mut self.content).freeze();
         self.mailbox.store(&self.key, content, fault).await
     }
 
-    async fn abort(self: Box<Self>) -> Result<(), MailboxError> {
+    async fn abort(mut self: Box<Self>) -> Result<(), MailboxError> {
+        self.counted = None;
         Ok(())
     }
 }
 
+impl Drop for GatedUpload {
+    fn drop(&mut self) {
+        self.mailbox.gate.state().abandoned += usize::from(self.counted.is_some());
+    }
+}
+
 /// Puts what `is_held` names only right before or after the object that `releases`: wrong orders of writes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reordering {
     pub inner: Arc<dyn Mailbox>,
     pub is_held: fn(&str) -> bool,
     pub releases: fn(&str) -> bool,
     /// Whether the releasing object goes before what was held.
     pub first: bool,
-    pub held: Mutex<Vec<(ObjectKey, Bytes)>>,
+    pub held: Arc<Mutex<Vec<(ObjectKey, Bytes)>>>,
 }
 
 impl Reordering {
@@ -318,7 +339,11 @@ impl Mailbox for Reordering {
     }
 
     async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError> {
-        self.inner.begin_upload(key).await
+        Ok(Box::new(ReorderingUpload {
+            mailbox: self.clone(),
+            key: key.clone(),
+            content: BytesMut::new(),
+        }))
     }
 
     async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
@@ -344,5 +369,27 @@ impl Mailbox for Reordering {
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError> {
         self.inner.list(request).await
+    }
+}
+
+struct ReorderingUpload {
+    mailbox: Reordering,
+    key: ObjectKey,
+    content: BytesMut,
+}
+
+#[async_trait]
+impl Upload for ReorderingUpload {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), MailboxError> {
+        self.content.extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    async fn commit_if_absent(self: Box<Self>) -> Result<PutOutcome, MailboxError> {
+        self.mailbox.put_if_absent(&self.key, self.content.freeze()).await
+    }
+
+    async fn abort(self: Box<Self>) -> Result<(), MailboxError> {
+        Ok(())
     }
 }

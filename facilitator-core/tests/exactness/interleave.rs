@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use crate::check::{Truth, difference};
 use crate::gate::{Fault, Gate, Op};
 use crate::stops::Counts;
-use crate::world::{Build, Content, Mounts, SHARES, Setup, Task, Worker, World, other_window, window};
+use crate::world::{Build, Content, Mounts, SHARES, Setup, TINY, Task, Worker, World, other_window, window};
 
 /// Workers in a world.
 pub struct Case {
@@ -280,6 +280,20 @@ pub async fn same_intake(build: Build) -> Case {
         vec![Task::Intake(batch)],
     );
     Case::new("two intakes", world, vec![worker.clone(), worker], true)
+}
+
+/// Two workers that take the same batch in as a large one, of which a packet comes twice.
+pub async fn same_large_intake() -> Case {
+    let world = World::new();
+    let batch = world.batch(1, 2, &[(1, FaultKind::DuplicatePayload)]);
+    let worker = (
+        Setup {
+            in_memory: TINY,
+            ..Setup::of(Share::First)
+        },
+        vec![Task::Intake(batch)],
+    );
+    Case::new("two large intakes", world, vec![worker.clone(), worker], true)
 }
 
 /// Two workers with different keys that take the same batch in.

@@ -65,8 +65,9 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
     const PARTS: usize = 4;
     const SEEDS: u64 = 800;
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    let exhaustive: [(&str, MakeCase); 12] = [
+    let exhaustive: [(&str, MakeCase); 13] = [
         ("two intakes", || Box::pin(interleave::same_intake(Build::Right))),
+        ("two large intakes", || Box::pin(interleave::same_large_intake())),
         ("two intakes, other keys", || {
             Box::pin(interleave::intakes_with_other_keys(Build::Right))
         }),
@@ -103,6 +104,17 @@ fn jobs(counts: &Counts) -> Vec<Job<'_>> {
             };
             jobs.push((format!("pairs of stops: {share:?}, part {part}"), Box::new(job)));
         }
+    }
+    for part in 0..PARTS {
+        let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
+            Box::pin(async move {
+                Scene::streamed(Share::Second, ValidationFormat::ThreeObjects, Build::Right)
+                    .await
+                    .pairs(part, PARTS, counts)
+                    .await;
+            })
+        };
+        jobs.push((format!("pairs of stops, streamed, part {part}"), Box::new(job)));
     }
     let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
         Box::pin(async move { overrides::scene(Share::First, 2).await.pairs(0, 1, counts).await })
@@ -165,16 +177,20 @@ fn every_wrong_build_is_caught() {
         .build()
         .unwrap();
     for build in [Build::SignatureFirst, Build::RecordAfterValidation] {
-        let counts = Counts::default();
-        runtime.block_on(async {
-            Scene::of(Share::First, ValidationFormat::ThreeObjects, build)
-                .await
-                .singles(&counts)
-                .await;
-        });
-        let violations = counts.violations.into_inner().unwrap();
-        assert!(!violations.is_empty(), "{build:?} passes");
-        eprintln!("{build:?}: {} violations, such as: {}", violations.len(), violations[0]);
+        for streamed in [false, true] {
+            let counts = Counts::default();
+            runtime.block_on(async {
+                let (share, format) = (Share::First, ValidationFormat::ThreeObjects);
+                let mut scene = match streamed {
+                    false => Scene::of(share, format, build).await,
+                    true => Scene::streamed(share, format, build).await,
+                };
+                scene.singles(&counts).await;
+            });
+            let violations = counts.violations.into_inner().unwrap();
+            assert!(!violations.is_empty(), "{build:?} passes, streamed: {streamed}");
+            eprintln!("{build:?}: {} violations, such as: {}", violations.len(), violations[0]);
+        }
     }
     let wrong: [(&str, MakeCase); 3] = [
         ("put not conditional", || {

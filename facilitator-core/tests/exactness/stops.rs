@@ -9,7 +9,7 @@ use facilitator_core::sample::FaultKind;
 use crate::check::{Truth, difference};
 use crate::gate::{Fault, Gate};
 use crate::overrides;
-use crate::world::{Build, Content, Mounts, SHARES, Setup, Task, Worker, World, in_parts, window};
+use crate::world::{Build, Content, Mounts, SHARES, Setup, TINY, Task, Worker, World, in_parts, window};
 
 /// What was tried and what was found.
 #[derive(Default)]
@@ -68,6 +68,31 @@ impl Scene {
         }
     }
 
+    /// As [`Scene::of`], worked on as large batches are; one packet comes twice, so that a second pass is needed.
+    pub async fn streamed(share: Share, format: ValidationFormat, build: Build) -> Self {
+        let world = World::new();
+        let faults = [(1, FaultKind::InvalidProof), (3, FaultKind::DuplicatePayload)];
+        let batches = [world.batch(1, 4, &faults), world.batch(2, 1, &[])];
+        let intakes: Vec<Task> = batches.iter().cloned().map(Task::Intake).collect();
+        world.run(&Setup::of(share.peer()), &intakes).await.unwrap();
+        let tasks = intakes.into_iter().chain([Task::Aggregate(window())]).collect();
+        let setup = Setup {
+            format,
+            build,
+            in_memory: TINY,
+            ..Setup::of(share)
+        };
+        Self {
+            name: format!("{share:?} {format:?} {build:?}, streamed"),
+            begin: world.content(),
+            truth: Truth::of(&world),
+            world,
+            setup,
+            again: setup,
+            tasks,
+        }
+    }
+
     /// The same, the window summed in two parts.
     pub async fn in_parts(share: Share) -> Self {
         let mut scene = Self::of(share, ValidationFormat::ThreeObjects, Build::Right).await;
@@ -117,7 +142,7 @@ impl Scene {
     ) -> Result<Vec<bool>, String> {
         let gate = Gate::closed();
         let processor = self.world.processor(setup, &gate);
-        let mut worker = Worker::begin(gate, &processor, &self.tasks).await;
+        let mut worker = Worker::begin(gate.clone(), &processor, &self.tasks).await;
         let mut passed = Vec::new();
         while let Some(op) = worker.next() {
             if stop.is_some_and(|stop| passed.len() >= stop) {
@@ -133,6 +158,12 @@ impl Scene {
                     .check(&self.world)
                     .map_err(|detail| format!("after call {} ({}): {detail}", passed.len(), op.name))?;
             }
+        }
+        if worker.ended.is_some() && gate.abandoned() > 0 {
+            return Err(format!(
+                "{} uploads were neither committed nor aborted",
+                gate.abandoned()
+            ));
         }
         match (&worker.ended, fault) {
             (Some(Err(error)), None) => Err(format!("an error without a fault: {error}")),
@@ -264,6 +295,7 @@ pub async fn single_scenes() -> Vec<Scene> {
     for share in SHARES {
         for format in [ValidationFormat::ThreeObjects, ValidationFormat::SingleObject] {
             scenes.push(Scene::of(share, format, Build::Right).await);
+            scenes.push(Scene::streamed(share, format, Build::Right).await);
         }
         scenes.push(Scene::in_parts(share).await);
         for mounts in [

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -108,6 +108,12 @@ impl Setup {
     }
 }
 
+/// So little that every batch is worked on as large ones are: in uploads, and looked at twice where a packet comes twice.
+pub const TINY: InMemory = InMemory {
+    packets: 1,
+    object_bytes: 64,
+};
+
 fn second_key(share: Share) -> PacketDecryptionKey {
     PacketDecryptionKey::generate(&mut StdRng::seed_from_u64(77 + u64::from(share.index())))
 }
@@ -182,7 +188,7 @@ impl World {
                     is_held,
                     releases,
                     first,
-                    held: Mutex::default(),
+                    held: Arc::default(),
                 })
             };
             match (build, which) {

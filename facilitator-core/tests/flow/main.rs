@@ -6,6 +6,7 @@ mod support;
 
 mod agreement;
 mod faults;
+mod large;
 mod original;
 mod overrides;
 mod repeat;

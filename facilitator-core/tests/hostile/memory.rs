@@ -1,5 +1,6 @@
 //! An allocator that counts.
 #![allow(unsafe_code, reason = "an allocator can't be written without")]
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,5 +55,11 @@ pub fn restart() {
 /// The most bytes allocated at once since, beyond what was there.
 pub fn peak() -> usize {
     PEAK.load(Ordering::Relaxed)
+        .saturating_sub(START.load(Ordering::Relaxed))
+}
+
+/// The bytes allocated now beyond what was there at the restart.
+pub fn kept() -> usize {
+    NOW.load(Ordering::Relaxed)
         .saturating_sub(START.load(Ordering::Relaxed))
 }

@@ -45,12 +45,7 @@ impl Bucket {
         patience: Patience,
     ) -> Result<Self, MailboxError> {
         let (bucket, prefix) = place;
-        let endpoint = access
-            .endpoint
-            .as_deref()
-            .unwrap_or(ENDPOINT)
-            .trim_end_matches('/')
-            .to_owned();
+        let endpoint = transport::endpoint(url, access)?.unwrap_or_else(|| ENDPOINT.to_owned());
         let plain = endpoint.starts_with("http://");
         Ok(Self {
             http: transport::client(url, access, &patience, plain)?,
@@ -206,17 +201,12 @@ impl From<MailboxError> for Fault {
 
 /// What it means that no answer came.
 fn of_no_answer(error: reqwest::Error) -> Fault {
+    use MailboxErrorKind::{Configuration, Unavailable};
+    let settings = error.is_builder();
     // The place is in the mailbox's error already.
     let detail = chain(&error.without_url());
-    let settings = detail.contains("certificate");
-    Fault::new(
-        if settings {
-            MailboxErrorKind::Configuration
-        } else {
-            MailboxErrorKind::Unavailable
-        },
-        detail,
-    )
+    let settings = settings || detail.contains("certificate");
+    Fault::new(if settings { Configuration } else { Unavailable }, detail)
 }
 
 /// The content of an answer.

@@ -49,8 +49,8 @@ impl Bucket {
         patience: Patience,
     ) -> Result<Self, MailboxError> {
         let (region, bucket, prefix) = place;
-        let plain = access
-            .endpoint
+        let endpoint = transport::endpoint(url, access)?;
+        let plain = endpoint
             .as_ref()
             .is_some_and(|endpoint| endpoint.starts_with("http://"));
         let mut config = aws_sdk_s3::Config::builder()
@@ -64,7 +64,7 @@ impl Bucket {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenSupported);
-        config.set_endpoint_url(access.endpoint.clone());
+        config.set_endpoint_url(endpoint);
         config = match credentials::for_aws(url, region, access, &patience)? {
             Some(provider) => config.credentials_provider(provider),
             None => config.allow_no_auth(),

@@ -121,7 +121,7 @@ fn take(peer: &Peer, status: &mut PeerStatus, publication: &Publication, now: Ti
     if is_held(&peer.spec, status.manifest.as_ref(), &difference) && approved(peer) != Some(published.digest.as_str()) {
         let since = match &status.held {
             Some(held) if held.digest == published.digest => held.since.clone(),
-            _ => now.to_string(),
+            _ => second(now),
         };
         let message = held_message(peer, &published.digest, &difference);
         status.held = Some(HeldChange {
@@ -142,7 +142,7 @@ fn take(peer: &Peer, status: &mut PeerStatus, publication: &Publication, now: Ti
     // Another layout of the same content is no news, and no time of change either.
     let accepted_at = match (&status.manifest, &message) {
         (Some(in_use), None) => in_use.accepted_at.clone(),
-        _ => now.to_string(),
+        _ => second(now),
     };
     status.manifest = Some(PeerManifest {
         accepted_at,
@@ -160,6 +160,11 @@ fn take(peer: &Peer, status: &mut PeerStatus, publication: &Publication, now: Ti
         "What is published is in use.",
     );
     (current, news)
+}
+
+/// As people read it.
+fn second(now: Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A manifest from another place was asked for by whoever may edit the Peer: that is an approval.

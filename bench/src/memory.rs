@@ -1,0 +1,106 @@
+//! Peak memory of the binary as a whole: one large batch of each share, and many batches one after another.
+
+use std::path::Path;
+
+use facilitator_core::formats::names::BatchId;
+use facilitator_core::formats::work::Share;
+use uuid::Uuid;
+
+use crate::bulk::Ingestor;
+use crate::measure::Row;
+use crate::process::{Took, run};
+
+/// The most that intake may take of memory, in MiB.
+const GOAL: f64 = 128.0;
+const BINS: u32 = 16;
+/// Packets that Second's batch has at least.
+const SECOND_PACKETS: usize = 2_400_000;
+/// Packets of each of the many batches.
+const SMALL_PACKETS: usize = 400;
+
+fn batch(aggregation: &str, number: u32) -> anyhow::Result<BatchId> {
+    let uuid = Uuid::from_u128(u128::from(number) + 1);
+    let path = format!(
+        "{aggregation}/2026/11/{:02}/{:02}/{:02}",
+        1 + number / 1440,
+        number / 60 % 24,
+        number % 60
+    );
+    Ok(BatchId::parse(&format!("{path}/{uuid}"))?)
+}
+
+/// Rows of batches of `bytes` bytes.
+pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (share, party) in [(Share::First, "first"), (Share::Second, "second")] {
+        let folder = tempfile::tempdir()?;
+        let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        // For its keys and parameters; its own batch isn't taken in.
+        run(
+            facilitator,
+            &["sample", "--into", &at("world"), "--batches", "1", "--packets", "1"],
+        )?;
+        let world = folder.path().join("world");
+        let mailbox = world.join(format!("ingestion-{party}"));
+        let mut ingestor = Ingestor::of_world(&world, party, share, BINS)?;
+        let parameters = at(&format!("world/{party}.json"));
+        let intake = |aggregation: &str| {
+            run(
+                facilitator,
+                &["intake", "--parameters", &parameters, "--aggregation", aggregation],
+            )
+        };
+
+        let packets = match share {
+            Share::First => 0,
+            Share::Second => SECOND_PACKETS.min(usize::try_from(bytes / 160)?),
+        };
+        let large = batch("large", 0)?;
+        let (packets, bytes) = ingestor.write(&mailbox, &large, packets, bytes)?;
+        let name = format!(
+            "facilitator intake, {party}, {BINS} bins, {} MB, {packets} packets",
+            bytes / 1_000_000
+        );
+        took(&mut rows, &name, &intake("large")?);
+        std::fs::remove_file(
+            world
+                .join(format!("ledger-{party}"))
+                .join(large.ledger_key("delivered").as_str()),
+        )?;
+        took(&mut rows, &format!("{name}, again from its record"), &intake("large")?);
+
+        // All are there before the first run: each lists them all.
+        let many = [("few", 100), ("many", 1_000)];
+        for (aggregation, batches) in many {
+            for number in 0..batches {
+                ingestor.write(&mailbox, &batch(aggregation, number)?, SMALL_PACKETS, 0)?;
+            }
+        }
+        let mut peaks = Vec::new();
+        for (aggregation, batches) in many {
+            let done = intake(aggregation)?;
+            let name =
+                format!("facilitator intake, {party}, {BINS} bins, {batches} batches of {SMALL_PACKETS} packets");
+            took(&mut rows, &name, &done);
+            peaks.push(mib(&done));
+        }
+        let name = format!("facilitator intake, {party}, memory that 1,000 batches take beyond 100");
+        rows.push(Row::plain(name, "MiB", peaks[1] - peaks[0], Some(2.0)));
+    }
+    Ok(rows)
+}
+
+fn mib(took: &Took) -> f64 {
+    took.peak_kib as f64 / 1024.0
+}
+
+fn took(rows: &mut Vec<Row>, name: &str, took: &Took) {
+    rows.push(Row::plain(format!("{name}: peak memory"), "MiB", mib(took), Some(GOAL)));
+    rows.push(Row::plain(
+        format!("{name}: wall time"),
+        "s",
+        took.wall.as_secs_f64(),
+        None,
+    ));
+    rows.push(Row::plain(format!("{name}: CPU time"), "s", took.cpu_seconds, None));
+}
