@@ -120,7 +120,7 @@ async fn defaults(client: &Client) {
         cases::batch(),
         cases::window(),
         cases::peer(),
-        cases::key_ring(),
+        cases::key_rings::key_ring(),
     ];
     for mut base in bases {
         base["metadata"]["name"] = json!("defaults");

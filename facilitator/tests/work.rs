@@ -304,6 +304,14 @@ fn a_probe_reports_the_keys_that_are_mounted_and_names_what_is_missing_or_anothe
     assert_eq!(report["keys"], json!(ids));
     assert!(!pod.ledger().join("records").exists(), "a probe takes nothing in");
 
+    // Partners may wait for our keys: a probe needs nothing of theirs.
+    pod.parameters(|parameters| {
+        (parameters["peerKeys"], parameters["ingestorKeys"]) = (json!([]), json!([]));
+        parameters["mailboxes"]["peer"]["url"] = json!("");
+        parameters["otherSigningKeys"] = json!(1);
+    });
+    assert_eq!(code(&probe(json!([signing, other]), json!([packets]))), 0);
+
     let mut missing = packets.clone();
     missing["id"] = json!("packets-2");
     let mut another = packets.clone();

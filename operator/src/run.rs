@@ -107,6 +107,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
                 metrics: metrics.clone(),
                 clock,
                 memories: Memories::default(),
+                peers: peer::Memories::default(),
             });
             work(&context, &stop).await;
         })

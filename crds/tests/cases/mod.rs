@@ -1,6 +1,8 @@
 //! Objects that the API takes or refuses, for the validator in the library and for a real API server.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod key_rings;
+
 use serde_json::{Value, json};
 
 /// One attempt: a base object, changed at a JSON pointer, created or as an update of the base.
@@ -110,24 +112,40 @@ pub fn window() -> Value {
     })
 }
 
-/// A ring that has all that is needed.
-pub fn key_ring() -> Value {
+/// A window whose override was approved.
+fn overridden() -> Value {
+    let mut window = window();
+    set(&mut window, "/spec/override", an_override());
+    window
+}
+
+fn an_override() -> Value {
     json!({
-        "apiVersion": "prio-operator.io/v1alpha1",
-        "kind": "KeyRing",
-        "metadata": {"name": "us-ct-packets", "namespace": "default"},
-        "spec": {
-            "purpose": "PacketEncryption",
-            "keyIdPrefix": "prod-us-ct-ingestion-packet-decryption-key",
-            "rotation": {"primaryMinAgeSeconds": 82800, "createMinAgeSeconds": 23328000, "retireMinAgeSeconds": 33696000},
-            "certificate": {"commonName": "us-ct.prod.certificates.example.org"},
-            "backup": {"method": "Age", "recipients": [recipient()]},
-        },
+        "release": 2, "cutoff": "2026-11-28T12:00:00Z", "expiresAt": "2026-11-30T00:00:00Z", "reason": "late batches",
+        "approvedBy": "privacy-officer",
     })
 }
 
-fn recipient() -> String {
-    format!("age1{}", "q".repeat(58))
+/// Another party.
+pub fn peer() -> Value {
+    json!({
+        "apiVersion": "prio-operator.io/v1alpha1",
+        "kind": "Peer",
+        "metadata": {"name": "other", "namespace": "default"},
+        "spec": {"party": "ShareProcessor", "manifestBaseUrl": "https://manifests.example/prio", "instance": "us-ct"},
+    })
+}
+
+/// A processor's own manifests.
+fn manifest() -> Value {
+    let request = format!("-----BEGIN CERTIFICATE REQUEST-----\n{}", "B".repeat(200));
+    json!({
+        "publishTo": {"configMap": {"name": "us-ct-manifests"}},
+        "servedAt": {"baseUrl": "https://manifests.example:8443/prio/"},
+        "serverIdentity": {"gcpServiceAccountEmail": "a@b.example", "awsAccountId": "123456789012"},
+        "batchSigningPublicKeys": [{"id": "k", "publicKey": public_key()}],
+        "packetEncryptionKey": {"id": "p", "certificateSigningRequest": request},
+    })
 }
 
 fn create(name: &'static str, base: Value, changes: Vec<(&'static str, Value)>, message: &'static str) -> Case {
@@ -294,7 +312,7 @@ pub fn good() -> Vec<Case> {
 pub fn refused_by_rule() -> Vec<Case> {
     let p = processor;
     let ingestion = "/spec/mailboxes/ingestion/url";
-    vec![
+    [
         create(
             "long name",
             p(),
@@ -634,80 +652,17 @@ pub fn refused_by_rule() -> Vec<Case> {
             vec![("/spec/end", json!("202110210700"))],
             "must come after",
         ),
-        create(
-            "a ring's dots",
-            key_ring(),
-            vec![("/metadata/name", json!("us.ct"))],
-            "a KeyRing's name has at most 40",
-        ),
-        update(
-            "a ring's purpose",
-            key_ring(),
-            vec![
-                ("/spec/purpose", json!("BatchSigning")),
-                ("/spec/certificate", Value::Null),
-            ],
-            "spec.purpose is immutable",
-        ),
-        update(
-            "a ring's prefix",
-            key_ring(),
-            vec![("/spec/keyIdPrefix", json!("other"))],
-            "spec.keyIdPrefix is immutable",
-        ),
-        create(
-            "packet keys without a common name",
-            key_ring(),
-            vec![("/spec/certificate", Value::Null)],
-            "spec.certificate belongs to",
-        ),
-        create(
-            "signing keys with a common name",
-            key_ring(),
-            vec![("/spec/purpose", json!("BatchSigning"))],
-            "spec.certificate belongs to",
-        ),
-        create(
-            "followed before it is used",
-            key_ring(),
-            vec![("/spec/rotation/primaryMinAgeSeconds", json!(23_328_001))],
-            "primaryMinAgeSeconds must not exceed",
-        ),
-        create(
-            "retired before it is followed",
-            key_ring(),
-            vec![("/spec/rotation/createMinAgeSeconds", json!(33_696_001))],
-            "createMinAgeSeconds must not exceed",
-        ),
-        create(
-            "nobody to restore",
-            key_ring(),
-            vec![("/spec/backup", json!({"method": "Age"}))],
-            "recipients belong to method Age",
-        ),
-        create(
-            "a recipient of nothing",
-            key_ring(),
-            vec![("/spec/backup/method", json!("None"))],
-            "recipients belong to method Age",
-        ),
-        create(
-            "an identity",
-            key_ring(),
-            vec![(
-                "/spec/backup/recipients",
-                json!([format!("AGE-SECRET-KEY-1{}", "Q".repeat(58))]),
-            )],
-            "recipients holds an age identity",
-        ),
     ]
+    .into_iter()
+    .chain(key_rings::refused_by_rule())
+    .collect()
 }
 
 /// Objects that the schema refuses before any rule; only an API server shows it.
 pub fn refused_by_schema() -> Vec<Case> {
     let p = processor;
     let cutoff = json!({"aggregation": "a", "start": "202110210800", "cutoff": "2026-01-01T00:00:15Z"});
-    vec![
+    [
         create(
             "share",
             p(),
@@ -801,23 +756,8 @@ pub fn refused_by_schema() -> Vec<Case> {
             vec![("/spec/uuid", json!("B8A5579A-F984-460A-A42D-2813CBF57771"))],
             "should match",
         ),
-        create(
-            "a ring's purpose",
-            key_ring(),
-            vec![("/spec/purpose", json!("Signing"))],
-            "supported values: \"BatchSigning\", \"PacketEncryption\"",
-        ),
-        create(
-            "no word on backups",
-            key_ring(),
-            vec![("/spec/backup", Value::Null)],
-            "spec.backup",
-        ),
-        create(
-            "age of zero",
-            key_ring(),
-            vec![("/spec/rotation/createMinAgeSeconds", json!(0))],
-            "greater than or equal to 1",
-        ),
     ]
+    .into_iter()
+    .chain(key_rings::refused_by_schema())
+    .collect()
 }

@@ -231,7 +231,7 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
         let message = format!(
             "the plan is to be signed by {:?}, and {} is mounted: mount that key until the window is summed",
             frozen.plan.signer,
-            processor.signer_ids()
+            processor.signer_ids().join(", ")
         );
         return Ok(blocked(&frozen, BlockedReason::SigningKeyNotMounted, &message));
     }

@@ -144,7 +144,7 @@ impl Look<'_> {
         let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
         findings.listed = Some(Ok(()));
         let keys = self
-            .keys(memory, &mailboxes, &ground.schedule, &inventory, &jobs)
+            .keys(memory, &mailboxes, &ground.schedule, &inventory, &jobs, findings.suspended)
             .await?;
         findings.keys = Some(keys.findings.clone());
         actor.remove_jobs(&keys.remove).await.context(ActSnafu)?;

@@ -1,5 +1,7 @@
 //! What a processor's status says. Pure.
 
+use std::collections::BTreeSet;
+
 use crds::conditions::{
     KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
     reasons,

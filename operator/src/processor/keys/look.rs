@@ -41,6 +41,8 @@ pub(in crate::processor) struct KeyLook {
 }
 
 impl Look<'_> {
+    /// `suspended`: a person wants no new Jobs. Peers that aren't known suspend work too, but not probes: our keys must
+    /// be loaded before they are published, and a partner may wait for our manifest as we do for its own.
     pub(in crate::processor) async fn keys(
         &self,
         memory: &mut Memory,
@@ -48,6 +50,7 @@ impl Look<'_> {
         schedule: &Schedule,
         inventory: &Inventory,
         jobs: &[JobView],
+        suspended: bool,
     ) -> Result<KeyLook, ReconcileError> {
         let spec = &self.processor.spec;
         let rings = self.rings().await?;
@@ -59,7 +62,7 @@ impl Look<'_> {
             &ProbeInput {
                 versions: &resolved.versions,
                 jobs,
-                suspended: spec.suspend,
+                suspended,
                 start_deadline: SignedDuration::from_secs(spec.workers.start_deadline_seconds.into()),
                 timing: &self.context.timing,
                 refused: &refused,
@@ -85,6 +88,8 @@ impl Look<'_> {
             }
             memory.uses_listed = Some(self.now);
         }
+        // Without any key of a purpose a probe can't begin, as no worker can.
+        let is_startable = !resolved.all.signing.is_empty() && !resolved.all.packets.is_empty();
         let blocking = resolved.work.as_ref().err().cloned();
         let loaded = resolved
             .has_rings
@@ -93,7 +98,7 @@ impl Look<'_> {
         Ok(KeyLook {
             work: resolved.work.ok(),
             all: resolved.all,
-            start: probes.start,
+            start: if is_startable { probes.start } else { Vec::new() },
             remove: probes.remove,
             findings: KeyFindings {
                 loaded,
