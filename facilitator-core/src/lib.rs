@@ -15,4 +15,5 @@ pub mod proof;
 pub mod put;
 pub mod sample;
 mod stream;
+pub mod uses;
 pub mod window;

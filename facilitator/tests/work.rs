@@ -265,6 +265,88 @@ fn wrong_configuration_is_one_clear_line_and_78() {
     );
 }
 
+/// What the operator tells a probe of the mounted keys.
+fn probed(pod: &Pod, folder: &str) -> Value {
+    let read = |name: &str| fs::read_to_string(pod.path("world/first-keys").join(folder).join(name)).unwrap();
+    json!({"id": read("id").trim(), "publicKey": read("public.pem")})
+}
+
+#[test]
+fn a_probe_reports_the_keys_that_are_mounted_and_names_what_is_missing_or_another() {
+    let pod = Pod::new();
+    let (signing, packets) = (probed(&pod, "batch-signing"), probed(&pod, "packet-decryption/0"));
+    // A second signing key, as a rotation mounts it.
+    let others = pod.path("world/first-keys/batch-signing-others/0");
+    fs::create_dir_all(&others).unwrap();
+    for file in ["key", "id"] {
+        fs::copy(
+            pod.path("world/ingestor-keys/batch-signing").join(file),
+            others.join(file),
+        )
+        .unwrap();
+    }
+    pod.parameters(|parameters| parameters["otherSigningKeys"] = json!(1));
+    let other = fs::read_to_string(pod.path("world/ingestor-keys/batch-signing/public.pem")).unwrap();
+    let other = json!({"id": "ingestor-batch-signing-key", "publicKey": other});
+    let probe = |signing: Value, packets: Value| {
+        pod.list(&json!({"stage": "KeyProbe", "revision": 1, "work": "probe", "signing": signing, "packets": packets}));
+        pod.run(0)
+    };
+    let output = probe(json!([signing, other]), json!([packets]));
+    assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
+    let report = fs::read(pod.ledger().join("reports/probe/0-pod-1")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    let ids = [
+        "first-batch-signing-key",
+        "ingestor-batch-signing-key",
+        "first-packet-decryption-key",
+    ];
+    assert_eq!(report["keys"], json!(ids));
+    assert!(!pod.ledger().join("records").exists(), "a probe takes nothing in");
+
+    // Partners may wait for our keys: a probe needs nothing of theirs.
+    pod.parameters(|parameters| {
+        (parameters["peerKeys"], parameters["ingestorKeys"]) = (json!([]), json!([]));
+        parameters["mailboxes"]["peer"]["url"] = json!("");
+        parameters["otherSigningKeys"] = json!(1);
+    });
+    assert_eq!(code(&probe(json!([signing, other]), json!([packets]))), 0);
+
+    let mut missing = packets.clone();
+    missing["id"] = json!("packets-2");
+    let mut another = packets.clone();
+    another["publicKey"] = signing["publicKey"].clone();
+    for (packets, expected) in [(missing, "packets-2"), (another, "holds another key")] {
+        let output = probe(json!([signing]), json!([packets]));
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), 78);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn work_is_done_with_the_keys_that_its_list_pins_and_their_use_is_marked() {
+    let pod = Pod::new();
+    let pinned = |signer: &str, packet: &str| {
+        let mut list = pod.intake_list();
+        list["keys"] = json!({"signer": signer, "packetKeys": [packet]});
+        pod.list(&list);
+        pod.run(0)
+    };
+    let (signer, packet) = ("first-batch-signing-key", "first-packet-decryption-key");
+    for (signer, packet, missing) in [("signer-2", packet, "signer-2"), (signer, "packets-2", "packets-2")] {
+        let output = pinned(signer, packet);
+        assert_eq!(code(&output), 78);
+        assert!(String::from_utf8_lossy(&output.stderr).contains(missing));
+        assert!(!pod.ledger().join("records").exists());
+    }
+    assert_eq!(code(&pinned(signer, packet)), 0);
+    for id in [signer, packet] {
+        let marks = pod.ledger().join("uses").join(id).join("kittens-seen");
+        assert_eq!(fs::read_dir(&marks).unwrap().count(), 1, "{}", marks.display());
+    }
+}
+
 #[test]
 fn access_that_can_t_be_used_is_named_and_78() {
     let pod = Pod::new();

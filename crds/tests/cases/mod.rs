@@ -1,6 +1,8 @@
 //! Objects that the API takes or refuses, for the validator in the library and for a real API server.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod key_rings;
+
 use serde_json::{Value, json};
 
 /// One attempt: a base object, changed at a JSON pointer, created or as an update of the base.
@@ -231,6 +233,18 @@ pub fn good() -> Vec<Case> {
             vec![("/spec/workers/podLabels", json!({"team": "prio"}))],
             "",
         ),
+        create(
+            "rings, and a Secret of a ring's name",
+            processor(),
+            vec![
+                ("/spec/keys/batchSigning", json!({"keyRingRef": {"name": "signing"}})),
+                (
+                    "/spec/keys/packetDecryption",
+                    json!([{"keyRingRef": {"name": "packets"}}, {"secretRef": {"name": "packets"}}]),
+                ),
+            ],
+            "",
+        ),
         update("suspend", processor(), vec![("/spec/suspend", json!(true))], ""),
         update(
             "another peer",
@@ -323,7 +337,7 @@ pub fn good() -> Vec<Case> {
 pub fn refused_by_rule() -> Vec<Case> {
     let p = processor;
     let ingestion = "/spec/mailboxes/ingestion/url";
-    vec![
+    [
         create(
             "long name",
             p(),
@@ -382,13 +396,43 @@ pub fn refused_by_rule() -> Vec<Case> {
                 "/spec/keys/packetDecryption",
                 json!([{"secretRef": {"name": "a"}}, {"secretRef": {"name": "a"}}]),
             )],
-            "names a Secret twice",
+            "names a Secret or a KeyRing twice",
+        ),
+        create(
+            "a ring twice",
+            p(),
+            vec![(
+                "/spec/keys/packetDecryption",
+                json!([{"keyRingRef": {"name": "a"}}, {"secretRef": {"name": "a"}}, {"keyRingRef": {"name": "a"}}]),
+            )],
+            "names a Secret or a KeyRing twice",
+        ),
+        create(
+            "one ring for both uses",
+            p(),
+            vec![
+                ("/spec/keys/batchSigning", json!({"keyRingRef": {"name": "a"}})),
+                ("/spec/keys/packetDecryption", json!([{"keyRingRef": {"name": "a"}}])),
+            ],
+            "name the same Secret or KeyRing",
+        ),
+        create(
+            "a Secret and a ring",
+            p(),
+            vec![("/spec/keys/batchSigning/keyRingRef", json!({"name": "a"}))],
+            "exactly one of secretRef and keyRingRef",
+        ),
+        create(
+            "no key at all",
+            p(),
+            vec![("/spec/keys/batchSigning", json!({}))],
+            "exactly one of secretRef and keyRingRef",
         ),
         create(
             "one Secret for both uses",
             p(),
             vec![("/spec/keys/batchSigning/secretRef/name", json!("packet-decryption"))],
-            "name the same Secret",
+            "name the same Secret or KeyRing",
         ),
         create(
             "same url",
@@ -725,13 +769,16 @@ pub fn refused_by_rule() -> Vec<Case> {
             "must come after",
         ),
     ]
+    .into_iter()
+    .chain(key_rings::refused_by_rule())
+    .collect()
 }
 
 /// Objects that the schema refuses before any rule; only an API server shows it.
 pub fn refused_by_schema() -> Vec<Case> {
     let p = processor;
     let cutoff = json!({"aggregation": "a", "start": "202110210800", "cutoff": "2026-01-01T00:00:15Z"});
-    vec![
+    [
         create(
             "share",
             p(),
@@ -835,4 +882,7 @@ pub fn refused_by_schema() -> Vec<Case> {
             "should match",
         ),
     ]
+    .into_iter()
+    .chain(key_rings::refused_by_schema())
+    .collect()
 }

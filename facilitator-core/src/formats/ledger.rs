@@ -31,6 +31,8 @@ pub const RELEASED: &str = "released";
 pub const DECISIONS: &str = "decisions";
 /// The folder of windows' verdicts.
 pub const RESULTS: &str = "results";
+/// The folder of which windows have work under which key.
+pub const USES: &str = "uses";
 /// The ledger's identity.
 pub const LEDGER_OBJECT: &str = "ledger.json";
 /// The longest message in an object, in characters, so that objects keep their bounds.

@@ -6,13 +6,13 @@ use facilitator_core::formats::ledger::{LedgerObject, REPORTS};
 use facilitator_core::formats::work::{
     KEYS_DIRECTORY, PARAMETERS_DIRECTORY, REVISION, Report, WORK_DIRECTORY, WorkList,
 };
-use facilitator_core::processor::Processor;
 use facilitator_core::put;
 use jiff::Timestamp;
-use mailbox::ObjectKey;
+use mailbox::{Mailbox, ObjectKey};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{ExitClass, Failure};
+use crate::worker::probe::probe;
 use crate::worker::retry::Budget;
 use crate::worker::{items, setup};
 
@@ -86,12 +86,7 @@ async fn asked_to_stop() -> Failure {
 async fn run_chunk(args: &Args) -> Result<(), Failure> {
     let parameters = setup::parameters(&args.parameters_directory.join("parameters.json"))?;
     let list: WorkList = setup::json(&args.work_directory.join("work.json"))?;
-    let processor = setup::processor(&parameters, &args.keys_directory)?;
     let mut budget = Budget::new();
-    let identity = setup::ledger(&parameters, &processor, &mut budget).await?;
-    tracing::info!(ledger = %identity.id, instance = identity.instance, index = args.index, "chunk begins");
-
-    let mut fault = None;
     let mut report = Report {
         revision: REVISION,
         work: String::new(),
@@ -99,9 +94,35 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         pod_uid: args.pod_uid.clone(),
         batches: Vec::new(),
         windows: Vec::new(),
+        keys: Vec::new(),
     };
+    if let WorkList::KeyProbe {
+        revision,
+        work,
+        signing,
+        packets,
+    } = &list
+    {
+        chunk::<()>(*revision, vec![Vec::new()], args.index)?;
+        report.work.clone_from(work);
+        report.keys = probe(&parameters, &args.keys_directory, signing, packets)?;
+        tracing::info!(keys = ?report.keys, "every key is mounted");
+        let ledger = setup::ledger_mailbox(&parameters)?;
+        setup::ledger(&parameters, &*ledger, &mut budget).await?;
+        return put_report(&*ledger, &report, &mut budget).await;
+    }
+    let mut processor = setup::processor(&parameters, &args.keys_directory)?;
+    if let WorkList::Intake { keys, .. } | WorkList::Aggregate { keys, .. } = &list {
+        setup::pin(&mut processor, keys, &parameters)?;
+    }
+    let identity = setup::ledger(&parameters, &*processor.mailboxes.ledger, &mut budget).await?;
+    tracing::info!(ledger = %identity.id, instance = identity.instance, index = args.index, "chunk begins");
+
+    let mut fault = None;
     match list {
-        WorkList::Intake { revision, work, chunks } => {
+        WorkList::Intake {
+            revision, work, chunks, ..
+        } => {
             report.work = work;
             let items = chunk(revision, chunks, args.index)?;
             for line in items::intake(&processor, &items, &mut budget).await? {
@@ -111,7 +132,9 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
                 }
             }
         }
-        WorkList::Aggregate { revision, work, chunks } => {
+        WorkList::Aggregate {
+            revision, work, chunks, ..
+        } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
                 match items::window(&processor, &item, &Timestamp::now, &mut budget).await {
@@ -120,6 +143,8 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
                 }
             }
         }
+        // Done before, without a partner.
+        WorkList::KeyProbe { .. } => return Ok(()),
         // What was compacted is in the ledger: there is nothing to report.
         WorkList::CompactClaims { revision, chunks, .. } => {
             for item in chunk(revision, chunks, args.index)? {
@@ -128,7 +153,7 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    put_report(&processor, &report, &mut budget).await?;
+    put_report(&*processor.mailboxes.ledger, &report, &mut budget).await?;
     fault.map_or(Ok(()), Err)
 }
 
@@ -163,7 +188,7 @@ fn keep(fault: &mut Option<Failure>, failure: Failure) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn put_report(processor: &Processor, report: &Report, budget: &mut Budget) -> Result<(), Failure> {
+async fn put_report(ledger: &dyn Mailbox, report: &Report, budget: &mut Budget) -> Result<(), Failure> {
     let key = ObjectKey::parse(format!("{REPORTS}/{}/{}-{}", report.work, report.index, report.pod_uid)).map_err(
         |error| Failure {
             exit: ExitClass::Configuration,
@@ -172,7 +197,7 @@ async fn put_report(processor: &Processor, report: &Report, budget: &mut Budget)
     )?;
     let bytes = report_bytes(report)?.into();
     loop {
-        match put::put(&*processor.mailboxes.ledger, &key, &bytes).await {
+        match put::put(ledger, &key, &bytes).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_retryable() && budget.wait().await => {}
             Err(error) => return Err(setup::of_ledger(error)),
@@ -227,6 +252,7 @@ mod tests {
             pod_uid: "p".repeat(36),
             batches: vec![line.clone(); batches],
             windows: Vec::new(),
+            keys: Vec::new(),
         };
         let short: Report = serde_json::from_slice(&report_bytes(&report(3)).unwrap()).unwrap();
         assert_eq!(short, report(3));

@@ -8,8 +8,9 @@ use kube::Api;
 use snafu::ResultExt;
 use uuid::Uuid;
 
-use super::act::Actor;
+use super::act::{Actor, Started};
 use super::ground::Ground;
+use super::keys::KeyLook;
 use super::memory::{self, Memory};
 use super::observe::{Mailboxes, ObserveError, Places};
 use super::report::{self, Findings, Stall};
@@ -23,12 +24,14 @@ use crate::inventory::Inventory;
 use crate::metrics::ProcessorKey;
 use crate::status::{Verdict, apply_status};
 use crate::window::{self, Schedule, Scope, WindowInput};
-use crate::workload::{self, HealthInput, HealthMemory, JobView, PlannedJob, Stage, Work, WorkersHealth};
+use crate::workload::{
+    self, Allowance, HealthInput, HealthMemory, JobView, KeySet, PlannedJob, Stage, Work, WorkersHealth,
+};
 
 /// All old windows without a result are listed at least so often, so that what was deleted by hand comes back.
-const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
+pub(super) const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
 /// And not before so many ticks: a batch of an old date that comes late is found then.
-const REBUILD_TICKS: i32 = 30;
+pub(super) const REBUILD_TICKS: i32 = 30;
 /// Of the time, such listings take a hundredth at most.
 const REBUILD_SHARE: i32 = 100;
 /// The admission policies are tried so often while they stand.
@@ -67,6 +70,10 @@ impl Look<'_> {
         }
         // Partners read our manifests whatever else goes wrong here.
         findings.published = within(WRITE_TIMEOUT, self.publish(memory)).await.ok();
+        if let (Some(keys), Some(_)) = (&mut findings.keys, &findings.published) {
+            let published = memory.published.as_ref().map(|published| &published.keys);
+            keys.note_published(published, self.now);
+        }
         // What was found out is told even where the rest failed.
         let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
         result.and(told)
@@ -139,8 +146,14 @@ impl Look<'_> {
         ground.schedule.overrides = window::overrides(&windows);
         let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
         findings.listed = Some(Ok(()));
+        let keys = self
+            .keys(memory, &mailboxes, &ground.schedule, &inventory, &jobs, findings.suspended)
+            .await?;
+        findings.keys = Some(keys.findings.clone());
+        actor.remove_jobs(&keys.remove).await.context(ActSnafu)?;
+        jobs.retain(|view| !keys.remove.iter().any(|removed| removed == view.name()));
         self.claims(&mailboxes, &inventory, memory).await;
-        self.decide(memory, &ground, &inventory, jobs, &windows, &health, findings)
+        self.decide(memory, &ground, &inventory, jobs, &windows, &health, &keys, findings)
             .await
     }
 
@@ -238,6 +251,7 @@ impl Look<'_> {
         jobs: Vec<JobView>,
         windows: &[AggregationWindow],
         health: &WorkersHealth,
+        keys: &KeyLook,
         findings: &mut Findings,
     ) -> Result<(), ReconcileError> {
         let (context, (namespace, name)) = (self.context, self.key);
@@ -246,13 +260,28 @@ impl Look<'_> {
             .await
             .context(ClusterSnafu)?;
         let own = usage(&jobs);
+        let (jobs, _): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|view| view.probed_stage().is_none());
+        let allowed = |allowance| {
+            if keys.work.is_some() {
+                allowance
+            } else {
+                Allowance::Wait
+            }
+        };
         let (intake_jobs, aggregate_jobs): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|view| view.stage() == Some(Stage::Intake));
 
-        let (decided, summed, planned) = {
+        let (decided, summed, planned, probes) = {
             // Held until what is planned is counted: two processors must not plan into the same room.
             let mut usages = context.memories.usages();
-            let mut room = usages.room(self.key, own, &context.settings);
+            let room = usages.room(self.key, own, &context.settings);
+            let probes: Vec<_> = keys
+                .start
+                .iter()
+                .take(room.jobs.min(room.pods) as usize)
+                .cloned()
+                .collect();
+            let mut room = memory::less(room, &probes);
             let decided = batch::decide(
                 &BatchInput {
                     processor,
@@ -261,7 +290,7 @@ impl Look<'_> {
                     inventory,
                     objects: &batches,
                     jobs: &intake_jobs,
-                    allowance: health.intake,
+                    allowance: allowed(health.intake),
                     room,
                     memory: &memory.batches,
                 },
@@ -277,7 +306,7 @@ impl Look<'_> {
                     tallies: &decided.windows,
                     objects: windows,
                     jobs: &aggregate_jobs,
-                    allowance: health.aggregate,
+                    allowance: allowed(health.aggregate),
                     room,
                     memory: &memory.windows,
                 },
@@ -299,10 +328,10 @@ impl Look<'_> {
                 .collect();
             usages.set(
                 self.key,
-                own.and(&planned),
+                own.and(&planned).and(&probes),
                 decided.short_of_room || summed.short_of_room,
             );
-            (decided, summed, planned)
+            (decided, summed, planned, probes)
         };
 
         memory.batches = decided.memory.clone();
@@ -315,14 +344,21 @@ impl Look<'_> {
 
         let actor = self.actor();
         let ledger_id: Option<Uuid> = ground.ledger.as_ref().map(|ledger| ledger.id);
-        let parameters = parameters::parameters(processor, ledger_id, ground.start_at);
+        let parameters = |keys| parameters::parameters(processor, keys, ledger_id, ground.start_at);
         // Jobs first: whatever the number of objects to write, work begins at once.
-        let started = actor.start(&planned, &parameters).await;
+        let started = match &keys.work {
+            Some(work) => actor.start(&planned, work, &parameters(work)).await,
+            None => Ok(Started::default()),
+        };
         if let Ok(started) = &started {
             memory.refused.clone_from(&started.refused);
             for stage in &started.stages {
                 context.metrics.job_started(self.key, stage.label());
             }
+        }
+        let probed = actor.start(&probes, &keys.all, &parameters(&keys.all)).await;
+        if let Ok(probed) = &probed {
+            memory.refused_probes = probed.refused.iter().map(|(_, message)| message.clone()).collect();
         }
         let wrote = [
             actor.batches(&decided, &batches).await,
@@ -331,7 +367,7 @@ impl Look<'_> {
         // Last, so that no number of them holds up what machines read.
         actor.tell(decided.events.iter().chain(&summed.events)).await;
         wrote.into_iter().collect::<Result<(), _>>().context(ActSnafu)?;
-        started.context(ActSnafu).map(drop)
+        started.and(probed).context(ActSnafu).map(drop)
     }
 
     fn measure(&self, inventory: &Inventory, findings: &Findings) {
@@ -370,7 +406,9 @@ impl Look<'_> {
                 attempt: 0,
                 canary: false,
             };
-            let (_, job) = self.actor().build(&planned, "prio-operator-guard-probe");
+            let (_, job) = self
+                .actor()
+                .build(&planned, &KeySet::default(), "prio-operator-guard-probe");
             match guard::probe(
                 &self.context.client,
                 &self.context.settings.policies,

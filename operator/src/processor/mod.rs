@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod example;
 mod ground;
 pub mod guard;
+pub mod keys;
 mod listing;
 mod look;
 pub mod manifest;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fetch;
+mod keys;
 mod manifests;
 mod peers;
 mod place;
@@ -174,6 +175,7 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
         pod_uid: "p".into(),
         batches,
         windows: vec![],
+        keys: vec![],
     };
     let first = vec![
         told(0, BatchOutcome::Validated, ""),

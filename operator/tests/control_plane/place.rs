@@ -15,6 +15,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, TypeMeta};
 use kube::{Api, Client, Config, ResourceExt};
 use mailbox::{FileMailbox, Mailbox, ObjectKey};
+use operator::keys::settings::{KeysFlags, KeysSettings};
 use operator::metrics::Metrics;
 use operator::run::{Parts, RunError, run};
 use operator::settings::{Flags, Settings};
@@ -169,6 +170,34 @@ impl Place {
             stop,
             metrics,
             task: tokio::spawn(run(parts)),
+        }
+    }
+
+    /// The keys controller, for the same namespace.
+    pub fn start_keys_controller(&self) -> Running {
+        let flags = [
+            "operator keys",
+            "--namespaces",
+            &self.namespace,
+            "--lease-namespace",
+            &self.namespace,
+            "--tick-seconds=1",
+            "--http-address=127.0.0.1:0",
+        ];
+        let settings = KeysSettings::try_from(KeysFlags::try_parse_from(flags).unwrap()).unwrap();
+        let (stop, metrics) = (CancellationToken::new(), Arc::new(Metrics::default()));
+        let parts = operator::keys::run::Parts {
+            client: self.client.clone(),
+            lease_client: self.client.clone(),
+            settings,
+            metrics: metrics.clone(),
+            clock: Timestamp::now,
+            stop: stop.clone(),
+        };
+        Running {
+            stop,
+            metrics,
+            task: tokio::spawn(operator::keys::run::run(parts)),
         }
     }
 
