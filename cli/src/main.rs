@@ -3,6 +3,7 @@
 mod connect;
 mod keys;
 mod output;
+mod preflight;
 
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use clap::{Parser, Subcommand};
 /// A flag is wrong; as all codes here, one of `docs/formats.md` §4.3.
 const USAGE: u8 = 64;
 
-/// What needs both Kubernetes and the protocol: plans of key rotations, keys of the original.
+/// What needs both Kubernetes and the protocol: checks before go-live, plans of key rotations, keys of the original.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-prio", bin_name = "kubectl prio", version, propagate_version = true)]
 struct Cli {
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(after_help = preflight::AFTER)]
+    Preflight(preflight::Args),
     /// Keys of KeyRings.
     #[command(subcommand)]
     Keys(Keys),
@@ -47,6 +50,7 @@ async fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
+        Command::Preflight(args) => preflight::run(&cli.connection, args).await,
         Command::Keys(Keys::Plan(args)) => keys::plan::run(&cli.connection, args).await,
         Command::Keys(Keys::Import(args)) => keys::import::run(&cli.connection, &args),
     };
@@ -81,6 +85,14 @@ impl Failure {
     fn missing(message: impl ToString) -> Self {
         Self {
             code: 66,
+            message: message.to_string(),
+        }
+    }
+
+    /// Keys, parameters, rights or the ledger are wrong.
+    fn configuration(message: impl ToString) -> Self {
+        Self {
+            code: 78,
             message: message.to_string(),
         }
     }

@@ -18,6 +18,8 @@ pub const WINDOWS_ON_TIME: &str = "WindowsOnTime";
 pub const PEERS_KNOWN: &str = "PeersKnown";
 /// DataShareProcessor: our own manifests are where others read them.
 pub const MANIFEST_PUBLISHED: &str = "ManifestPublished";
+/// DataShareProcessor: a preflight found nothing that would keep work from being done.
+pub const PREFLIGHT: &str = "Preflight";
 /// Peer: the manifest in use is the one that the party publishes.
 pub const MANIFEST_CURRENT: &str = "ManifestCurrent";
 /// Batch: intake has taken it.
@@ -89,6 +91,12 @@ pub mod reasons {
     pub const PROBING: &str = "Probing";
     /// A probe Job fails: workers don't get a new version.
     pub const PROBE_FAILED: &str = "ProbeFailed";
+    /// Preflight: nothing failed.
+    pub const PASSED: &str = "Passed";
+    /// Preflight: its Jobs aren't over.
+    pub const RUNNING: &str = "Running";
+    /// Preflight: none was made of what is so now.
+    pub const UNKNOWN: &str = "Unknown";
     /// There is no Peer of the name.
     pub const PEER_MISSING: &str = "PeerMissing";
     /// Nothing is known of a Peer: its manifest never came.
@@ -140,7 +148,7 @@ pub mod reasons {
     pub const SUMMED: &str = "Summed";
     /// Window: fewer valid clients than the floor.
     pub const BELOW_FLOOR: &str = "BelowFloor";
-    /// Window: failed for good.
+    /// Window: failed for good. Preflight: a check failed.
     pub const FAILED: &str = "Failed";
     /// Override: nobody has approved it.
     pub const NOT_APPROVED: &str = "NotApproved";

@@ -8,6 +8,8 @@ pub const STAGE_LABEL: &str = "prio-operator.io/stage";
 pub const OUTCOME_LABEL: &str = "prio-operator.io/outcome";
 /// Annotation on a Batch, an AggregationWindow or a Peer: any new value asks for another try.
 pub const RETRY_ANNOTATION: &str = "prio-operator.io/retry";
+/// Annotation on a DataShareProcessor: any new value asks for another preflight.
+pub const PREFLIGHT_ANNOTATION: &str = "prio-operator.io/preflight";
 /// Label: the KeyRing that a Secret or a ConfigMap belongs to.
 pub const KEY_RING_LABEL: &str = "prio-operator.io/key-ring";
 /// Annotation on a KeyRing: any new value asks for another version, whatever the age of the youngest.

@@ -10,6 +10,7 @@ pub mod intake;
 mod outgoing;
 mod own_record;
 pub mod peer_messages;
+pub mod preflight;
 pub mod processor;
 pub mod proof;
 pub mod put;

@@ -4,6 +4,7 @@ mod access;
 mod mailboxes;
 mod manifest;
 mod parties;
+mod preflight;
 mod replay_guard;
 mod status;
 mod windows;
@@ -19,6 +20,7 @@ pub use parties::{
     Ingestor, InlineParty, InlinePortal, KeyReference, KeyRingReference, Keys, MAX_PACKET_KEYS, PeerProcessor,
     PeerReference, Portal, PublicKey, SecretReference,
 };
+pub use preflight::{PreflightLine, PreflightOutcome, PreflightStage, PreflightStatus};
 pub use replay_guard::ReplayGuard;
 pub use status::{BatchCounts, DataShareProcessorStatus, KeyUse, KeysStatus, WindowCounts};
 pub use windows::{Cutoff, Windows};

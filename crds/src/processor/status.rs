@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::PreflightStatus;
 use crate::key_ring::VersionState;
 
 /// What a person should know of the processor.
@@ -16,7 +17,7 @@ pub struct DataShareProcessorStatus {
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
     /// `Ready`, `PeersKnown`, `MailboxesListed`, `WorkersReady`, `WindowsOnTime`, `AdmissionGuarded`, `ManifestPublished`,
-    /// `Stalled`, and `KeysLoaded` where the spec refers to KeyRings.
+    /// `Stalled`, `Preflight`, and `KeysLoaded` where the spec refers to KeyRings.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -41,6 +42,9 @@ pub struct DataShareProcessorStatus {
     /// What is known of keys of KeyRings; rotation rests on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<KeysStatus>,
+    /// The last preflight, line by line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<PreflightStatus>,
 }
 
 /// What is known of keys of KeyRings.

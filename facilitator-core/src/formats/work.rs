@@ -4,6 +4,8 @@ use mailbox::Access;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::preflight::PreflightStage;
+
 /// The revision of every JSON document here.
 pub const REVISION: u32 = 1;
 /// The folder in the pod that holds `parameters.json`.
@@ -304,6 +306,20 @@ pub enum WorkList {
         signing: Vec<ProbedKey>,
         /// Keys that must open packets.
         packets: Vec<ProbedKey>,
+    },
+    /// Checks to make, as `docs/formats.md` §4.4 has them: nothing else is done, and the pod's termination message has the lines.
+    Preflight {
+        /// [`REVISION`].
+        revision: u32,
+        /// The Job's name.
+        work: String,
+        /// Whose work is to be possible.
+        of: PreflightStage,
+        /// What asked for it, as the operator knows that again.
+        inputs: String,
+        /// Our own specific manifest as it is published.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manifest: Option<String>,
     },
     /// Days of claims to compact.
     CompactClaims {

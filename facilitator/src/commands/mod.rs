@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod intake;
 pub mod keys;
 pub mod lint_manifest;
+pub mod preflight;
 pub mod reassemble;
 pub mod sample;
 pub mod work;

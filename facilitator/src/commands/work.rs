@@ -1,8 +1,10 @@
 //! `facilitator work`: one chunk of a work list, in a pod.
 
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use facilitator_core::formats::ledger::{LedgerObject, REPORTS};
+use facilitator_core::formats::preflight::PreflightReport;
 use facilitator_core::formats::work::{
     KEYS_DIRECTORY, PARAMETERS_DIRECTORY, REVISION, Report, WORK_DIRECTORY, WorkList,
 };
@@ -14,7 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::exit::{ExitClass, Failure};
 use crate::worker::probe::probe;
 use crate::worker::retry::Budget;
-use crate::worker::{items, setup};
+use crate::output;
+use crate::worker::{items, preflight, setup};
 
 /// Shown below the arguments.
 pub const AFTER: &str = "\
@@ -22,6 +25,8 @@ The operator writes the parameters, the work list and the mounted Secrets;
 docs/formats.md, section 4, names them. Exit 0 means that every item of the
 chunk has an outcome; the ledger's reports/ has them.";
 
+/// What Kubernetes gives every container to write its last words into.
+const TERMINATION_LOG: &str = "/dev/termination-log";
 /// No message of a report is longer, in characters.
 const MESSAGE_CHARS: usize = 500;
 
@@ -43,6 +48,9 @@ pub struct Args {
     /// The folder of the mounted Secrets.
     #[arg(long, default_value = KEYS_DIRECTORY, hide = true)]
     keys_directory: PathBuf,
+    /// Where Kubernetes takes the pod's last words from; nothing is written where there is no such file.
+    #[arg(long, default_value = TERMINATION_LOG, hide = true)]
+    termination_log: PathBuf,
 }
 
 /// Runs the chunk until it is done or the pod is asked to stop.
@@ -51,10 +59,27 @@ pub struct Args {
 /// By class of `docs/formats.md` §4.3.
 pub async fn run(args: Args) -> Result<(), Failure> {
     // Everything put is whole and a rerun goes on from it: stopping needs no tidying up.
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         stopped = asked_to_stop() => Err(stopped),
         result = run_chunk(&args) => result,
+    };
+    if let Err(failure) = &result {
+        last_words(&args.termination_log, &format!("{}; {}", failure.message, failure.advice));
+    }
+    result
+}
+
+/// Writes what `kubectl describe pod` and the operator read of a pod that ended.
+fn last_words(file: &Path, text: &str) {
+    let opened = std::fs::OpenOptions::new().write(true).truncate(true).open(file);
+    let written = match opened {
+        Ok(mut log) => log.write_all(text.as_bytes()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = written {
+        tracing::warn!(%error, file = %file.display(), "the termination message can't be written");
     }
 }
 
@@ -84,8 +109,22 @@ async fn asked_to_stop() -> Failure {
 }
 
 async fn run_chunk(args: &Args) -> Result<(), Failure> {
-    let parameters = setup::parameters(&args.parameters_directory.join("parameters.json"))?;
     let list: WorkList = setup::json(&args.work_directory.join("work.json"))?;
+    let parameters_file = args.parameters_directory.join("parameters.json");
+    if let WorkList::Preflight {
+        revision, of, manifest, ..
+    } = &list
+    {
+        chunk::<()>(*revision, vec![Vec::new()], args.index)?;
+        // Whatever is wrong is a line of its own.
+        let lines = preflight::lines(&parameters_file, &args.keys_directory, *of, manifest.as_deref()).await;
+        for line in &lines {
+            output::line(preflight::json(*of, line));
+        }
+        last_words(&args.termination_log, &PreflightReport::new(lines).to_message());
+        return Ok(());
+    }
+    let parameters = setup::parameters(&parameters_file)?;
     let mut budget = Budget::new();
     let mut report = Report {
         revision: REVISION,
@@ -144,7 +183,7 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
             }
         }
         // Done before, without a partner.
-        WorkList::KeyProbe { .. } => return Ok(()),
+        WorkList::KeyProbe { .. } | WorkList::Preflight { .. } => return Ok(()),
         // What was compacted is in the ledger: there is nothing to report.
         WorkList::CompactClaims { revision, chunks, .. } => {
             for item in chunk(revision, chunks, args.index)? {

@@ -11,6 +11,7 @@ use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
 use facilitator_core::formats::work::{KeyPins, MailboxParameter, Parameters, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
+use facilitator_core::preflight::OwnKeys;
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
 use facilitator_core::uses::UseMarks;
 use mailbox::{ConditionalWrites, Mailbox, MailboxError, MailboxErrorKind};
@@ -148,14 +149,40 @@ pub struct MountedKeys {
 /// # Errors
 /// [`ExitClass::Configuration`], naming the file or the key id; never a key.
 pub fn mounted_keys(parameters: &Parameters, folder: &Path) -> Result<MountedKeys, Failure> {
-    let others = folder.join("batch-signing-others");
     Ok(MountedKeys {
         signing_key: signing_key(&folder.join("batch-signing"))?,
-        other_signing_keys: (0..parameters.other_signing_keys)
-            .map(|n| signing_key(&others.join(n.to_string())))
-            .collect::<Result<_, _>>()?,
+        other_signing_keys: other_signing_keys(parameters, folder)?,
         packet_keys: packet_keys(&folder.join("packet-decryption"), parameters.packet_decryption_keys)?,
     })
+}
+
+fn other_signing_keys(parameters: &Parameters, folder: &Path) -> Result<Vec<BatchSigningKey>, Failure> {
+    let others = folder.join("batch-signing-others");
+    (0..parameters.other_signing_keys)
+        .map(|n| signing_key(&others.join(n.to_string())))
+        .collect()
+}
+
+/// The keys of the mounted Secrets, each kind as far as it can be read.
+pub fn own_keys(parameters: &Parameters, folder: &Path) -> OwnKeys {
+    let signing = signing_key(&folder.join("batch-signing")).and_then(|first| {
+        let mut keys = vec![first];
+        keys.extend(other_signing_keys(parameters, folder)?);
+        Ok(keys)
+    });
+    let signing = signing.map(|keys| {
+        let public = |key: &BatchSigningKey| (key.id().to_owned(), *key.verifying_key().point());
+        keys.iter().map(public).collect()
+    });
+    let packets = packet_keys(&folder.join("packet-decryption"), parameters.packet_decryption_keys);
+    let packets = packets.map(|keys| {
+        let public = |key: &MountedPacketKey| (key.id.clone(), *key.key.public_point());
+        keys.iter().map(public).collect()
+    });
+    OwnKeys {
+        signing: signing.map_err(Failure::into_trouble),
+        packets: packets.map_err(Failure::into_trouble),
+    }
 }
 
 fn trusted(whose: &str, keys: &[PublicKeyParameter]) -> Result<TrustedKeys, Failure> {

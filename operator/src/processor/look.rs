@@ -1,6 +1,6 @@
 //! One look at one processor: observe, decide, act, report.
 
-use crds::conditions::{MANIFEST_PUBLISHED, READY, WORKERS_READY, reasons};
+use crds::conditions::{MANIFEST_PUBLISHED, PREFLIGHT, READY, WORKERS_READY, reasons};
 use crds::{AggregationWindow, DataShareProcessor, DataShareProcessorStatus};
 use facilitator_core::formats::work::IntakeItem;
 use jiff::{SignedDuration, Timestamp};
@@ -97,10 +97,16 @@ impl Look<'_> {
         let (context, (namespace, name)) = (self.context, self.key);
         let client = &context.client;
         // Jobs before the ledger: a Job that is seen as finished has all its objects in the listing.
-        let mut jobs = cluster::jobs(client, namespace, name, &mut memory.work)
+        let jobs = cluster::jobs(client, namespace, name, &mut memory.work)
             .await
             .context(ClusterSnafu)?;
-        context.memories.usages().found(self.key, usage(&jobs));
+        // Apart from all other Jobs, and before anything that it is to find out about can fail.
+        let (preflights, mut jobs): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|view| view.preflight_stage().is_some());
+        memory.preflights = usage(&preflights);
+        let own = usage(&jobs).plus(memory.preflights);
+        context.memories.usages().found(self.key, own);
+        findings.preflight = self.preflight(memory, &preflights, own, findings.suspended).await;
         let health = self.health(memory, &jobs);
         let condition = &health.condition;
         findings.workers = Some(Verdict::new(
@@ -259,7 +265,7 @@ impl Look<'_> {
         let batches = cluster::batches(&context.client, namespace, name, &context.metrics)
             .await
             .context(ClusterSnafu)?;
-        let own = usage(&jobs);
+        let own = usage(&jobs).plus(memory.preflights);
         let (jobs, _): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|view| view.probed_stage().is_none());
         let allowed = |allowance| {
             if keys.work.is_some() {
@@ -458,7 +464,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn actor(&self) -> Actor<'_> {
+    pub(super) fn actor(&self) -> Actor<'_> {
         Actor {
             client: &self.context.client,
             settings: &self.context.settings,
@@ -480,7 +486,7 @@ fn rebuild_every(tick: SignedDuration, took: SignedDuration) -> SignedDuration {
     of(tick, REBUILD_TICKS).max(of(took, REBUILD_SHARE)).min(REBUILD_LATEST)
 }
 
-/// What Events should tell: `Ready` or `ManifestPublished` became False, or is False for another reason than before.
+/// What Events should tell: `Ready`, `ManifestPublished` or `Preflight` became False, or is False for another reason than before.
 fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<(String, String)> {
     // The one is a person's wish; the other is so for a minute after each change, until the web server has it.
     const NO_NEWS: [&str; 2] = [reasons::SUSPENDED, reasons::NOT_SERVED];
@@ -492,7 +498,7 @@ fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorSta
             .is_some_and(|then| then.status == now.status && then.reason == now.reason);
         (!same).then_some((now.reason, now.message))
     };
-    [READY, MANIFEST_PUBLISHED].into_iter().filter_map(of).collect()
+    [READY, MANIFEST_PUBLISHED, PREFLIGHT].into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]

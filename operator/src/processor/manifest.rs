@@ -41,6 +41,8 @@ pub struct Published {
     pub verdict: Verdict,
     /// Ids of the keys that partners get.
     pub keys: BTreeSet<String>,
+    /// The specific manifest as it was written; `None`: nothing was.
+    pub specific: Option<String>,
     /// What was published, and when it was looked for where partners fetch it.
     served: Option<(Documents, Timestamp)>,
 }
@@ -66,6 +68,7 @@ impl Publisher<'_> {
             Ok(Some(Published {
                 verdict: Verdict::new(MANIFEST_PUBLISHED, Some(false), reason, message),
                 keys: BTreeSet::new(),
+                specific: None,
                 served: None,
             }))
         };
@@ -96,6 +99,7 @@ impl Publisher<'_> {
         if let Err(problem) = self.write(name, &documents).await? {
             return failed(reasons::PUBLISH_FAILED, problem);
         }
+        let specific = documents.get(&specific_object(&self.processor.spec.instance)).cloned();
         let names = documents.keys().cloned().collect::<Vec<_>>().join(" and ");
         let written = format!("ConfigMap {name} holds {names}");
         let Some(served_at) = &manifest.served_at else {
@@ -103,6 +107,7 @@ impl Publisher<'_> {
             return Ok(Some(Published {
                 verdict: Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, message),
                 keys: ids,
+                specific,
                 served: None,
             }));
         };
@@ -126,6 +131,7 @@ impl Publisher<'_> {
         Ok(Some(Published {
             keys: if verdict.status == Some(true) { ids } else { BTreeSet::new() },
             verdict,
+            specific,
             served: Some((documents, self.now)),
         }))
     }

@@ -54,6 +54,10 @@ pub struct Memory {
     pub probes: ProbeMemory,
     /// Probe Jobs that were refused since the last look.
     pub refused_probes: Vec<String>,
+    /// Preflight Jobs that were refused since the last look.
+    pub refused_preflights: Vec<(Stage, String)>,
+    /// What preflight Jobs use of the room.
+    pub preflights: Usage,
     /// When the marks of keys' use were listed last.
     pub uses_listed: Option<Timestamp>,
     /// When the admission policies were tried, and what came out.
@@ -115,6 +119,16 @@ impl Usage {
             pods: sum.pods.saturating_add(pods),
             ..sum
         })
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            jobs: self.jobs.saturating_add(other.jobs),
+            pods: self.pods.saturating_add(other.pods),
+            waits: self.waits || other.waits,
+        }
     }
 
     /// With what was planned.

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod observe;
 pub mod parameters;
 pub mod partners;
+pub mod preflight;
 pub mod report;
 pub mod sweep;
 

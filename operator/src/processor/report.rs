@@ -6,7 +6,7 @@ use crds::conditions::{
     KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
     reasons,
 };
-use crds::processor::{BatchCounts, DataShareProcessorStatus, KeysStatus, WindowCounts};
+use crds::processor::{BatchCounts, DataShareProcessorStatus, KeysStatus, PreflightStatus, WindowCounts};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::WindowId;
 use facilitator_core::formats::work::Share;
@@ -71,6 +71,8 @@ pub struct Findings {
     pub next_cutoff: Option<Timestamp>,
     /// What is known of the keys of KeyRings; `None`: not known this time.
     pub keys: Option<KeyFindings>,
+    /// What a preflight found, and its condition; `None`: not known this time.
+    pub preflight: Option<(Option<PreflightStatus>, Verdict)>,
     /// Whether the admission policies stand.
     pub guarded: Option<Verdict>,
     /// The ledger's identity, if it has one.
@@ -138,6 +140,9 @@ pub fn status(
     if let Some(guarded) = &findings.guarded {
         set(guarded);
     }
+    if let Some((_, verdict)) = &findings.preflight {
+        set(verdict);
+    }
     if let Some(loaded) = findings.keys.as_ref().and_then(|keys| keys.loaded.as_ref()) {
         set(loaded);
     }
@@ -167,6 +172,9 @@ pub fn status(
         if keys.loaded.is_none() {
             status.conditions.retain(|condition| condition.type_ != KEYS_LOADED);
         }
+    }
+    if let Some((preflight, _)) = &findings.preflight {
+        status.preflight.clone_from(preflight);
     }
     status.agreement_digest = Some(findings.agreement_digest.clone());
     if let Some((batches, windows)) = &findings.counts {

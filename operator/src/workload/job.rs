@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crds::DataShareProcessorSpec;
 use crds::names::{MANAGED_BY, PROCESSOR_LABEL, STAGE_LABEL};
 use crds::processor::{Mailbox, WorkerStage};
+use facilitator_core::formats::preflight::PreflightStage;
 use facilitator_core::formats::work::{
     KEYS_DIRECTORY, KeyPins, PARAMETERS_DIRECTORY, REVISION, WORK_DIRECTORY, WorkList,
 };
@@ -93,6 +94,19 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
             },
         ),
         Work::CompactClaims(chunks) => (chunks.len(), WorkList::CompactClaims { revision, work, chunks }),
+        Work::Preflight { stage, inputs, manifest } => (
+            1,
+            WorkList::Preflight {
+                revision,
+                work,
+                of: match stage {
+                    Stage::Intake => PreflightStage::Intake,
+                    Stage::Aggregate => PreflightStage::Aggregate,
+                },
+                inputs,
+                manifest,
+            },
+        ),
         Work::KeyProbe { signing, packets, .. } => (
             1,
             WorkList::KeyProbe {
@@ -166,7 +180,7 @@ fn pins(keys: &KeySet) -> KeyPins {
 fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
     let what = match planned.work {
         Work::CompactClaims(_) => "claims",
-        Work::Intake(_) | Work::Aggregate(_) | Work::KeyProbe { .. } => planned.work.label(),
+        Work::Intake(_) | Work::Aggregate(_) | Work::KeyProbe { .. } | Work::Preflight { .. } => planned.work.label(),
     };
     let mut parts = vec![
         context.processor_uid.to_owned(),
@@ -196,6 +210,7 @@ fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
         Work::CompactClaims(chunks) => {
             parts.extend(chunks.iter().flatten().map(|i| format!("{}/{}", i.packet_key, i.day)));
         }
+        Work::Preflight { inputs, .. } => parts.push(inputs.clone()),
         Work::KeyProbe { signing, packets, .. } => {
             parts.extend(
                 signing

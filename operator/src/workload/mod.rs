@@ -48,6 +48,15 @@ impl Stage {
         }
     }
 
+    /// The label's value of preflight Jobs.
+    #[must_use]
+    pub fn preflight_label(self) -> &'static str {
+        match self {
+            Self::Intake => "intake-preflight",
+            Self::Aggregate => "aggregate-preflight",
+        }
+    }
+
     /// The label's value of Jobs that only look for keys.
     #[must_use]
     pub fn probe_label(self) -> &'static str {
@@ -67,6 +76,15 @@ pub enum Work {
     Aggregate(Vec<Vec<AggregateItem>>),
     /// Days of claims to compact.
     CompactClaims(Vec<Vec<CompactItem>>),
+    /// Checks to make, as a stage's pods would find things.
+    Preflight {
+        /// Under whose account, with whose volumes.
+        stage: Stage,
+        /// Digest of what it rests on.
+        inputs: String,
+        /// Our own manifest as it is published.
+        manifest: Option<String>,
+    },
     /// Keys to look for, as a stage's pods would find them.
     KeyProbe {
         /// Under whose account, with whose volumes.
@@ -79,13 +97,14 @@ pub enum Work {
 }
 
 impl Work {
-    /// The value of [`crds::names::STAGE_LABEL`]: a probe is no Job of its stage.
+    /// The value of [`crds::names::STAGE_LABEL`]: a probe or a preflight is no Job of its stage.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
             Self::Intake(_) | Self::CompactClaims(_) => Stage::Intake.label(),
             Self::Aggregate(_) => Stage::Aggregate.label(),
             Self::KeyProbe { stage, .. } => stage.probe_label(),
+            Self::Preflight { stage, .. } => stage.preflight_label(),
         }
     }
 }
@@ -110,7 +129,7 @@ impl PlannedJob {
         match self.work {
             Work::Intake(_) | Work::CompactClaims(_) => Stage::Intake,
             Work::Aggregate(_) => Stage::Aggregate,
-            Work::KeyProbe { stage, .. } => stage,
+            Work::KeyProbe { stage, .. } | Work::Preflight { stage, .. } => stage,
         }
     }
 

@@ -65,6 +65,15 @@ impl JobView {
             .find(|stage| stage.probe_label() == label)
     }
 
+    /// Under which stage's account it is a preflight; `None` for any other Job.
+    #[must_use]
+    pub fn preflight_stage(&self) -> Option<Stage> {
+        let label = self.job.metadata.labels.as_ref()?.get(crds::names::STAGE_LABEL)?;
+        [Stage::Intake, Stage::Aggregate]
+            .into_iter()
+            .find(|stage| stage.preflight_label() == label)
+    }
+
     /// Whether its pods mount a Secret.
     #[must_use]
     pub fn mounts(&self, secret: &str) -> bool {

@@ -108,6 +108,19 @@ impl Look<'_> {
         })
     }
 
+    /// What workers mount; where none may start, all that is there: a preflight says what is missing.
+    pub(in crate::processor) async fn mounted_keys(&self, memory: &Memory) -> Result<KeySet, ReconcileError> {
+        let rings = self.rings().await?;
+        let before = self.processor.status.as_ref().and_then(|status| status.keys.as_ref());
+        let resolved = resolve(
+            &self.processor.spec.keys,
+            &rings.by_name,
+            before,
+            &memory.probes.proven(),
+        );
+        Ok(resolved.work.unwrap_or(resolved.all))
+    }
+
     /// The KeyRings that the spec refers to, as they are now. One that doesn't decode counts as one that isn't there.
     async fn rings(&self) -> Result<Rings, ReconcileError> {
         let keys = &self.processor.spec.keys;
