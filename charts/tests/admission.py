@@ -333,18 +333,6 @@ def lists_bind():
     eventually(lambda: create(job(), dry=True, user=OPERATOR))
 
 
-@check
-def uninstall():
-    """helm uninstall leaves the definitions, and with them every processor"""
-    helm("uninstall", "prio-operator", "--namespace", OPERATOR_NAMESPACE)
-    helm("uninstall", "prio-operator-cluster", "--namespace", "prio-operator-system")
-    kubectl("get", "crd", "datashareprocessors.prio-operator.io")
-    kubectl("get", "validatingadmissionpolicy", "prio-operator-authors", fails=True)
-    helm("upgrade", "--install", "prio-operator-cluster", CHARTS / "prio-operator-cluster", "--namespace",
-         "prio-operator-system", "--create-namespace")
-    kubectl("delete", "namespace", OPERATOR_NAMESPACE, WORKERS_NAMESPACE, "--wait=false")
-
-
 def key_secret(name="packets.1700000000", **changes):
     """A Secret as the keys controller makes them."""
     kind = "wrapped-key" if name.endswith(".backup") else "private-key"
@@ -373,7 +361,8 @@ def keys_controller():
         (key_secret(metadata=metadata | {"ownerReferences": [owner]}), "belong to nobody"),
         (key_secret(immutable=False), "are immutable"),
         (key_secret(type="Opaque"), "of type prio-operator.io/private-key"),
-        (key_secret(type="kubernetes.io/service-account-token"), "prio-operator.io/private-key"),
+        (key_secret(type="kubernetes.io/service-account-token", metadata=metadata | {"annotations": {"kubernetes.io/service-account.name": "default"}}),
+         "prio-operator.io/private-key"),
         (key_secret("packets.1.backup", type="prio-operator.io/private-key"), "wrapped-key"),
         (config_map("packets.1"), "ConfigMap packets.1 is none of a KeyRing"),
         (config_map("us-ct-parameters-1"), "none of a KeyRing"),
@@ -397,3 +386,15 @@ def keys_controller():
     contains(kubectl("label", "secret", name, "a=b", "-n", WORKERS_NAMESPACE, *as_user(KEYS), fails=True), "may only create Secrets")
     kubectl("delete", "rolebinding", "keys-more", "-n", WORKERS_NAMESPACE)
     kubectl("delete", "secret", name, "-n", WORKERS_NAMESPACE)
+
+
+@check
+def uninstall():
+    """helm uninstall leaves the definitions, and with them every processor"""
+    helm("uninstall", "prio-operator", "--namespace", OPERATOR_NAMESPACE)
+    helm("uninstall", "prio-operator-cluster", "--namespace", "prio-operator-system")
+    kubectl("get", "crd", "datashareprocessors.prio-operator.io")
+    kubectl("get", "validatingadmissionpolicy", "prio-operator-authors", fails=True)
+    helm("upgrade", "--install", "prio-operator-cluster", CHARTS / "prio-operator-cluster", "--namespace",
+         "prio-operator-system", "--create-namespace")
+    kubectl("delete", "namespace", OPERATOR_NAMESPACE, WORKERS_NAMESPACE, "--wait=false")

@@ -303,7 +303,7 @@ def bad_values():
 def definitions():
     """definitions come and are kept as the values say, and are those of the raw file"""
     raw = {item["metadata"]["name"]: item["spec"] for item in load(EXAMPLES / "crds.yaml")}
-    assert len(raw) == 4
+    assert len(raw) == 5
     for keep in ("true", "false"):
         found = of_kind(render("prio-operator-cluster", "--set", f"crds.keep={keep}"), "CustomResourceDefinition")
         assert {name: item["spec"] for (_, name), item in found.items()} == raw

@@ -130,8 +130,7 @@ fn open(mailbox: &MailboxParameter) -> Result<Arc<dyn Mailbox>, Failure> {
 }
 
 fn instance(parameters: &Parameters) -> Result<InstanceName, Failure> {
-    InstanceName::parse(&parameters.instance)
-        .map_err(|error| configuration(error, "correct the processor's instance"))
+    InstanceName::parse(&parameters.instance).map_err(|error| configuration(error, "correct the processor's instance"))
 }
 
 /// The keys of the mounted Secrets.

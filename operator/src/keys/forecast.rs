@@ -171,7 +171,11 @@ impl Future<'_> {
             }
             "Certify" => drop(ring.certified.insert(id)),
             "Publish" => {
-                for published in ring.processors.iter_mut().filter_map(|processor| processor.published.as_mut()) {
+                for published in ring
+                    .processors
+                    .iter_mut()
+                    .filter_map(|processor| processor.published.as_mut())
+                {
                     published.insert(id.clone());
                 }
                 let shown = self.record.version(&id).map(|version| version.public_text().to_owned());

@@ -153,7 +153,14 @@ impl Look<'_> {
         let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
         findings.listed = Some(Ok(()));
         let keys = self
-            .keys(memory, &mailboxes, &ground.schedule, &inventory, &jobs, findings.suspended)
+            .keys(
+                memory,
+                &mailboxes,
+                &ground.schedule,
+                &inventory,
+                &jobs,
+                findings.suspended,
+            )
             .await?;
         findings.keys = Some(keys.findings.clone());
         actor.remove_jobs(&keys.remove).await.context(ActSnafu)?;

@@ -129,7 +129,11 @@ impl Publisher<'_> {
             }
         };
         Ok(Some(Published {
-            keys: if verdict.status == Some(true) { ids } else { BTreeSet::new() },
+            keys: if verdict.status == Some(true) {
+                ids
+            } else {
+                BTreeSet::new()
+            },
             verdict,
             specific,
             served: Some((documents, self.now)),
@@ -370,7 +374,12 @@ impl Keys {
         }
         let inline = manifest.packet_encryption_key.as_ref().map(|key| {
             let certificate_signing_request = key.certificate_signing_request.clone();
-            (key.id.clone(), PacketEncryptionKey { certificate_signing_request })
+            (
+                key.id.clone(),
+                PacketEncryptionKey {
+                    certificate_signing_request,
+                },
+            )
         });
         let mut of_rings = parts.packets.iter().map(|(id, key)| (id.clone(), key.clone()));
         let packet = inline.or_else(|| of_rings.next());

@@ -38,7 +38,13 @@ fn of_rings() -> PublicParts {
     let certificate_signing_request = CSR.to_owned();
     PublicParts {
         signing: [("ring-1".to_owned(), BatchSigningPublicKey { public_key, expiration })].into(),
-        packets: [("ring-2".to_owned(), PacketEncryptionKey { certificate_signing_request })].into(),
+        packets: [(
+            "ring-2".to_owned(),
+            PacketEncryptionKey {
+                certificate_signing_request,
+            },
+        )]
+        .into(),
     }
 }
 
@@ -61,7 +67,11 @@ fn keys_of_rings_are_published_beside_those_of_the_spec_and_under_no_other_id() 
     let documents = made_with(with("of-the-spec"), &of_rings()).unwrap();
     assert_eq!(ids(&documents, "batch-signing-public-keys"), ["of-the-spec", "ring-1"]);
     assert_eq!(ids(&documents, "packet-encryption-keys"), ["ring-2"]);
-    assert!(made_with(with("ring-1"), &of_rings()).unwrap_err().contains("the KeyRing has one of that id"));
+    assert!(
+        made_with(with("ring-1"), &of_rings())
+            .unwrap_err()
+            .contains("the KeyRing has one of that id")
+    );
     assert_eq!(
         made_with(base.clone(), &PublicParts::default()).unwrap_err(),
         "none yet: batchSigning"

@@ -8,7 +8,7 @@ use crds::key_ring::VersionState;
 use crds::{DataShareProcessor, KeyRing};
 use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey};
 use facilitator_core::formats::work::WorkList;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::events::v1::Event;
@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::place::{place, until};
-use help::{INTAKE, batch, is, party, ring, secrets};
+use help::{INTAKE, PERIOD_SECONDS, batch, hour_ago, is, party, ring, secrets};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_made_proven_published_used_followed_and_retired() {
@@ -112,7 +112,8 @@ async fn a_key_is_made_proven_published_used_followed_and_retired() {
     }
 
     // Work is done with them, and pins them.
-    place.put_batch(&batch()).await;
+    let time = hour_ago();
+    place.put_batch(&batch(time)).await;
     let work = until("an intake Job", async || {
         place
             .api::<Job>()
@@ -155,8 +156,7 @@ async fn a_key_is_made_proven_published_used_followed_and_retired() {
         [&first.id]
     );
     // The Job's batch was recorded under the first key: its window needs it.
-    let time = Timestamp::now().checked_sub(SignedDuration::from_hours(1)).unwrap();
-    let window = facilitator_core::window::Window::holding(time, 28_800).unwrap();
+    let window = facilitator_core::window::Window::holding(time, PERIOD_SECONDS).unwrap();
     let text = |time: Timestamp| time.strftime("%Y%m%d%H%M").to_string();
     let window = format!("agg/{}-{}", text(window.start()), text(window.end()));
     place
@@ -272,7 +272,7 @@ async fn a_deleted_ring_takes_no_key_along_and_finds_its_keys_again() {
         .await
         .unwrap();
     place.condition("us-ct", "KeysLoaded", "False", "KeyRingMissing").await;
-    place.put_batch(&batch()).await;
+    place.put_batch(&batch(hour_ago())).await;
     let work = until("work goes on", async || {
         place
             .api::<Job>()
@@ -371,7 +371,7 @@ async fn a_key_that_workers_do_not_get_is_named_and_keeps_nobody_from_work() {
         "{failed:?}"
     );
     // Work goes on with what is there, without the new key.
-    place.put_batch(&batch()).await;
+    place.put_batch(&batch(hour_ago())).await;
     let work = until("an intake Job", async || {
         place
             .api::<Job>()

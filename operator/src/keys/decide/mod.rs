@@ -269,7 +269,6 @@ impl Ring<'_> {
     fn is_left_to_a_person(&self) -> bool {
         self.settings.publication == PublicationMethod::Manual
     }
-
 }
 
 enum Next {

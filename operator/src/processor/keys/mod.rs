@@ -8,7 +8,7 @@ mod resolve;
 mod usage;
 
 pub(super) use look::KeyLook;
-pub(super) use public::PublicParts;
 pub use probe::{ProbeInput, ProbeMemory, Probes, probes};
+pub(super) use public::PublicParts;
 pub use resolve::{Resolution, Ring, Trouble, VersionHere, resolve};
 pub use usage::{Usage, observed_until, usage};

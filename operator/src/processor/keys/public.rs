@@ -35,7 +35,11 @@ impl PublicParts {
                 Err(problem) => return Ok(Err(problem)),
             }
         }
-        for reference in keys.packet_decryption.iter().filter_map(|key| key.key_ring_ref.as_ref()) {
+        for reference in keys
+            .packet_decryption
+            .iter()
+            .filter_map(|key| key.key_ring_ref.as_ref())
+        {
             match published(config_maps, &reference.name, KeyPurpose::PacketEncryption).await? {
                 Ok(found) => parts.packets.extend(found),
                 Err(problem) => return Ok(Err(problem)),

@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use crate::place::{Place, until};
 
 pub const INTAKE: &str = "prio-operator.io/stage=intake";
+/// Short, so that the window of an hour ago is over whatever the time of the day.
+pub const PERIOD_SECONDS: u32 = 1_800;
 
 /// Versions follow each other every 25 seconds.
 pub fn ring(purpose: &str, prefix: &str, recipient: &str) -> Value {
@@ -172,9 +174,13 @@ pub fn is(state: VersionState) -> impl Fn(&KeyVersion) -> bool {
     move |version| version.state == state
 }
 
-/// An hour ago, so that its window is open.
-pub fn batch() -> String {
-    let time = Timestamp::now().checked_sub(SignedDuration::from_hours(1)).unwrap();
+/// A time whose window has ended and takes batches still.
+pub fn hour_ago() -> Timestamp {
+    Timestamp::now().checked_sub(SignedDuration::from_hours(1)).unwrap()
+}
+
+/// A batch of that time.
+pub fn batch(time: Timestamp) -> String {
     format!(
         "agg/{}/00000000-0000-0000-0000-00000000000{}",
         time.strftime("%Y/%m/%d/%H/%M"),
@@ -184,6 +190,7 @@ pub fn batch() -> String {
 
 pub async fn party(place: &Place, recipient: &str) {
     let mut spec = place.spec();
+    spec["windows"]["periodSeconds"] = json!(PERIOD_SECONDS);
     spec["keys"] = json!({
         "batchSigning": {"keyRingRef": {"name": "signing"}},
         "packetDecryption": [{"keyRingRef": {"name": "packets"}}],

@@ -235,7 +235,6 @@ impl World {
             _ => Some(self.cluster.status.take().unwrap_or_default()),
         };
     }
-
 }
 
 #[test]
