@@ -106,7 +106,7 @@ impl Look<'_> {
         memory.preflights = usage(&preflights);
         let own = usage(&jobs).plus(memory.preflights);
         context.memories.usages().found(self.key, own);
-        findings.preflight = self.preflight(memory, &preflights, own, findings.suspended).await;
+        findings.preflight = self.preflight(memory, &preflights, own).await;
         let health = self.health(memory, &jobs);
         let condition = &health.condition;
         findings.workers = Some(Verdict::new(

@@ -102,6 +102,11 @@ async fn apply_definitions(client: &Client) {
     }
 }
 
+/// Jobs that work: neither probes nor preflights.
+pub fn works() -> ListParams {
+    ListParams::default().labels("prio-operator.io/stage in (intake,aggregate)")
+}
+
 /// Waits until something is so, a minute and a half at most: the garbage collector looks for new kinds every 30 s only.
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -303,7 +308,7 @@ impl Place {
     pub async fn first_job(&self) -> Job {
         until("a worker Job", async || {
             self.api::<Job>()
-                .list(&ListParams::default())
+                .list(&works())
                 .await
                 .ok()?
                 .items

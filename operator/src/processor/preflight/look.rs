@@ -27,7 +27,6 @@ impl Look<'_> {
         memory: &mut Memory,
         jobs: &[JobView],
         own: Usage,
-        suspended: bool,
     ) -> Option<(Option<PreflightStatus>, Verdict)> {
         let spec = &self.processor.spec;
         let status = self.processor.status.as_ref();
@@ -62,8 +61,8 @@ impl Look<'_> {
         let is_new_wish = asked.is_some() && before.and_then(|before| before.asked.as_ref()) != asked.as_ref();
         let hold = if spec.manifest.is_some() && published.is_none() {
             Some("our own manifest hasn't been looked at yet")
-        } else if suspended && !is_new_wish && before.is_none_or(|before| before.inputs != inputs) {
-            Some("the processor is suspended; the annotation prio-operator.io/preflight asks for one all the same")
+        } else if spec.suspend && !is_new_wish && before.is_none_or(|before| before.inputs != inputs) {
+            Some("the processor is suspended, or a party isn't known; the annotation prio-operator.io/preflight asks for one all the same")
         } else {
             None
         };
