@@ -52,7 +52,10 @@ pub async fn run(connection: &Connection, args: Args) -> Result<(), Failure> {
     let asked = Timestamp::now().to_string();
     if !args.last {
         let patch = json!({"metadata": {"annotations": {PREFLIGHT_ANNOTATION: asked}}});
-        match api.patch(&args.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        match api
+            .patch(&args.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+        {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => return Err(missing(&args.name, &namespace)),
             Err(error) => return Err(Failure::cluster("asking for a preflight", error)),
@@ -62,7 +65,10 @@ pub async fn run(connection: &Connection, args: Args) -> Result<(), Failure> {
     loop {
         let read = api.get_opt(&args.name).await;
         let read = read.map_err(|error| Failure::cluster("reading the processor", error))?;
-        let status = read.ok_or_else(|| missing(&args.name, &namespace))?.status.unwrap_or_default();
+        let status = read
+            .ok_or_else(|| missing(&args.name, &namespace))?
+            .status
+            .unwrap_or_default();
         let answered = |preflight: &&PreflightStatus| {
             args.last || (preflight.finished.is_some() && preflight.asked.as_deref() == Some(&asked))
         };
@@ -73,8 +79,13 @@ pub async fn run(connection: &Connection, args: Args) -> Result<(), Failure> {
             return Err(Failure::missing(format!("{} has had no preflight yet", args.name)));
         }
         if begun.elapsed() >= Duration::from_secs(args.timeout) {
-            let said = status.conditions.iter().find(|condition| condition.type_ == crds::conditions::PREFLIGHT);
-            let said = said.map_or("does an operator watch this namespace?", |condition| condition.message.as_str());
+            let said = status
+                .conditions
+                .iter()
+                .find(|condition| condition.type_ == crds::conditions::PREFLIGHT);
+            let said = said.map_or("does an operator watch this namespace?", |condition| {
+                condition.message.as_str()
+            });
             let doing = format!("no preflight within {} s", args.timeout);
             return Err(Failure::cluster(&doing, said));
         }
@@ -83,17 +94,26 @@ pub async fn run(connection: &Connection, args: Args) -> Result<(), Failure> {
 }
 
 fn missing(name: &str, namespace: &str) -> Failure {
-    Failure::missing(format!("there is no DataShareProcessor {name} in namespace {namespace}"))
+    Failure::missing(format!(
+        "there is no DataShareProcessor {name} in namespace {namespace}"
+    ))
 }
 
 fn tell(preflight: &PreflightStatus) -> Result<(), Failure> {
     for text in readable(preflight) {
         line(text);
     }
-    match preflight.lines.iter().filter(|line| line.outcome == PreflightOutcome::Failed).count() {
+    match preflight
+        .lines
+        .iter()
+        .filter(|line| line.outcome == PreflightOutcome::Failed)
+        .count()
+    {
         0 => Ok(()),
         1 => Err(Failure::configuration("1 check failed: the line above says what to do")),
-        count => Err(Failure::configuration(format!("{count} checks failed: the lines above say what to do"))),
+        count => Err(Failure::configuration(format!(
+            "{count} checks failed: the lines above say what to do"
+        ))),
     }
 }
 

@@ -128,7 +128,10 @@ pub async fn establish(
 ///
 /// # Errors
 /// As [`establish`].
-pub async fn look(ledger: &dyn Mailbox, expected: &ExpectedLedger<'_>) -> Result<Option<LedgerIdentity>, IdentityError> {
+pub async fn look(
+    ledger: &dyn Mailbox,
+    expected: &ExpectedLedger<'_>,
+) -> Result<Option<LedgerIdentity>, IdentityError> {
     let key = ObjectKey::parse(LEDGER_OBJECT).context(NameSnafu)?;
     let there = read(ledger, &key, expected).await?;
     there.map(|there| check(ledger, &key, expected, &there)).transpose()

@@ -83,10 +83,22 @@ fn a_preflight_by_hand_says_what_to_do() {
     assert!(lines.contains("– Intake    Expiry ledger"), "{lines}");
     assert_eq!(content(&here.join("demo")), before, "something was put");
     fs::write(here.join("demo/first-keys/batch-signing/key"), "AAAA").unwrap();
-    fails("preflight --parameters demo/first.json --stage intake", here, 78, "1 check failed");
+    fails(
+        "preflight --parameters demo/first.json --stage intake",
+        here,
+        78,
+        "1 check failed",
+    );
     let output = facilitator(&["preflight", "--parameters", "demo/first.json", "--json"], here);
-    let failed: Vec<_> = text(&output.stdout).lines().filter(|line| line.contains("\"Failed\"")).map(str::to_owned).collect();
-    assert!(failed.len() == 2 && failed.iter().all(|line| line.contains("\"SigningKey\"")), "{failed:?}");
+    let failed: Vec<_> = text(&output.stdout)
+        .lines()
+        .filter(|line| line.contains("\"Failed\""))
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        failed.len() == 2 && failed.iter().all(|line| line.contains("\"SigningKey\"")),
+        "{failed:?}"
+    );
 }
 
 #[test]

@@ -337,7 +337,9 @@ fn preflight(pod: &Pod, of: &str, manifest: Option<&str>) -> Vec<String> {
     assert_eq!(printed, lines.len());
     let failed = lines.iter().filter(|line| line["outcome"] == "Failed");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    failed.map(|line| format!("{} {}", text(&line["check"]), text(&line["mailbox"]))).collect()
+    failed
+        .map(|line| format!("{} {}", text(&line["check"]), text(&line["mailbox"])))
+        .collect()
 }
 
 #[test]
@@ -346,9 +348,13 @@ fn a_preflight_names_what_is_broken_in_the_pods_last_words_and_puts_nothing() {
     let world = |name: &str| pod.path("world").join(name);
     assert_eq!(preflight(&pod, "Intake", None), [""; 0]);
     assert_eq!(preflight(&pod, "Aggregate", None), [""; 0]);
-    assert_eq!(fs::read_dir(pod.ledger()).unwrap().filter(|entry| {
-        !entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.')
-    }).count(), 0);
+    assert_eq!(
+        fs::read_dir(pod.ledger())
+            .unwrap()
+            .filter(|entry| { !entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.') })
+            .count(),
+        0
+    );
 
     fs::rename(world("portal-first"), world("elsewhere")).unwrap();
     assert_eq!(preflight(&pod, "Intake", None), [""; 0], "intake needs no portal");
@@ -356,7 +362,10 @@ fn a_preflight_names_what_is_broken_in_the_pods_last_words_and_puts_nothing() {
     fs::rename(world("elsewhere"), world("portal-first")).unwrap();
 
     pod.parameters(|parameters| parameters["ingestorKeys"][0]["publicKey"] = json!("AAAA"));
-    assert_eq!(preflight(&pod, "Intake", None), ["IngestorKeys ", "Signature ingestion"]);
+    assert_eq!(
+        preflight(&pod, "Intake", None),
+        ["IngestorKeys ", "Signature ingestion"]
+    );
     pod.parameters(|parameters| parameters["mailboxes"]["ingestion"]["url"] = json!("file:///nowhere/at/all"));
     assert_eq!(preflight(&pod, "Intake", None), ["List ingestion"]);
     pod.parameters(|parameters| parameters["ledgerId"] = json!("00000000-0000-0000-0000-000000000007"));
@@ -369,7 +378,10 @@ fn a_preflight_names_what_is_broken_in_the_pods_last_words_and_puts_nothing() {
         "packet-encryption-keys": {},
     });
     let failed = preflight(&pod, "Intake", Some(&manifest.to_string()));
-    assert!(failed.contains(&"Manifest ".to_owned()) || failed.contains(&"SigningKey ".to_owned()), "{failed:?}");
+    assert!(
+        failed.contains(&"Manifest ".to_owned()) || failed.contains(&"SigningKey ".to_owned()),
+        "{failed:?}"
+    );
     let key = world("first-keys/packet-decryption/0/key");
     fs::write(&key, "AAAA").unwrap();
     assert_eq!(preflight(&pod, "Aggregate", None), ["PacketKeys "]);

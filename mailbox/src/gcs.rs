@@ -20,8 +20,8 @@ use crate::body::{self, Check};
 use crate::cloud::{Cloud, SHA256};
 use crate::listing;
 use crate::{
-    Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey,
-    ObjectMeta, Patience, PutOutcome, Upload,
+    Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
+    ObjectKey, ObjectMeta, Patience, PutOutcome, Upload,
 };
 
 /// A mailbox in a bucket.

@@ -174,7 +174,11 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     /// [`MailboxErrorKind::Denied`] where we may not look; [`MailboxErrorKind::Unsupported`] where there is nobody to ask.
     async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {
         let detail = "whatever deletes old files of a folder isn't known to it";
-        Err(MailboxError::of_mailbox(MailboxErrorKind::Unsupported, self.url(), detail))
+        Err(MailboxError::of_mailbox(
+            MailboxErrorKind::Unsupported,
+            self.url(),
+            detail,
+        ))
     }
 
     /// One page of names.

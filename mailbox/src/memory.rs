@@ -11,9 +11,8 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use crate::{
-    ExpiryRule,
-    ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey, ObjectMeta,
-    PutOutcome, Upload,
+    ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey,
+    ObjectMeta, PutOutcome, Upload,
 };
 
 /// Entries of a page where the request names no limit; as S3's.
@@ -133,14 +132,15 @@ impl MemoryMailbox {
 
     fn enter(&self, key: Option<&ObjectKey>, call: Call) -> Result<MutexGuard<'_, State>, MailboxError> {
         let mut state = self.state();
-        let fault = if state.failures > 0 {
-            state.failures -= 1;
-            Some((MailboxErrorKind::Unavailable, "the test made this call fail"))
-        } else if match call {
+        let refused = match call {
             Call::Read => state.refuse_reads,
             Call::Write => state.refuse_writes,
             Call::List => state.refuse_listing,
-        } {
+        };
+        let fault = if state.failures > 0 {
+            state.failures -= 1;
+            Some((MailboxErrorKind::Unavailable, "the test made this call fail"))
+        } else if refused {
             Some((MailboxErrorKind::Denied, "the test refuses this call"))
         } else {
             None

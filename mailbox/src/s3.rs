@@ -6,6 +6,7 @@
 
 mod bucket;
 mod fault;
+mod rights;
 mod upload;
 
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::body::{self, Check};
 use crate::cloud::{Cloud, SHA256};
 use crate::listing;
 use crate::{
-    Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey,
-    ObjectMeta, Patience, PutOutcome, Upload,
+    Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
+    ObjectKey, ObjectMeta, Patience, PutOutcome, Upload,
 };
 
 /// A mailbox in a bucket.

@@ -171,7 +171,10 @@ impl PreflightReport {
             let lines = self.lines.iter().map(|line| line.cut(chars)).collect();
             serde_json::to_string(&Self { lines, ..self.clone() }).unwrap_or_default()
         };
-        let whole = TEXT_CHARS.into_iter().map(of).find(|text| text.len() <= MAX_MESSAGE_BYTES);
+        let whole = TEXT_CHARS
+            .into_iter()
+            .map(of)
+            .find(|text| text.len() <= MAX_MESSAGE_BYTES);
         whole.unwrap_or_else(|| of(0))
     }
 
@@ -205,7 +208,9 @@ mod tests {
             assert_eq!(outcomes(&read.lines), outcomes(&lines));
             assert!(read.lines.iter().all(|line| !line.detail.is_empty()), "{count}");
         }
-        let short = PreflightReport::new(vec![Line::new(Check::Clock, Outcome::Passed, "2 s", "").of(Place::Ledger)]);
+        let short = PreflightReport::new(vec![
+            Line::new(Check::Clock, Outcome::Passed, "2 s", "").of(Place::Ledger),
+        ]);
         assert_eq!(
             short.to_message(),
             r#"{"revision":1,"lines":[{"check":"Clock","mailbox":"ledger","outcome":"Passed","detail":"2 s"}]}"#

@@ -26,7 +26,9 @@ impl Preflight<'_> {
         let mailbox = &self.mailboxes.ingestion;
         let Looked { mut lines, page, .. } = self.looked(place, mailbox).await;
         if let (Ok(mailbox), Some(page)) = (mailbox, page) {
-            let batch = complete_batches(page.objects.iter().map(|meta| &meta.key)).into_iter().last();
+            let batch = complete_batches(page.objects.iter().map(|meta| &meta.key))
+                .into_iter()
+                .last();
             lines.extend(match batch {
                 Some(batch) => self.ingested(&**mailbox, &batch, keys).await,
                 None => none_yet(place, "batch"),
@@ -39,12 +41,10 @@ impl Preflight<'_> {
         let place = Place::Ingestion;
         let part = async |part| within(mailbox.read(&batch.ingestion_key(part), MAX_HEADER_BYTES)).await;
         let read = match (part(IngestionPart::Signature).await, part(IngestionPart::Header).await) {
-            (Ok(signature), Ok(header)) => {
-                read_signature(&signature).and_then(|signature| {
-                    let header = read_header::<IngestionHeader>(&signature, &header, keys)?;
-                    Ok((header, signature.key_identifier))
-                })
-            }
+            (Ok(signature), Ok(header)) => read_signature(&signature).and_then(|signature| {
+                let header = read_header::<IngestionHeader>(&signature, &header, keys)?;
+                Ok((header, signature.key_identifier))
+            }),
             // The line on reading has told it.
             (Err(fault), _) | (_, Err(fault)) => return vec![unread(place, batch, &fault)],
         };
@@ -103,7 +103,10 @@ impl Preflight<'_> {
 
 /// The batches whose validation by `share` is signed, by name.
 fn validations(page: &ListPage, share: Share) -> BTreeSet<BatchId> {
-    let names = page.objects.iter().filter_map(|meta| parse_validation_name(meta.key.as_str()));
+    let names = page
+        .objects
+        .iter()
+        .filter_map(|meta| parse_validation_name(meta.key.as_str()));
     names
         .filter(|(_, of, part)| *of == share && *part == ValidationPart::Signature)
         .map(|(batch, _, _)| batch)
@@ -120,7 +123,11 @@ fn unread(place: Place, batch: &BatchId, fault: &Fault) -> Line {
         Fault::Silent => "no answer in time".to_owned(),
         Fault::Mailbox(error) => error.to_string(),
     };
-    not_checkable(Check::Signature, format_args!("{} couldn't be read: {detail}", batch.path())).of(place)
+    not_checkable(
+        Check::Signature,
+        format_args!("{} couldn't be read: {detail}", batch.path()),
+    )
+    .of(place)
 }
 
 fn unsigned(place: Place, whose: &str, batch: &BatchId, error: &SignatureError) -> Line {

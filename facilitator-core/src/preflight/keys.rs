@@ -50,11 +50,21 @@ fn published(text: Option<&str>, now: Timestamp) -> (Option<DataShareProcessorSp
             };
             (Some(manifest), passed(Check::Manifest, detail))
         }
-        Ok(_) => (None, failed(Check::Manifest, "it is of another kind", "publish it anew")),
+        Ok(_) => (
+            None,
+            failed(Check::Manifest, "it is of another kind", "publish it anew"),
+        ),
         Err(errors) => {
             let errors = errors.iter().map(|error| format!("{}: {}", error.path, error.message));
             let detail = errors.collect::<Vec<_>>().join("; ");
-            (None, failed(Check::Manifest, detail, "mend spec.manifest, and see `facilitator lint-manifest`"))
+            (
+                None,
+                failed(
+                    Check::Manifest,
+                    detail,
+                    "mend spec.manifest, and see `facilitator lint-manifest`",
+                ),
+            )
         }
     }
 }
@@ -104,7 +114,9 @@ fn packets(mounted: &PublicHalves, manifest: Option<&DataShareProcessorSpecificM
         let is_mounted = request.is_ok_and(|request| mounted.iter().any(|(_, point)| *point == request.public_point));
         if !is_mounted {
             return Err(Trouble {
-                detail: format!("packets are encrypted to the key {id:?} of our manifest, which isn't mounted: none could be opened"),
+                detail: format!(
+                    "packets are encrypted to the key {id:?} of our manifest, which isn't mounted: none could be opened"
+                ),
                 remedy: PUBLISH.to_owned(),
             });
         }

@@ -31,7 +31,8 @@ impl Preflight<'_> {
     async fn conditional_writes(&self, ledger: &dyn Mailbox) -> Line {
         let check = Check::ConditionalWrites;
         if self.parameters.mailboxes.ledger.access.conditional_writes == ConditionalWrites::Weak {
-            let remedy = "keep the ledger in a store that honours conditional writes: two workers that race would both be right";
+            let remedy =
+                "keep the ledger in a store that honours conditional writes: two workers that race would both be right";
             return failed(check, "it is set to conditionalWrites Weak", remedy);
         }
         let key = match ObjectKey::parse(PREFLIGHT_OBJECT) {
@@ -81,9 +82,10 @@ impl Preflight<'_> {
                 Check::Expiry,
                 "we may not read the bucket's lifecycle (S3: s3:GetLifecycleConfiguration; GCS: storage.buckets.get): look yourself that nothing expires",
             ),
-            Err(Fault::Mailbox(error)) if error.kind() == MailboxErrorKind::Unsupported => {
-                not_checkable(Check::Expiry, "the store has no rules that could be read: see yourself that nothing deletes old objects")
-            }
+            Err(Fault::Mailbox(error)) if error.kind() == MailboxErrorKind::Unsupported => not_checkable(
+                Check::Expiry,
+                "the store has no rules that could be read: see yourself that nothing deletes old objects",
+            ),
             Err(fault) => self.faulty(Check::Expiry, PLACE, &fault, "to read its lifecycle"),
         }
     }
@@ -103,12 +105,22 @@ impl Preflight<'_> {
             };
             return passed(Check::Expiry, detail);
         };
-        let age = bad.days.map_or_else(|| "at some time".to_owned(), |days| format!("after {days} days"));
-        let what = if bad.prefix.is_empty() { "everything".to_owned() } else { format!("{}*", bad.prefix) };
+        let age = bad
+            .days
+            .map_or_else(|| "at some time".to_owned(), |days| format!("after {days} days"));
+        let what = if bad.prefix.is_empty() {
+            "everything".to_owned()
+        } else {
+            format!("{}*", bad.prefix)
+        };
         let remedy = format!(
             "take that rule away: only {CLAIMS}/ may expire, later than {} days and the time that a window is open",
             guard.horizon_days
         );
-        failed(Check::Expiry, format_args!("a rule of the bucket deletes {what} {age}"), remedy)
+        failed(
+            Check::Expiry,
+            format_args!("a rule of the bucket deletes {what} {age}"),
+            remedy,
+        )
     }
 }

@@ -57,7 +57,9 @@ impl Preflight<'_> {
             Fault::Mailbox(error) => {
                 let advice = error.kind().advice();
                 let text = error.to_string();
-                let detail = text.strip_suffix(advice).map_or(text.as_str(), |text| text.trim_end_matches("; "));
+                let detail = text
+                    .strip_suffix(advice)
+                    .map_or(text.as_str(), |text| text.trim_end_matches("; "));
                 match error.kind() {
                     MailboxErrorKind::Denied if detail.contains(SKEWED) => failed(
                         Check::Clock,
@@ -135,9 +137,11 @@ impl Preflight<'_> {
         };
         match within(mailbox.read_range(&key, 0, 1)).await {
             Ok(_) => passed(Check::Read, &key).of(place),
-            Err(Fault::Mailbox(error)) if error.kind() == MailboxErrorKind::NotFound => {
-                passed(Check::Read, "an object that isn't there is told from one that is forbidden").of(place)
-            }
+            Err(Fault::Mailbox(error)) if error.kind() == MailboxErrorKind::NotFound => passed(
+                Check::Read,
+                "an object that isn't there is told from one that is forbidden",
+            )
+            .of(place),
             // It goes without.
             Err(Fault::Mailbox(error)) if error.kind() == MailboxErrorKind::Denied && place == Place::Peer => {
                 let detail = "the peer lets us not read there: the times of delivered/ stand in for those of its store";
@@ -180,5 +184,9 @@ fn clock(ahead: i64) -> Line {
     if ahead.abs() <= MAX_SKEW_SECONDS {
         return passed(Check::Clock, if ahead == 0 { "they agree".to_owned() } else { detail });
     }
-    failed(Check::Clock, detail, "set the clock of the node (NTP); where it is right, tell the store's operator")
+    failed(
+        Check::Clock,
+        detail,
+        "set the clock of the node (NTP); where it is right, tell the store's operator",
+    )
 }

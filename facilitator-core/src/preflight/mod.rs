@@ -90,10 +90,8 @@ impl Preflight<'_> {
         let rest = async {
             match self.stage {
                 PreflightStage::Intake => {
-                    let (ingestion, outgoing) = futures::join!(
-                        self.ingestion(&ingestor),
-                        self.writing(Place::Peer, &all.peer)
-                    );
+                    let (ingestion, outgoing) =
+                        futures::join!(self.ingestion(&ingestor), self.writing(Place::Peer, &all.peer));
                     [ingestion, vec![outgoing]].concat()
                 }
                 PreflightStage::Aggregate => {

@@ -12,8 +12,8 @@ use crate::formats::ledger::{LedgerIdentity, LedgerObject};
 use crate::formats::manifest::{BatchSigningPublicKey, DataShareProcessorSpecificManifest, PacketEncryptionKey};
 use crate::formats::names::{AggregationId, BatchTime, IngestionPart};
 use crate::formats::work::{
-    MailboxParameter, MailboxParameters, ProcessorParameter, PublicKeyParameter, REVISION, ReplayGuardParameters, Share,
-    WindowParameters,
+    MailboxParameter, MailboxParameters, ProcessorParameter, PublicKeyParameter, REVISION, ReplayGuardParameters,
+    Share, WindowParameters,
 };
 use crate::sample::{Recipient, SampleSpec, make};
 
@@ -61,7 +61,8 @@ impl World {
             packet_encryption_keys: BTreeMap::from([(
                 "packets".to_owned(),
                 PacketEncryptionKey {
-                    certificate_signing_request: signing_request(&packets, "us-ct.prod.certificates.example.org").unwrap(),
+                    certificate_signing_request: signing_request(&packets, "us-ct.prod.certificates.example.org")
+                        .unwrap(),
                 },
             )]),
         };
@@ -70,9 +71,16 @@ impl World {
             access: Access::default(),
         };
         let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
-        let places = [Place::Ingestion, Place::PeerValidation, Place::Ledger, Place::Peer, Place::Portal];
-        let mailboxes: BTreeMap<Place, MemoryMailbox> =
-            places.map(|place| (place, MemoryMailbox::new(&format!("{place:?}")))).into();
+        let places = [
+            Place::Ingestion,
+            Place::PeerValidation,
+            Place::Ledger,
+            Place::Peer,
+            Place::Portal,
+        ];
+        let mailboxes: BTreeMap<Place, MemoryMailbox> = places
+            .map(|place| (place, MemoryMailbox::new(&format!("{place:?}"))))
+            .into();
         for mailbox in mailboxes.values() {
             mailbox.tell_time(now);
         }
@@ -220,7 +228,13 @@ async fn each_thing_that_is_broken_is_named_by_its_line_alone() {
         keys[0].public_key = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".into();
     }
     let cases: [Case; 27] = [
-        ("no signing key", |w| w.keys.signing = Ok(vec![]), Intake, Check::SigningKey, None),
+        (
+            "no signing key",
+            |w| w.keys.signing = Ok(vec![]),
+            Intake,
+            Check::SigningKey,
+            None,
+        ),
         (
             "a Secret that can't be read",
             |w| {
@@ -254,11 +268,41 @@ async fn each_thing_that_is_broken_is_named_by_its_line_alone() {
             Check::PacketKeys,
             None,
         ),
-        ("no packet key", |w| w.keys.packets = Ok(vec![]), Intake, Check::PacketKeys, None),
-        ("a manifest that is none", |w| w.manifest = Some("{}".into()), Intake, Check::Manifest, None),
-        ("no ingestor key", |w| w.parameters.ingestor_keys.clear(), Intake, Check::IngestorKeys, None),
-        ("a bad ingestor key", |w| bad_pem(&mut w.parameters.ingestor_keys), Intake, Check::IngestorKeys, None),
-        ("a bad peer key", |w| bad_pem(&mut w.parameters.peer_keys), Aggregate, Check::PeerKeys, None),
+        (
+            "no packet key",
+            |w| w.keys.packets = Ok(vec![]),
+            Intake,
+            Check::PacketKeys,
+            None,
+        ),
+        (
+            "a manifest that is none",
+            |w| w.manifest = Some("{}".into()),
+            Intake,
+            Check::Manifest,
+            None,
+        ),
+        (
+            "no ingestor key",
+            |w| w.parameters.ingestor_keys.clear(),
+            Intake,
+            Check::IngestorKeys,
+            None,
+        ),
+        (
+            "a bad ingestor key",
+            |w| bad_pem(&mut w.parameters.ingestor_keys),
+            Intake,
+            Check::IngestorKeys,
+            None,
+        ),
+        (
+            "a bad peer key",
+            |w| bad_pem(&mut w.parameters.peer_keys),
+            Aggregate,
+            Check::PeerKeys,
+            None,
+        ),
         (
             "a store that doesn't answer",
             |w| w.mailboxes[&Place::Ledger].fail_next(usize::MAX),
@@ -266,7 +310,13 @@ async fn each_thing_that_is_broken_is_named_by_its_line_alone() {
             Check::List,
             Some(Place::Ledger),
         ),
-        ("an instance that is none", |w| w.parameters.instance = "a/b".into(), Intake, Check::Formats, None),
+        (
+            "an instance that is none",
+            |w| w.parameters.instance = "a/b".into(),
+            Intake,
+            Check::Formats,
+            None,
+        ),
         (
             "ingestion that can't be listed",
             |w| w.mailboxes[&Place::Ingestion].refuse_listing(true),
@@ -355,14 +405,24 @@ async fn each_thing_that_is_broken_is_named_by_its_line_alone() {
         ),
         (
             "a ledger that expires",
-            |w| w.mailboxes[&Place::Ledger].expire(vec![ExpiryRule { prefix: String::new(), days: Some(90) }]),
+            |w| {
+                w.mailboxes[&Place::Ledger].expire(vec![ExpiryRule {
+                    prefix: String::new(),
+                    days: Some(90),
+                }])
+            },
             Intake,
             Check::Expiry,
             Some(Place::Ledger),
         ),
         (
             "claims that expire within the horizon",
-            |w| w.mailboxes[&Place::Ledger].expire(vec![ExpiryRule { prefix: "claims/".into(), days: Some(14) }]),
+            |w| {
+                w.mailboxes[&Place::Ledger].expire(vec![ExpiryRule {
+                    prefix: "claims/".into(),
+                    days: Some(14),
+                }])
+            },
             Intake,
             Check::Expiry,
             Some(Place::Ledger),
@@ -397,7 +457,10 @@ async fn a_batch_that_is_there_shows_its_signer_and_its_format() {
     let world = World::new();
     world.put_batch(&world.ingestor);
     let lines = world.lines(PreflightStage::Intake).await;
-    for (check, detail) in [(Check::Signature, "is signed by \"ingestor\""), (Check::Formats, "4 bins")] {
+    for (check, detail) in [
+        (Check::Signature, "is signed by \"ingestor\""),
+        (Check::Formats, "4 bins"),
+    ] {
         let line = lines
             .iter()
             .find(|line| line.check == check && line.mailbox == Some(Place::Ingestion))
@@ -430,8 +493,17 @@ async fn what_a_stage_has_no_right_to_is_not_tried_and_what_cannot_be_known_is_s
 #[test]
 fn clocks_are_compared_within_the_time_that_an_answer_took() {
     let at = |second: i64| Timestamp::from_second(second).unwrap();
-    let table = [(100, 100, 100, 0), (100, 130, 110, 0), (100, 130, 40, 60), (100, 130, 191, -61)];
+    let table = [
+        (100, 100, 100, 0),
+        (100, 130, 110, 0),
+        (100, 130, 40, 60),
+        (100, 130, 191, -61),
+    ];
     for (before, after, store, ahead) in table {
-        assert_eq!(seconds_ahead(at(before), at(after), at(store)), ahead, "{before} {after} {store}");
+        assert_eq!(
+            seconds_ahead(at(before), at(after), at(store)),
+            ahead,
+            "{before} {after} {store}"
+        );
     }
 }

@@ -54,10 +54,16 @@ impl Truth {
             return Err(wrong("isn't of as many as it says"));
         }
         let mounted = &self.keys[usize::from(share.index())];
-        let of = |point: &[u8]| mounted.iter().map(|key| &key.key).find(|key| key.public_point()[..] == *point);
+        let of = |point: &[u8]| {
+            mounted
+                .iter()
+                .map(|key| &key.key)
+                .find(|key| key.public_point()[..] == *point)
+        };
         let keys: Option<Vec<_>> = plain.packet_keys.iter().map(|point| of(&point.0)).collect();
         let digest = plain.digest().map_err(|error| error.to_string())?;
-        let opened = keys.and_then(|keys| open_partial(&keys, &plan_digest, share, &plain.range, &digest, &sealed.0).ok());
+        let opened =
+            keys.and_then(|keys| open_partial(&keys, &plan_digest, share, &plain.range, &digest, &sealed.0).ok());
         match opened {
             None if members.is_empty() => {}
             Some(opened) if *opened == sum => {}

@@ -73,7 +73,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("{} failed", output::count(failed as u64, "check", "checks"));
-    Err(Failure::new(ExitClass::Configuration, message, "the lines above say what to do"))
+    Err(Failure::new(
+        ExitClass::Configuration,
+        message,
+        "the lines above say what to do",
+    ))
 }
 
 fn readable(stage: PreflightStage, line: &Line) -> String {
@@ -82,7 +86,10 @@ fn readable(stage: PreflightStage, line: &Line) -> String {
         Outcome::Failed => "✗",
         Outcome::NotCheckable => "–",
     };
-    let mailbox = line.mailbox.map(|place| format!(" {}", name(&place))).unwrap_or_default();
+    let mailbox = line
+        .mailbox
+        .map(|place| format!(" {}", name(&place)))
+        .unwrap_or_default();
     let what = format!("{:?}{mailbox}", line.check);
     let stage = format!("{stage:?}");
     let mut text = format!("{sign} {stage:<9} {what:<26} {}", line.detail);

@@ -14,9 +14,9 @@ use mailbox::{Mailbox, ObjectKey};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{ExitClass, Failure};
+use crate::output;
 use crate::worker::probe::probe;
 use crate::worker::retry::Budget;
-use crate::output;
 use crate::worker::{items, preflight, setup};
 
 /// Shown below the arguments.
@@ -65,7 +65,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         result = run_chunk(&args) => result,
     };
     if let Err(failure) = &result {
-        last_words(&args.termination_log, &format!("{}; {}", failure.message, failure.advice));
+        last_words(
+            &args.termination_log,
+            &format!("{}; {}", failure.message, failure.advice),
+        );
     }
     result
 }

@@ -17,8 +17,8 @@ use crate::credentials::google::Tokens;
 use crate::error::chain;
 use crate::listing::{Answer, Listed, Lister, Query};
 use crate::{
-    Access, ByteStream, ExpiryRule, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, ObjectMeta, Patience, PutOutcome,
-    credentials, transport,
+    Access, ByteStream, ExpiryRule, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, ObjectMeta, Patience,
+    PutOutcome, credentials, transport,
 };
 
 const ENDPOINT: &str = "https://storage.googleapis.com";

@@ -211,7 +211,10 @@ mod tests {
             prefix: prefix.into(),
             days,
         };
-        assert_eq!(resource.expiry_rules("us-ct/"), [rule("claims/", Some(30)), rule("", None)]);
+        assert_eq!(
+            resource.expiry_rules("us-ct/"),
+            [rule("claims/", Some(30)), rule("", None)]
+        );
         let none: BucketResource = serde_json::from_str("{}").unwrap();
         assert_eq!(none.expiry_rules(""), []);
     }

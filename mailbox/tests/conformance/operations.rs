@@ -346,7 +346,11 @@ pub async fn listings_tell_the_stores_clock(stage: Stage) -> Shown {
         "{time}"
     );
     assert_eq!(time.subsec_nanosecond(), 0);
-    assert!(page.objects.iter().all(|object| object.modified.as_second() <= time.as_second()));
+    assert!(
+        page.objects
+            .iter()
+            .all(|object| object.modified.as_second() <= time.as_second())
+    );
     Shown::Yes
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mailbox::{
-    Access, CannedAcl, ConditionalWrites, Credentials, Encryption, ExpiryRule, ListRequest, MailboxErrorKind, PutOutcome,
-    open_mailbox, open_mailbox_with,
+    Access, CannedAcl, ConditionalWrites, Credentials, Encryption, ExpiryRule, ListRequest, MailboxErrorKind,
+    PutOutcome, open_mailbox, open_mailbox_with,
 };
 
 use crate::operations::{content, key, names, read, upload};
@@ -167,7 +167,10 @@ pub async fn the_right_to_put_is_shown_without_a_put(stage: Stage) -> Shown {
             let (unconditional, _proxy) = shown!(stage.clone().unsigned().behind(|_| Fault::HideCondition).await);
             unconditional.may_put(&key("b")).await.unwrap();
             unconditional.may_put(&key("a")).await.unwrap();
-            assert_eq!(names(&unconditional.list_all(&ListRequest::default()).await.unwrap()).len(), 0);
+            assert_eq!(
+                names(&unconditional.list_all(&ListRequest::default()).await.unwrap()).len(),
+                0
+            );
             if server.protocol == Protocol::Gcs {
                 let forbidden = Fault::Answer(403, vec![], r#"{"error":{"message":"no storage.objects.create"}}"#);
                 let (mailbox, _proxy) = shown!(stage.behind(move |_| forbidden.clone()).await);
@@ -204,7 +207,11 @@ pub async fn expiry_rules_are_told(stage: Stage) -> Shown {
             return Shown::No("fake-gcs-server keeps no lifecycle");
         }
         Backend::Store(server) => {
-            assert_eq!(mailbox.expiry_rules().await.unwrap(), [], "no bucket has rules by itself");
+            assert_eq!(
+                mailbox.expiry_rules().await.unwrap(),
+                [],
+                "no bucket has rules by itself"
+            );
             server.expire(&format!("{}/claims/", stage.name), 30).await;
         }
     }

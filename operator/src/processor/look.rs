@@ -505,7 +505,10 @@ fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorSta
             .is_some_and(|then| then.status == now.status && then.reason == now.reason);
         (!same).then_some((now.reason, now.message))
     };
-    [READY, MANIFEST_PUBLISHED, PREFLIGHT].into_iter().filter_map(of).collect()
+    [READY, MANIFEST_PUBLISHED, PREFLIGHT]
+        .into_iter()
+        .filter_map(of)
+        .collect()
 }
 
 #[cfg(test)]

@@ -94,7 +94,11 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
             },
         ),
         Work::CompactClaims(chunks) => (chunks.len(), WorkList::CompactClaims { revision, work, chunks }),
-        Work::Preflight { stage, inputs, manifest } => (
+        Work::Preflight {
+            stage,
+            inputs,
+            manifest,
+        } => (
             1,
             WorkList::Preflight {
                 revision,

@@ -321,15 +321,7 @@ async fn processors_follow_their_peers_and_pods_are_given_what_they_need() {
         .unwrap();
     place.condition("us-ct", "PeersKnown", "False", "PeerMissing").await;
     place.condition("us-ct", "Ready", "False", "PeerMissing").await;
-    let count = async || {
-        place
-            .api::<Job>()
-            .list(&works())
-            .await
-            .unwrap()
-            .items
-            .len()
-    };
+    let count = async || place.api::<Job>().list(&works()).await.unwrap().items.len();
     let before = count().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(count().await, before);

@@ -307,13 +307,7 @@ impl Place {
 
     pub async fn first_job(&self) -> Job {
         until("a worker Job", async || {
-            self.api::<Job>()
-                .list(&works())
-                .await
-                .ok()?
-                .items
-                .into_iter()
-                .next()
+            self.api::<Job>().list(&works()).await.ok()?.items.into_iter().next()
         })
         .await
     }

@@ -84,7 +84,12 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
             start: Vec::new(),
             remove,
             status: input.before.cloned(),
-            verdict: Verdict::new(PREFLIGHT, None, reasons::UNKNOWN, format!("No preflight of what is so now: {said}.")),
+            verdict: Verdict::new(
+                PREFLIGHT,
+                None,
+                reasons::UNKNOWN,
+                format!("No preflight of what is so now: {said}."),
+            ),
         };
     }
     let mut status = known.cloned().unwrap_or_else(|| PreflightStatus {
@@ -99,7 +104,10 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
         if status.finished.is_some() || status.lines.iter().any(|line| line.stage == checker(stage)) {
             continue;
         }
-        let view = current.iter().copied().find(|view| view.preflight_stage() == Some(stage));
+        let view = current
+            .iter()
+            .copied()
+            .find(|view| view.preflight_stage() == Some(stage));
         let refused = input.refused.iter().find(|(of, _)| *of == stage);
         match (view, refused) {
             (Some(view), _) => match judge(view, input.start_deadline, now) {
@@ -125,7 +133,9 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
         waits.extend(settling(&status, input.conditions, now));
     }
     if status.finished.is_none() && waits.is_empty() {
-        let own = CONDITIONS.into_iter().filter_map(|kind| own(kind, input.conditions, input.generation));
+        let own = CONDITIONS
+            .into_iter()
+            .filter_map(|kind| own(kind, input.conditions, input.generation));
         let mut lines: Vec<PreflightLine> = own.collect();
         status.lines.sort_by_key(|line| line.stage == PreflightStage::Aggregate);
         lines.append(&mut status.lines);
@@ -183,7 +193,9 @@ fn judge(view: &JobView, start_deadline: SignedDuration, now: Timestamp) -> Prog
             }
         }
         Some(_) => {
-            let said = [78, 77, 70, 69].into_iter().find_map(|code| view.termination_message(code));
+            let said = [78, 77, 70, 69]
+                .into_iter()
+                .find_map(|code| view.termination_message(code));
             let said = said.unwrap_or_else(|| "it failed; see the log of its pod".to_owned());
             let remedy = "run workers of the operator's version; else mend what it names";
             Progress::Stuck(format!("Job {}: {said}", view.name()), remedy.to_owned())
@@ -212,7 +224,9 @@ fn judge(view: &JobView, start_deadline: SignedDuration, now: Timestamp) -> Prog
 }
 
 fn age(view: &JobView, now: Timestamp) -> SignedDuration {
-    view.created().map(|created| now.duration_since(created)).unwrap_or_default()
+    view.created()
+        .map(|created| now.duration_since(created))
+        .unwrap_or_default()
 }
 
 fn remedy_of(reason: &str) -> String {
@@ -272,7 +286,8 @@ fn settling(status: &PreflightStatus, conditions: &[Condition], now: Timestamp) 
             && PASSING.contains(&condition.reason.as_str())
     };
     let found = conditions.iter().find(passes)?;
-    (now.duration_since(started) < SETTLING).then(|| format!("{}: {}", found.type_, found.message.trim_end_matches('.')))
+    (now.duration_since(started) < SETTLING)
+        .then(|| format!("{}: {}", found.type_, found.message.trim_end_matches('.')))
 }
 
 /// What a condition of this spec says, as a line.
@@ -312,7 +327,11 @@ fn verdict(status: &PreflightStatus, waits: &[String]) -> Verdict {
         let message = format!("Nothing failed at {finished}.{open}");
         return Verdict::new(PREFLIGHT, Some(true), reasons::PASSED, message);
     };
-    let mailbox = first.mailbox.as_ref().map(|mailbox| format!(" {mailbox}")).unwrap_or_default();
+    let mailbox = first
+        .mailbox
+        .as_ref()
+        .map(|mailbox| format!(" {mailbox}"))
+        .unwrap_or_default();
     let others = match of(PreflightOutcome::Failed).count() {
         1 => String::new(),
         count => format!(" {} more failed.", count - 1),

@@ -62,7 +62,9 @@ impl Look<'_> {
         let hold = if spec.manifest.is_some() && published.is_none() {
             Some("our own manifest hasn't been looked at yet")
         } else if spec.suspend && !is_new_wish && before.is_none_or(|before| before.inputs != inputs) {
-            Some("the processor is suspended, or a party isn't known; the annotation prio-operator.io/preflight asks for one all the same")
+            Some(
+                "the processor is suspended, or a party isn't known; the annotation prio-operator.io/preflight asks for one all the same",
+            )
         } else {
             None
         };
@@ -109,7 +111,11 @@ impl Look<'_> {
             return Ok(());
         }
         let keys = self.mounted_keys(memory).await?;
-        let started = self.actor().start(planned, &keys, &parameters(&keys)).await.context(ActSnafu)?;
+        let started = self
+            .actor()
+            .start(planned, &keys, &parameters(&keys))
+            .await
+            .context(ActSnafu)?;
         memory.refused_preflights = started.refused;
         Ok(())
     }

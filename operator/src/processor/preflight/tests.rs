@@ -26,7 +26,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut conditions = Vec::new();
-        let known = Verdict::new(PEERS_KNOWN, Some(true), reasons::OK, "All parties are written in the spec.");
+        let known = Verdict::new(
+            PEERS_KNOWN,
+            Some(true),
+            reasons::OK,
+            "All parties are written in the spec.",
+        );
         set_condition(&mut conditions, &known, Some(3), Timestamp::UNIX_EPOCH);
         Self {
             inputs: "one",
@@ -65,8 +70,15 @@ impl World {
     fn begun() -> Self {
         let mut world = World::new();
         let decision = world.look("02:00");
-        assert_eq!(decision.start.iter().map(PlannedJob::stage).collect::<Vec<_>>(), [Stage::Intake, Stage::Aggregate]);
-        world.jobs = decision.start.iter().map(|job| started(job, &processor(), "02:00")).collect();
+        assert_eq!(
+            decision.start.iter().map(PlannedJob::stage).collect::<Vec<_>>(),
+            [Stage::Intake, Stage::Aggregate]
+        );
+        world.jobs = decision
+            .start
+            .iter()
+            .map(|job| started(job, &processor(), "02:00"))
+            .collect();
         world
     }
 
@@ -103,11 +115,20 @@ fn both_stages_are_tried_once_and_their_lines_are_kept() {
     let stages: Vec<_> = lines.iter().map(|line| line.stage).collect();
     use PreflightStage::{Aggregate, Intake, Operator};
     assert_eq!(stages, [Operator, Intake, Aggregate, Aggregate]);
-    assert_eq!((lines[0].check.as_str(), lines[3].mailbox.as_deref()), (PEERS_KNOWN, Some("ledger")));
+    assert_eq!(
+        (lines[0].check.as_str(), lines[3].mailbox.as_deref()),
+        (PEERS_KNOWN, Some("ledger"))
+    );
 
     // Gone Jobs and further looks change nothing; other inputs begin anew.
     world.jobs.clear();
-    assert_eq!(world.look("03:00"), PreflightDecision { remove: vec![], ..decision });
+    assert_eq!(
+        world.look("03:00"),
+        PreflightDecision {
+            remove: vec![],
+            ..decision
+        }
+    );
     world.inputs = "two";
     world.asked = Some("now");
     let decision = world.look("03:01");
@@ -138,16 +159,32 @@ fn pods_that_do_not_start_or_do_not_tell_are_lines_of_their_own() {
         (
             "a Secret that isn't there",
             |view| {
-                let mount = "MountVolume.SetUp failed for volume \"batch-signing\" : secret \"batch-signing\" not found";
+                let mount =
+                    "MountVolume.SetUp failed for volume \"batch-signing\" : secret \"batch-signing\" not found";
                 view.creating().event(Some(0), "FailedMount", mount)
             },
             "02:01",
             Some(mount),
         ),
         ("one that only just began", |view| view.creating(), "02:01", None),
-        ("no pod, and nobody says why", |view| view, "02:06", Some("names no cause")),
-        ("a refused configuration", |view| view.refused("unknown variant `Preflight`"), "02:01", Some("unknown variant")),
-        ("a pod that said nothing", |view| view.complete(), "02:01", Some("isn't known")),
+        (
+            "no pod, and nobody says why",
+            |view| view,
+            "02:06",
+            Some("names no cause"),
+        ),
+        (
+            "a refused configuration",
+            |view| view.refused("unknown variant `Preflight`"),
+            "02:01",
+            Some("unknown variant"),
+        ),
+        (
+            "a pod that said nothing",
+            |view| view.complete(),
+            "02:01",
+            Some("isn't known"),
+        ),
     ];
     for (what, change, now, expected) in cases {
         let mut world = World::begun();
@@ -159,9 +196,19 @@ fn pods_that_do_not_start_or_do_not_tell_are_lines_of_their_own() {
             continue;
         };
         let lines = decision.status.clone().unwrap().lines;
-        let line = lines.iter().find(|line| line.outcome == PreflightOutcome::Failed).unwrap();
-        assert_eq!((line.stage, line.check.as_str()), (PreflightStage::Intake, "Pod"), "{what}");
-        assert!(line.detail.contains(expected) && !line.remedy.is_empty(), "{what}: {line:?}");
+        let line = lines
+            .iter()
+            .find(|line| line.outcome == PreflightOutcome::Failed)
+            .unwrap();
+        assert_eq!(
+            (line.stage, line.check.as_str()),
+            (PreflightStage::Intake, "Pod"),
+            "{what}"
+        );
+        assert!(
+            line.detail.contains(expected) && !line.remedy.is_empty(),
+            "{what}: {line:?}"
+        );
         assert_eq!(told(&decision).1, reasons::FAILED, "{what}");
         assert_eq!(decision.remove.len(), 1, "{what}");
     }
@@ -170,7 +217,10 @@ fn pods_that_do_not_start_or_do_not_tell_are_lines_of_their_own() {
     let policy = "jobs.batch is forbidden: Secret batch-signing is not listed".to_owned();
     world.refused = vec![(Stage::Intake, policy.clone()), (Stage::Aggregate, policy)];
     let decision = world.look("02:01");
-    assert!(told(&decision).2.starts_with("Intake Pod: jobs.batch is forbidden"), "{decision:?}");
+    assert!(
+        told(&decision).2.starts_with("Intake Pod: jobs.batch is forbidden"),
+        "{decision:?}"
+    );
 }
 
 #[test]
@@ -202,10 +252,20 @@ fn what_passes_by_itself_is_waited_for_and_then_told() {
     let mut world = World::begun();
     world.ended(0, vec![passed()]);
     world.ended(1, vec![passed()]);
-    let lags = Verdict::new(MANIFEST_PUBLISHED, Some(false), reasons::NOT_SERVED, "the one of before.");
+    let lags = Verdict::new(
+        MANIFEST_PUBLISHED,
+        Some(false),
+        reasons::NOT_SERVED,
+        "the one of before.",
+    );
     set_condition(&mut world.conditions, &lags, Some(3), Timestamp::UNIX_EPOCH);
     assert_eq!(told(&world.look("02:01")).1, reasons::RUNNING);
     let decision = world.look("02:03");
     assert_eq!(told(&decision).1, reasons::FAILED);
-    assert!(told(&decision).2.starts_with("Operator ManifestPublished: the one of before;"), "{decision:?}");
+    assert!(
+        told(&decision)
+            .2
+            .starts_with("Operator ManifestPublished: the one of before;"),
+        "{decision:?}"
+    );
 }
