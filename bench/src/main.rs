@@ -15,8 +15,9 @@ mod process;
 mod work;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::Parser;
 use comfy_table::{Table, presets};
 
@@ -56,6 +57,9 @@ struct Args {
     /// Where the summary goes.
     #[arg(long, default_value = "target/bench/summary.json")]
     summary: PathBuf,
+    /// A document whose table between the lines `<!-- figures -->` and `<!-- end of figures -->` is to be this one.
+    #[arg(long)]
+    document: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -70,7 +74,7 @@ fn main() -> anyhow::Result<()> {
         rows.extend(work::intake(&keys, &args.bins, args.packets, args.rounds)?);
     }
     if wanted("small") {
-        rows.push(work::small_batches(&keys, args.rounds)?);
+        rows.extend(work::small_batches(&keys, args.rounds)?);
     }
     if wanted("sums") {
         rows.extend(work::sums(&keys, args.rounds)?);
@@ -90,12 +94,33 @@ fn main() -> anyhow::Result<()> {
         rows.extend(memory::rows(&args.facilitator, args.bytes)?);
         rows.extend(large::rows(&args.facilitator, args.large)?);
     }
-    println!("{}", table(&rows));
+    let table = table(&rows).to_string();
+    println!("{table}");
     if let Some(folder) = args.summary.parent() {
         std::fs::create_dir_all(folder)?;
     }
     std::fs::write(&args.summary, serde_json::to_vec_pretty(&rows)?)?;
     println!("summary in {}", args.summary.display());
+    if let Some(document) = &args.document {
+        write_into(document, &table)?;
+    }
+    let goals = rows.iter().filter(|row| row.met.is_some()).count();
+    let missed: Vec<_> = rows.iter().filter(|row| row.met == Some(false)).collect();
+    println!("{} of {goals} goals met", goals - missed.len());
+    for row in missed {
+        println!("  not met: {}", row.name);
+    }
+    Ok(())
+}
+
+fn write_into(document: &Path, table: &str) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(document).with_context(|| format!("reading {}", document.display()))?;
+    let [begin, end] = ["<!-- figures -->\n", "<!-- end of figures -->"];
+    let parts = text
+        .split_once(begin)
+        .and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, after) = parts.with_context(|| format!("{} has no place for figures", document.display()))?;
+    std::fs::write(document, format!("{before}{begin}{table}\n{end}{after}"))?;
     Ok(())
 }
 

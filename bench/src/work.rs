@@ -15,9 +15,6 @@ use crate::floor::{IntakeFloor, Points};
 use crate::measure::{Row, on_cores, process_time, wall_time};
 use crate::world::{Keys, World};
 
-/// Packets of a round of the scaling rows.
-const SCALING_PACKETS: usize = 3_000;
-
 const SHARES: [Share; 2] = [Share::First, Share::Second];
 
 fn runtime() -> anyhow::Result<Runtime> {
@@ -45,28 +42,24 @@ pub fn intake(keys: &Keys, bins: &[u32], packets: usize, rounds: usize) -> anyho
     let mut rows = Vec::new();
     for bins in bins.iter().copied() {
         let sample = keys.sample(bins, packets, 0, Vec::new())?;
-        // Many short rounds, of which the quickest counts: others use the machine too.
-        let short = keys.sample(bins, packets.min(SCALING_PACKETS), 1, Vec::new())?;
         for share in SHARES {
             let world = World::new(keys);
             let runtime = runtime()?;
-            for sample in [&sample, &short] {
-                runtime.block_on(world.put(share, &sample.id, objects(sample, share)))?;
-            }
+            runtime.block_on(world.put(share, &sample.id, objects(&sample, share)))?;
             let floor = IntakeFloor::new(&objects(&sample, share).packets)?;
             let name = |what: &str| format!("intake, {share:?}, {bins} bins, {what}");
             let one = on_cores(1, || alternate(&world, share, &sample.id, &floor, 1, rounds))??;
             let each = |(floor, value): &Round| (floor.cpu / packets as f64, value.cpu / packets as f64);
             let figures: Vec<_> = one.iter().map(each).collect();
             rows.push(Row::at_most(name("a packet on one core"), "µs", &figures, Some(1.25)));
-            let floor = IntakeFloor::new(&objects(&short, share).packets)?;
-            let (mut one, mut two) = (Vec::new(), Vec::new());
+            // In turns, and the quickest round counts: others use the machine too.
+            let (mut one, mut two) = (one, Vec::new());
             for _ in 0..2 {
-                one.extend(on_cores(1, || {
-                    alternate(&world, share, &short.id, &floor, 1, 2 * rounds)
-                })??);
                 two.extend(on_cores(2, || {
-                    alternate(&world, share, &short.id, &floor, 2, 2 * rounds)
+                    alternate(&world, share, &sample.id, &floor, 2, rounds)
+                })??);
+                one.extend(on_cores(1, || {
+                    alternate(&world, share, &sample.id, &floor, 1, rounds)
                 })??);
             }
             rows.push(scaling(name("scaling to two cores"), &one, &two));
@@ -132,7 +125,14 @@ fn scaling(name: String, one: &[Round], two: &[Round]) -> Row {
 }
 
 /// What a batch of 20 packets costs besides its packets, in ECDHs.
-pub fn small_batches(keys: &Keys, rounds: usize) -> anyhow::Result<Row> {
+pub fn small_batches(keys: &Keys, rounds: usize) -> anyhow::Result<Vec<Row>> {
+    SHARES
+        .map(|share| small_batches_of(keys, share, rounds))
+        .into_iter()
+        .collect()
+}
+
+fn small_batches_of(keys: &Keys, share: Share, rounds: usize) -> anyhow::Result<Row> {
     const BATCHES: u32 = 60;
     let small: Vec<_> = (0..BATCHES)
         .map(|minute| keys.sample(16, 20, minute, Vec::new()))
@@ -150,11 +150,11 @@ pub fn small_batches(keys: &Keys, rounds: usize) -> anyhow::Result<Row> {
     let figures = on_cores(1, || {
         let runtime = runtime()?;
         for sample in small.iter().chain([&large]) {
-            runtime.block_on(world.put(Share::First, &sample.id, &sample.first))?;
+            runtime.block_on(world.put(share, &sample.id, objects(sample, share)))?;
         }
         let mut figures = Vec::new();
         for _ in 0..=4 * rounds {
-            let processor = world.processor(Share::First, true)?;
+            let processor = world.processor(share, true)?;
             let (ecdh, ()) = process_time(|| (0..500).for_each(|_| points.agree()));
             let (alone, taken) = process_time(|| runtime.block_on(take(&processor, &large.id, 20 * BATCHES as usize)));
             taken?;
@@ -180,7 +180,7 @@ pub fn small_batches(keys: &Keys, rounds: usize) -> anyhow::Result<Row> {
         Ok::<_, anyhow::Error>(figures)
     })??;
     Ok(Row::at_most(
-        "a 20-packet batch besides its packets",
+        format!("intake, {share:?}, 16 bins, a 20-packet batch besides its packets, floor = one ECDH"),
         "µs",
         &figures,
         Some(8.0),
@@ -198,16 +198,32 @@ enum Invalid {
 /// Sums of windows, against what the issue allows: so many ECDHs a packet and a batch, and 4 ns a bin, batch and key.
 pub fn sums(keys: &Keys, rounds: usize) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (bins, batches, packets) in [(16, 1, 20_000), (16, 500, 20), (256, 10, 1000), (1024, 10, 500)] {
-        rows.push(sum(keys, bins, batches, packets, Invalid::None, rounds)?);
+    let all_hold = [
+        (16, 1, 20_000),
+        (16, 500, 20),
+        (256, 10, 1000),
+        (1024, 10, 500),
+        (4096, 5, 200),
+    ];
+    for (bins, batches, packets) in all_hold {
+        rows.extend(sum(keys, bins, batches, packets, Invalid::None, rounds)?);
     }
     for invalid in [Invalid::Spread, Invalid::InOneBatch] {
-        rows.push(sum(keys, 16, 50, 200, invalid, rounds)?);
+        rows.extend(sum(keys, 16, 50, 200, invalid, rounds)?);
+        rows.extend(sum(keys, 256, 20, 200, invalid, rounds)?);
     }
     Ok(rows)
 }
 
-fn sum(keys: &Keys, bins: u32, batches: u32, packets: usize, invalid: Invalid, rounds: usize) -> anyhow::Result<Row> {
+/// A row of each share.
+fn sum(
+    keys: &Keys,
+    bins: u32,
+    batches: u32,
+    packets: usize,
+    invalid: Invalid,
+    rounds: usize,
+) -> anyhow::Result<Vec<Row>> {
     let total = batches as usize * packets;
     let fault = |packet| Fault {
         packet,
@@ -229,7 +245,7 @@ fn sum(keys: &Keys, bins: u32, batches: u32, packets: usize, invalid: Invalid, r
             runtime.block_on(take(&world.processor(share, false)?, &sample.id, packets))?;
         }
         if !faults(batch).is_empty() {
-            opened_bytes.push(sample.first.packets);
+            opened_bytes.push([sample.first.packets, sample.second.packets]);
         }
     }
     let window = World::window()?;
@@ -239,11 +255,11 @@ fn sum(keys: &Keys, bins: u32, batches: u32, packets: usize, invalid: Invalid, r
     } else {
         total / 100
     };
-    let figures = on_cores(1, || {
+    let mut figures_of = |share: Share| {
         let runtime = self::runtime()?;
         let mut figures = Vec::new();
         for _ in 0..=rounds {
-            let processor = world.summing(Share::First)?;
+            let processor = world.summing(share)?;
             let cutoffs = [Timestamp::now()];
             let (ecdh, ()) = process_time(|| (0..500).for_each(|_| points.agree()));
             let ecdh = ecdh / 500.0;
@@ -259,6 +275,7 @@ fn sum(keys: &Keys, bins: u32, batches: u32, packets: usize, invalid: Invalid, r
             // What must be opened is read and hashed whole, and of it the invalid packets are decrypted.
             let (hashing, ()) = process_time(|| {
                 opened_bytes.iter().for_each(|bytes| {
+                    let bytes = &bytes[usize::from(share.index())];
                     std::hint::black_box(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes));
                 });
             });
@@ -267,17 +284,22 @@ fn sum(keys: &Keys, bins: u32, batches: u32, packets: usize, invalid: Invalid, r
         }
         figures.remove(0);
         Ok::<_, anyhow::Error>(figures)
-    })??;
+    };
     let kind = match invalid {
         Invalid::None => "all proofs hold",
         Invalid::Spread => "1 % invalid, spread evenly",
         Invalid::InOneBatch => "1 % invalid, all in one batch",
     };
-    let name =
-        format!("aggregate, {bins} bins, {batches} × {packets} packets, {kind}: a packet, floor = what is allowed");
-    let figures: Vec<_> = figures
-        .iter()
-        .map(|(floor, value)| (floor / total as f64, value / total as f64))
-        .collect();
-    Ok(Row::at_most(name, "µs", &figures, Some(1.0)))
+    let mut rows = Vec::new();
+    for share in SHARES {
+        let name = format!(
+            "aggregate, {share:?}, {bins} bins, {batches} × {packets} packets, {kind}: a packet, floor = what is allowed"
+        );
+        let figures: Vec<_> = on_cores(1, || figures_of(share))??
+            .iter()
+            .map(|(floor, value)| (floor / total as f64, value / total as f64))
+            .collect();
+        rows.push(Row::at_most(name, "µs", &figures, Some(1.0)));
+    }
+    Ok(rows)
 }

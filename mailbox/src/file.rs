@@ -355,10 +355,12 @@ impl Mailbox for FileMailbox {
         let request = request.clone();
         self.blocking(move |inner| {
             inner.check_root()?;
-            walk::list(&inner.root, &request).map_err(|(name, error)| {
+            let time = Timestamp::from_second(Timestamp::now().as_second()).ok();
+            let page = walk::list(&inner.root, &request).map_err(|(name, error)| {
                 let kind = MailboxError::kind_of_io(&error);
                 MailboxError::of_mailbox(kind, &inner.url, format_args!("listing {name:?}: {error}"))
-            })
+            })?;
+            Ok(ListPage { time, ..page })
         })
         .await
     }

@@ -112,6 +112,8 @@ pub struct ListPage {
     pub folders: Vec<String>,
     /// Pass as `start_after` for the next page; `None`: this was the last.
     pub next: Option<String>,
+    /// The store's clock as it answered first, in whole seconds; `None` where it doesn't tell.
+    pub time: Option<Timestamp>,
 }
 
 /// An object on its way: nothing is visible before [`Upload::commit_if_absent`], and nothing is left where it is dropped.
@@ -190,6 +192,7 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
             let page = self.list(&request).await?;
             all.objects.extend(page.objects);
             all.folders.extend(page.folders);
+            all.time = all.time.or(page.time);
             match page.next {
                 Some(next) => request.start_after = Some(next),
                 None => return Ok(all),

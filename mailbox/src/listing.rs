@@ -37,6 +37,8 @@ pub(crate) struct Answer {
     pub folders: Vec<String>,
     /// There are more names after these; then these aren't empty.
     pub more: bool,
+    /// The store's clock, in whole seconds.
+    pub time: Option<Timestamp>,
 }
 
 /// A store that can be asked.
@@ -101,6 +103,7 @@ impl Listing<'_> {
         let answer = self
             .ask(&request.prefix, after.as_deref(), request.folders, left)
             .await?;
+        page.time = answer.time;
         let (entries, more) = cut(answer, left);
         let last = entries.last().map(|entry| match entry {
             Entry::Object(listed) => listed.name.clone(),

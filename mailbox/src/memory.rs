@@ -35,6 +35,7 @@ struct State {
     refuse_writes: bool,
     failures: usize,
     open_uploads: usize,
+    time: Option<Timestamp>,
 }
 
 impl MemoryMailbox {
@@ -99,6 +100,11 @@ impl MemoryMailbox {
     /// The next `calls` calls are [`MailboxErrorKind::Unavailable`].
     pub fn fail_next(&self, calls: usize) {
         self.state().failures = calls;
+    }
+
+    /// From now on listings tell this clock. Without it they tell none.
+    pub fn tell_time(&self, time: Timestamp) {
+        self.state().time = Some(time);
     }
 
     /// Uploads begun and not yet ended: 0 unless a test leaks one.
@@ -217,7 +223,10 @@ impl Mailbox for MemoryMailbox {
     async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError> {
         let state = self.enter(None, Call::List)?;
         let limit = request.limit.unwrap_or(PAGE).max(1);
-        let mut page = ListPage::default();
+        let mut page = ListPage {
+            time: state.time,
+            ..ListPage::default()
+        };
         let mut last = String::new();
         for (name, (content, modified)) in state.objects.range(request.prefix.clone()..) {
             if !name.starts_with(&request.prefix) || request.end_before.as_ref().is_some_and(|end| name >= end) {

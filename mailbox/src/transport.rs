@@ -2,9 +2,18 @@
 
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use jiff::Timestamp;
 
 use crate::error::chain;
 use crate::{Access, MailboxError, MailboxErrorKind, MailboxUrl, Patience};
+
+/// The answer's clock, of its `Date` header.
+pub(crate) fn time_of(date: Option<&str>) -> Option<Timestamp> {
+    let date = DateTime::from_str(date?, Format::HttpDate).ok()?;
+    Timestamp::from_second(date.secs()).ok()
+}
 
 /// The endpoint that the settings name, without a slash at its end.
 pub(crate) fn endpoint(url: &MailboxUrl, access: &Access) -> Result<Option<String>, MailboxError> {

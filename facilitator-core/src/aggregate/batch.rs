@@ -194,6 +194,15 @@ impl OpenBatch<'_> {
         Ok(judged.context(MalformedPacketsSnafu).map_err(|error| bad(&error)))
     }
 
+    /// Whether the ingestion packets are those that intake saw. Reads all of them.
+    ///
+    /// # Errors
+    /// Those of the mailboxes and of the record.
+    pub(super) async fn has_its_packets(&self) -> Result<bool, WorkError> {
+        let (digest, ()) = self.beside_ingestion(|_, _| Ok(())).await?;
+        Ok(digest == self.head.packet_digest)
+    }
+
     /// Goes through the record beside the batch's ingestion packets, and says the digest of these.
     ///
     /// # Errors

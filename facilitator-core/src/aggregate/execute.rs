@@ -107,11 +107,10 @@ pub(super) struct JudgedMember {
     subtracted: Arc<Vec<Subtracted>>,
 }
 
-/// A sum, and the first packet key whose packets it sums.
+/// A sum, and the packet keys whose packets it sums, in order of first use.
 pub(super) struct Sum {
     pub total: Zeroizing<Vec<u32>>,
-    /// `None`: nothing was added.
-    pub key: Option<PublicPoint>,
+    pub keys: Vec<PublicPoint>,
 }
 
 impl<'a> Execution<'a> {
@@ -222,7 +221,11 @@ impl<'a> Execution<'a> {
             match sum {
                 Ok(sum) => {
                     proof::accumulate(&mut all.total, &sum.total);
-                    all.key = all.key.or(sum.key);
+                    for key in sum.keys {
+                        if !all.keys.contains(&key) {
+                            all.keys.push(key);
+                        }
+                    }
                 }
                 Err(stop) => return Ok(Err(stop)),
             }
@@ -233,7 +236,7 @@ impl<'a> Execution<'a> {
     fn nothing(&self) -> Sum {
         Sum {
             total: Zeroizing::new(vec![0; self.plan.shape.bins as usize]),
-            key: None,
+            keys: Vec::new(),
         }
     }
 
@@ -243,7 +246,7 @@ impl<'a> Execution<'a> {
             Err(stop) => return Ok(Err(stop)),
         };
         let mut sum = self.nothing();
-        sum.key = open.packet_keys.first().copied();
+        sum.keys.clone_from(&open.packet_keys);
         let mut keys = Vec::with_capacity(open.packet_keys.len());
         for (point, sealed) in open.packet_keys.iter().zip(&open.sealed) {
             let all = &self.processor.packet_keys;

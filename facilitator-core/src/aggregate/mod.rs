@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 use self::execute::Execution;
 use self::parts::{Parts, make_partial};
-use self::plan::{Frozen, make_plan, make_shard, read_plan};
+use self::plan::{Frozen, Override, make_plan, make_shard, read_plan};
 use self::verdict::{Verdicts, put_result};
 use crate::formats::ledger::{BlockedReason, FailedReason, LedgerObject, PLANS, RESULTS, WindowResult, short_message};
 use crate::formats::names::{BatchRange, WindowId};
@@ -68,6 +68,9 @@ pub enum AggregateOutcome {
     },
 }
 
+/// What tells the time, where that decides something.
+pub type Clock<'a> = &'a (dyn Fn() -> Timestamp + Sync);
+
 /// What stops a planned window.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Stop {
@@ -108,7 +111,7 @@ pub async fn aggregate(
 /// Releases a window once more, under an approved override: plans it at `cutoff`, or goes on from its plan. It is released
 /// only if what all sums of that time tell together is of nobody or of as many clients as the floor asks for (ledger rule 6).
 ///
-/// `now` is compared when the set is frozen: an override that has expired by then freezes none, and nothing is put.
+/// `clock` is looked at when the set is frozen: an override that has expired by then freezes none, and nothing is put.
 ///
 /// # Errors
 /// [`WorkError`], as [`aggregate`].
@@ -117,7 +120,7 @@ pub async fn aggregate_again(
     window: &WindowId,
     approval: &Approval,
     cutoff: Timestamp,
-    now: Timestamp,
+    clock: Clock<'_>,
 ) -> Result<AggregateOutcome, WorkError> {
     let again = window.again(approval.release).map_err(|error| {
         InternalSnafu {
@@ -132,18 +135,16 @@ pub async fn aggregate_again(
     }
     let frozen = match frozen {
         Some(frozen) => frozen,
-        None if now.as_millisecond() >= approval.expires_at_millis => {
-            let expired = Timestamp::from_millisecond(approval.expires_at_millis).unwrap_or(Timestamp::MIN);
-            return Ok(AggregateOutcome::Blocked {
-                reason: BlockedReason::OverrideExpired,
-                message: format!("the override for release {} expired at {expired}", approval.release),
-                cutoff_millis: None,
-            });
+        None => {
+            let again_under = Override { approval, clock };
+            if let Some(expired) = again_under.expired() {
+                return Ok(expired);
+            }
+            match make_plan(processor, &again, &[cutoff], Some(again_under)).await? {
+                Ok(frozen) => frozen,
+                Err(unplanned) => return Ok(unplanned),
+            }
         }
-        None => match make_plan(processor, &again, &[cutoff], Some(approval)).await? {
-            Ok(frozen) => frozen,
-            Err(unplanned) => return Ok(unplanned),
-        },
     };
     execute_plan(processor, &again, frozen).await
 }
@@ -159,7 +160,7 @@ pub async fn plan_shard(
     cutoffs: &[Timestamp],
     range: &BatchRange,
 ) -> Result<AggregateOutcome, WorkError> {
-    match begin(processor, window).await? {
+    match found(processor, window).await? {
         Begun::Over(outcome) => Ok(outcome),
         Begun::Open(Some(_)) => Ok(AggregateOutcome::Part),
         Begun::Open(None) => make_shard(processor, window, cutoffs, range).await,
@@ -175,7 +176,7 @@ pub async fn partial_sum(
     window: &WindowId,
     range: &BatchRange,
 ) -> Result<AggregateOutcome, WorkError> {
-    let frozen = match begin(processor, window).await? {
+    let frozen = match found(processor, window).await? {
         Begun::Over(outcome) => return Ok(outcome),
         Begun::Open(Some(frozen)) => frozen,
         Begun::Open(None) => {
@@ -194,13 +195,22 @@ pub async fn partial_sum(
     })
 }
 
-/// What every run of a first release begins with: a window that has a result is over, and one that another's release is in
-/// the way of gets one.
-async fn begin(processor: &Processor, window: &WindowId) -> Result<Begun, WorkError> {
+/// What there is of a window: a result, a plan or neither.
+async fn found(processor: &Processor, window: &WindowId) -> Result<Begun, WorkError> {
     let frozen = read_plan(processor, window).await?;
-    if let Some(done) = done_already(processor, window, frozen.as_ref()).await? {
-        return Ok(Begun::Over(done));
-    }
+    Ok(match done_already(processor, window, frozen.as_ref()).await? {
+        Some(done) => Begun::Over(done),
+        None => Begun::Open(frozen),
+    })
+}
+
+/// What a first release begins with: a window that has a result is over, and one that another's release is in the way of gets
+/// one. Those who do a part of the work leave that to whoever puts the parts together: it takes a listing of all releases.
+async fn begin(processor: &Processor, window: &WindowId) -> Result<Begun, WorkError> {
+    let frozen = match found(processor, window).await? {
+        Begun::Open(frozen) => frozen,
+        over @ Begun::Over(_) => return Ok(over),
+    };
     if let Some(Stop::Failed(reason, message)) = decide::withdrawn_already(processor, window).await? {
         let failure = Verdicts::of(frozen.as_ref()).failed(reason, &message);
         let outcome = put_result(processor, window, failure, frozen.as_ref()).await?;

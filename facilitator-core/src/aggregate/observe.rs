@@ -2,6 +2,7 @@
 //! large window each worker looks at a range of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -18,6 +19,9 @@ use crate::intake::{complete_batches, is_at_peer};
 use crate::peer_messages::PeerBatch;
 use crate::processor::{Processor, WorkError};
 
+/// How far behind ours a store's clock is waited for.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What a person must mend before the window can be planned.
 type Blocked = (BlockedReason, String);
 
@@ -30,12 +34,19 @@ pub(super) async fn candidates(
 ) -> Result<Result<Vec<Candidate>, Blocked>, WorkError> {
     let mailboxes = &processor.mailboxes;
     let ingestion = list(&*mailboxes.ingestion, "", aggregation, range).await?;
-    let peers = list(&*mailboxes.peer_validation, "", aggregation, range).await?;
+    let peers = match list_past(&*mailboxes.peer_validation, "", aggregation, range, last_cutoff).await? {
+        Ok(page) => page,
+        Err(blocked) => return Ok(Err(blocked)),
+    };
     let records = list(&*mailboxes.ledger, RECORDS, aggregation, range).await?;
     let rejected = list(&*mailboxes.ledger, REJECTED, aggregation, range).await?;
-    let delivered = list(&*mailboxes.ledger, DELIVERED, aggregation, range).await?;
-    let ours = match list(&*mailboxes.peer, "", aggregation, range).await {
-        Ok(page) => Some(signatures(&page, processor.share)),
+    let delivered = match list_past(&*mailboxes.ledger, DELIVERED, aggregation, range, last_cutoff).await? {
+        Ok(page) => page,
+        Err(blocked) => return Ok(Err(blocked)),
+    };
+    let ours = match list_past(&*mailboxes.peer, "", aggregation, range, last_cutoff).await {
+        Ok(Ok(page)) => Some(signatures(&page, processor.share)),
+        Ok(Err(blocked)) => return Ok(Err(blocked)),
         // An aggregate worker need not have rights there: `delivered` has the times too.
         Err(error) if error.kind() == MailboxErrorKind::Denied => None,
         Err(error) => return Err(error.into()),
@@ -93,6 +104,41 @@ pub(super) async fn candidates(
         .try_collect()
         .await?;
     Ok(looked.into_iter().collect())
+}
+
+/// Lists a store whose clock is past the cutoff: what it shows later is later, and so in neither party's set. Our own clock
+/// and the operator's may be ahead of it.
+async fn list_past(
+    mailbox: &dyn Mailbox,
+    folder: &str,
+    aggregation: &AggregationId,
+    range: &BatchRange,
+    cutoff: Option<Timestamp>,
+) -> Result<Result<ListPage, Blocked>, MailboxError> {
+    let page = list(mailbox, folder, aggregation, range).await?;
+    let Some(early) = before_end_of(cutoff, &page) else {
+        return Ok(Ok(page));
+    };
+    if early <= CLOCK_PATIENCE {
+        tokio::time::sleep(early).await;
+        let page = list(mailbox, folder, aggregation, range).await?;
+        if before_end_of(cutoff, &page).is_none() {
+            return Ok(Ok(page));
+        }
+    }
+    let message = format!(
+        "the clock of {} is {} s before the end of the cutoff: nothing is planned until it is past; see whose clock is wrong",
+        mailbox.url(),
+        early.as_secs()
+    );
+    Ok(Err((BlockedReason::ClockAhead, message)))
+}
+
+/// How long it is, by the listed store's clock, until the cutoff's second is over.
+fn before_end_of(cutoff: Option<Timestamp>, page: &ListPage) -> Option<Duration> {
+    let past = cutoff?.as_second() + 1;
+    let left = u64::try_from(past - page.time?.as_second()).ok()?;
+    (left > 0).then(|| Duration::from_secs(left))
 }
 
 async fn list(
@@ -206,6 +252,10 @@ async fn look_into(batches: &Batches<'_>, batch: &BatchId) -> Result<Result<Cont
             return bad(ExclusionReason::PeerBad);
         }
     };
+    // Intake's packets are needed once more where some don't count.
+    if !judged.subtracted.is_empty() && !open.has_its_packets().await? {
+        return bad(ExclusionReason::Overwritten);
+    }
     Ok(Ok(Content::Good(Box::new(Pinned {
         record_digest: hex(&open.digest),
         messages_digest: hex(&judged.messages_digest),

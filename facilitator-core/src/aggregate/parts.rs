@@ -3,8 +3,8 @@
 //! ledger, or whoever puts the parts together and finds none.
 //!
 //! Why ledger rule 7 holds although a partial sum opens accumulators before the floor is tested: it is sealed as the
-//! records are, under a packet key that opens every packet in it, so that it tells nobody anything that the records beside
-//! it don't. Whether a sum leaves the processor is decided where the parts are put together, of all clients, before a seal
+//! records are, under all packet keys of its packets at once, so that it tells nobody anything that the records beside it
+//! don't. Whether a sum leaves the processor is decided where the parts are put together, of all clients, before a seal
 //! is opened.
 
 use std::collections::BTreeSet;
@@ -170,18 +170,20 @@ impl Part<'_> {
         let Some(Partial { plain, sealed, .. }) = self.read(execution, frozen).await? else {
             return Ok(Ok(None));
         };
-        let (digest, Some(Base64(point))) = (plain.digest()?, &plain.packet_key) else {
-            return Ok(Ok(None));
-        };
-        if digest != *counted {
+        let digest = plain.digest()?;
+        if digest != *counted || plain.packet_keys.is_empty() {
             return Ok(Ok(None));
         }
-        let Some(key) = mounted(execution.processor, point) else {
-            let what = format!("{} is sealed under", execution.window.partial_key(&self.range));
-            return Ok(Err(not_mounted(&what, point)));
-        };
+        let mut keys = Vec::with_capacity(plain.packet_keys.len());
+        for Base64(point) in &plain.packet_keys {
+            let Some(key) = mounted(execution.processor, point) else {
+                let what = format!("{} is sealed under", execution.window.partial_key(&self.range));
+                return Ok(Err(not_mounted(&what, point)));
+            };
+            keys.push(key);
+        }
         let share = execution.processor.share;
-        let opened = open_partial(key, &frozen.digest, share, &plain.range, &digest, &sealed.0);
+        let opened = open_partial(&keys, &frozen.digest, share, &plain.range, &digest, &sealed.0);
         let bins = frozen.plan.shape.bins as usize;
         Ok(Ok(opened.ok().filter(|sum| sum.len() == bins)))
     }
@@ -217,19 +219,25 @@ pub(super) async fn make_partial(
         members: counted.members.iter().map(|member| member.clients).collect(),
         counted: Base64(counted.members.iter().flat_map(|member| member.digest).collect()),
         invalid: Base64(counted.invalid.iter().flat_map(|uuid| *uuid.as_bytes()).collect()),
-        packet_key: sum.key.map(|point| Base64(point.to_vec())),
+        packet_keys: sum.keys.iter().map(|point| Base64(point.to_vec())).collect(),
     };
-    let sealed = match sum.key.as_ref().map(|point| mounted(processor, point)) {
-        Some(Some(key)) => {
-            let digest = plain.digest()?;
-            seal_partial(key, &frozen.digest, processor.share, &plain.range, &digest, &sum.total)
-        }
-        None if counted.members.is_empty() => Vec::new(),
+    let keys: Vec<_> = sum.keys.iter().filter_map(|point| mounted(processor, point)).collect();
+    let sealed = if counted.members.is_empty() {
+        Vec::new()
+    } else if keys.is_empty() || keys.len() < sum.keys.len() {
         // No intake of ours writes such records. Whoever sums the window needs no seal for them.
-        _ => {
-            let message = format!("no record of {range} names a packet key that is mounted");
-            return Ok(Err(Stop::Failed(FailedReason::RecordLost, message)));
-        }
+        let message = format!("a record of {range} names no packet key that is mounted");
+        return Ok(Err(Stop::Failed(FailedReason::RecordLost, message)));
+    } else {
+        let digest = plain.digest()?;
+        seal_partial(
+            &keys,
+            &frozen.digest,
+            processor.share,
+            &plain.range,
+            &digest,
+            &sum.total,
+        )
     };
     let partial = Partial {
         revision: REVISION,

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use mailbox::ListRequest;
 
 use super::membership::{Candidate, first_set, tally};
-use super::{AggregateOutcome, observe};
+use super::{AggregateOutcome, Clock, observe};
 use crate::crypto::sha256;
-use crate::formats::ledger::{LedgerObject, PLANS, REVISION, short_message};
+use crate::formats::ledger::{BlockedReason, LedgerObject, PLANS, REVISION, short_message};
 use crate::formats::names::{BatchRange, WindowId, parse_shard_name};
 use crate::formats::plan::Plan;
 use crate::formats::shard::PlanShard;
@@ -34,6 +34,32 @@ impl Frozen {
     }
 }
 
+/// Under what a window is planned once more.
+#[derive(Clone, Copy)]
+pub(super) struct Override<'a> {
+    pub approval: &'a Approval,
+    pub clock: Clock<'a>,
+}
+
+impl Override<'_> {
+    /// It is over: what to say then.
+    pub(super) fn expired(&self) -> Option<AggregateOutcome> {
+        let Approval {
+            expires_at_millis,
+            release,
+            ..
+        } = self.approval;
+        ((self.clock)().as_millisecond() >= *expires_at_millis).then(|| {
+            let expired = Timestamp::from_millisecond(*expires_at_millis).unwrap_or(Timestamp::MIN);
+            AggregateOutcome::Blocked {
+                reason: BlockedReason::OverrideExpired,
+                message: format!("the override for release {release} expired at {expired}"),
+                cutoff_millis: None,
+            }
+        })
+    }
+}
+
 /// The window's plan, if it has one.
 pub(super) async fn read_plan(processor: &Processor, window: &WindowId) -> Result<Option<Frozen>, WorkError> {
     let key = window.ledger_key(PLANS);
@@ -44,12 +70,12 @@ pub(super) async fn read_plan(processor: &Processor, window: &WindowId) -> Resul
 }
 
 /// Freezes the set; where another worker froze one first, that one counts. What shards tell of the window isn't looked for
-/// again: the bytes are the same as without them. `approval`: that of a further release. `Err`: there is no set now.
+/// again: the bytes are the same as without them. `again`: of a further release. `Err`: there is no set now.
 pub(super) async fn make_plan(
     processor: &Processor,
     window: &WindowId,
     cutoffs: &[Timestamp],
-    approval: Option<&Approval>,
+    again: Option<Override<'_>>,
 ) -> Result<Result<Frozen, AggregateOutcome>, WorkError> {
     let mut cutoffs = cutoffs.to_vec();
     cutoffs.sort_unstable();
@@ -88,11 +114,15 @@ pub(super) async fn make_plan(
         shape: set.shape,
         members: set.members,
         exclusions: set.exclusions,
-        approval: approval.cloned(),
+        approval: again.map(|again| again.approval.clone()),
     };
     mark_plan(processor, window, &plan.signer).await?;
     let key = window.ledger_key(PLANS);
     let bytes = plan.to_bytes()?.into();
+    // Reading a large window takes a while.
+    if let Some(expired) = again.and_then(|again| again.expired()) {
+        return Ok(Err(expired));
+    }
     let (bytes, _) = put_or_read(&*processor.mailboxes.ledger, &key, bytes, Plan::MAX_BYTES).await?;
     Frozen::of(window, &bytes).map(Ok)
 }

@@ -19,7 +19,6 @@ use crate::formats::names::{SumPartPart, WindowId};
 use crate::formats::plan::Plan;
 use crate::formats::signature::BatchSignature;
 use crate::formats::sum_part::{InvalidPacket, SumPart};
-use crate::guards::release::is_same_release;
 use crate::outgoing::Outgoing;
 use crate::processor::{InternalSnafu, Processor, WorkError};
 use crate::put::{BatchPut, ContentDigest, Meaning, OwnObject, put_batch, put_or_read, read_if_there};
@@ -52,7 +51,7 @@ pub(super) async fn release(
     let released = announcement(frozen, counted);
     let key = window.ledger_key(RELEASED);
     let (bytes, put) = put_or_read(ledger, &key, released.to_bytes()?.into(), Released::MAX_BYTES).await?;
-    if put == PutOutcome::Exists && !is_same_release(&Released::from_bytes(&key, &bytes)?, &released) {
+    if put == PutOutcome::Exists && Released::from_bytes(&key, &bytes)? != released {
         let message = format!("{key} says that another set of packets was released for this window");
         return Ok(Err(Stop::Failed(FailedReason::ReleasedDiffers, message)));
     }
@@ -171,7 +170,7 @@ pub(super) async fn is_announced(
     let key = window.ledger_key(RELEASED);
     Ok(
         match read_if_there(&*processor.mailboxes.ledger, &key, Released::MAX_BYTES).await? {
-            Some(bytes) => is_same_release(&Released::from_bytes(&key, &bytes)?, &announcement(frozen, counted)),
+            Some(bytes) => Released::from_bytes(&key, &bytes)? == announcement(frozen, counted),
             None => false,
         },
     )

@@ -56,7 +56,7 @@ pub fn seal(
     accumulator: &[u32],
 ) -> Vec<u8> {
     encrypt(
-        &cipher(key, CONTEXT, header_digest, share, ""),
+        &cipher(&[key], CONTEXT, header_digest, share, ""),
         plain_digest,
         accumulator,
     )
@@ -73,16 +73,17 @@ pub fn open(
     plain_digest: &[u8; 32],
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u32>>, SealError> {
-    decrypt(&cipher(key, CONTEXT, header_digest, share, ""), plain_digest, sealed)
+    decrypt(&cipher(&[key], CONTEXT, header_digest, share, ""), plain_digest, sealed)
 }
 
-/// Seals the partial sum of a range of a plan's members.
+/// Seals the partial sum of a range of a plan's members, under all packet keys whose packets it sums: whoever lacks one of them
+/// can't open it, and so learns no more than the records tell.
 ///
 /// The key is unique to plan and range, which decide the sum, so the nonce may be zero; `plain_digest`
 /// ([`crate::formats::partial::PartialPlain::digest`]) binds the seal to what is said beside it.
 #[must_use]
 pub fn seal_partial(
-    key: &PacketDecryptionKey,
+    keys: &[&PacketDecryptionKey],
     plan_digest: &[u8; 32],
     share: Share,
     range: &str,
@@ -90,18 +91,18 @@ pub fn seal_partial(
     sum: &[u32],
 ) -> Vec<u8> {
     encrypt(
-        &cipher(key, PARTIAL_CONTEXT, plan_digest, share, range),
+        &cipher(keys, PARTIAL_CONTEXT, plan_digest, share, range),
         plain_digest,
         sum,
     )
 }
 
-/// Opens a sealed partial sum.
+/// Opens a sealed partial sum with the same keys in the same order.
 ///
 /// # Errors
 /// [`SealError`].
 pub fn open_partial(
-    key: &PacketDecryptionKey,
+    keys: &[&PacketDecryptionKey],
     plan_digest: &[u8; 32],
     share: Share,
     range: &str,
@@ -109,7 +110,7 @@ pub fn open_partial(
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u32>>, SealError> {
     decrypt(
-        &cipher(key, PARTIAL_CONTEXT, plan_digest, share, range),
+        &cipher(keys, PARTIAL_CONTEXT, plan_digest, share, range),
         plain_digest,
         sealed,
     )
@@ -146,12 +147,19 @@ fn decrypt(cipher: &Aes256GcmSiv, plain_digest: &[u8; 32], sealed: &[u8]) -> Res
     Ok(elements)
 }
 
-/// `label` is the last of the info, of any length; all before it are of fixed lengths but the context, which tells them apart.
-fn cipher(key: &PacketDecryptionKey, context: &[u8], digest: &[u8; 32], share: Share, label: &str) -> Aes256GcmSiv {
+/// The input is the keys' scalars, one after another. `label` is the last of the info, of any length; all before it are of fixed
+/// lengths but the context, which tells them apart, and the points, whose number the input's length gives.
+fn cipher(keys: &[&PacketDecryptionKey], context: &[u8], digest: &[u8; 32], share: Share, label: &str) -> Aes256GcmSiv {
+    let mut scalars = Zeroizing::new(Vec::with_capacity(32 * keys.len()));
+    let mut points = Vec::with_capacity(65 * keys.len());
+    for key in keys {
+        scalars.extend_from_slice(key.scalar());
+        points.extend_from_slice(key.public_point());
+    }
     let mut derived = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(None, key.scalar())
+    Hkdf::<Sha256>::new(None, &scalars)
         .expand_multi_info(
-            &[context, key.public_point(), digest, &[share.index()], label.as_bytes()],
+            &[context, &points, digest, &[share.index()], label.as_bytes()],
             derived.as_mut_slice(),
         )
         .expect("32 bytes are one block of HKDF-SHA-256");
@@ -216,11 +224,17 @@ mod tests {
 
     #[test]
     fn a_partial_sum_opens_only_as_that_of_its_range_and_plan() {
-        let key = PacketDecryptionKey::generate(&mut StdRng::seed_from_u64(6));
+        let mut rng = StdRng::seed_from_u64(6);
+        let [key, other] = [(); 2].map(|()| PacketDecryptionKey::generate(&mut rng));
+        let both = [&key, &other];
         let (one, two) = ("202611200000-202611200100", "202611200100-202611200200");
-        let sealed = seal_partial(&key, &[1; 32], Share::First, one, &[2; 32], &[1, 2]);
+        let sealed = seal_partial(&both, &[1; 32], Share::First, one, &[2; 32], &[1, 2]);
+        let with = |keys: &[&PacketDecryptionKey]| open_partial(keys, &[1; 32], Share::First, one, &[2; 32], &sealed);
+        for fewer in [&[&key][..], &[&other], &[&other, &key], &[]] {
+            assert_eq!(with(fewer).unwrap_err(), SealError::Refused);
+        }
         let open =
-            |plan: u8, share, range, plain: u8| open_partial(&key, &[plan; 32], share, range, &[plain; 32], &sealed);
+            |plan: u8, share, range, plain: u8| open_partial(&both, &[plan; 32], share, range, &[plain; 32], &sealed);
         assert_eq!(**open(1, Share::First, one, 2).unwrap(), [1, 2]);
         for refused in [
             open(0, Share::First, one, 2),

@@ -314,6 +314,8 @@ pub enum BlockedReason {
     ObjectMissing,
     /// The override under which the window was to be released again has expired.
     OverrideExpired,
+    /// A store's clock isn't past the cutoff: the clock that planned the window is ahead of it.
+    ClockAhead,
 }
 
 /// `results/…`: a window's verdict.

@@ -32,9 +32,9 @@ pub struct PartialPlain {
     pub counted: Base64,
     /// The UUIDs of packets that aren't counted, one after another, in order of (object name, packet index).
     pub invalid: Base64,
-    /// The public point of the packet key that the sum is sealed under: the first of the first member's record. `None`: there is
-    /// no member.
-    pub packet_key: Option<Base64>,
+    /// The public points of the packet keys that the sum is sealed under: those of the members' records, in order of first use.
+    /// None where there is no member.
+    pub packet_keys: Vec<Base64>,
 }
 
 /// `partials/…`: a partial sum, sealed.
@@ -45,7 +45,7 @@ pub struct Partial {
     pub revision: u32,
     /// What can be read by whoever may read the ledger.
     pub plain: PartialPlain,
-    /// The sum of our shares of the counted packets, sealed; nothing where there is no `packetKey`.
+    /// The sum of our shares of the counted packets, sealed; nothing where there are no `packetKeys`.
     pub sealed: Base64,
 }
 // A range's packets that don't count take 22 bytes each.

@@ -84,7 +84,7 @@ pub enum PacketExclusion {
     DuplicateUuid = 6,
     /// An earlier packet of the batch has its ephemeral key.
     DuplicateEphemeralKey = 7,
-    /// Another batch has answered it: reserved.
+    /// Another batch has answered it: ledger rule 1, claims.
     Replay = 8,
 }
 

@@ -5,19 +5,13 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::formats::ledger::{FailedReason, Refusal, Released};
+use crate::formats::ledger::{FailedReason, Refusal};
 use crate::formats::names::WindowId;
 
 /// Whether `other` is another window of the same aggregation that shares time with `window`, or another release of it.
 #[must_use]
 pub fn overlapping(window: &WindowId, other: &WindowId) -> bool {
     other != window && other.aggregation == window.aggregation && other.start < window.end && window.start < other.end
-}
-
-/// Whether what was released for a window is what would be released now: the same plan and the same packets.
-#[must_use]
-pub fn is_same_release(there: &Released, ours: &Released) -> bool {
-    there == ours
 }
 
 /// A sum that was released, or is to be: what it counts, batch by batch.
@@ -110,31 +104,6 @@ mod tests {
         for (other, expected) in table {
             assert_eq!(overlapping(&mine, &window(other)), expected, "{other}");
         }
-    }
-
-    #[test]
-    fn another_set_is_another_release_whatever_its_size() {
-        let ours = Released {
-            revision: 1,
-            plan_digest: "a".into(),
-            packet_set_digest: "b".into(),
-            clients: 3,
-        };
-        assert!(is_same_release(&ours.clone(), &ours));
-        assert!(!is_same_release(
-            &Released {
-                packet_set_digest: "c".into(),
-                ..ours.clone()
-            },
-            &ours
-        ));
-        assert!(!is_same_release(
-            &Released {
-                plan_digest: "c".into(),
-                ..ours.clone()
-            },
-            &ours
-        ));
     }
 
     /// Sums of batches, each of so many clients. The first is to be released.

@@ -144,7 +144,13 @@ async fn a_predecessors_messages_are_compared_by_what_they_say() {
             },
             false,
         ),
-        ("one less", |packets| drop(packets.pop()), false),
+        (
+            "one less",
+            |packets| {
+                packets.pop();
+            },
+            false,
+        ),
         (
             "one more",
             |packets| {

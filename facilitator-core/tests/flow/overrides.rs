@@ -1,5 +1,7 @@
 //! A window that is released once more, under an approved override: what it may tell beside the sums before it.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use facilitator_core::aggregate::{AggregateOutcome, aggregate_again};
 use facilitator_core::crypto::BatchSigningKey;
 use facilitator_core::formats::ledger::{BlockedReason, FailedReason, Verdict, WindowResult};
@@ -34,7 +36,7 @@ fn processor(world: &World, share: Share) -> Processor {
 }
 
 async fn outcome(processor: &Processor, window: &WindowId, approval: &Approval, now: i64) -> AggregateOutcome {
-    aggregate_again(processor, window, approval, second(NOW), second(now))
+    aggregate_again(processor, window, approval, second(NOW), &|| second(now))
         .await
         .unwrap()
 }
@@ -172,6 +174,20 @@ async fn an_expired_override_freezes_nothing_and_what_it_froze_before_is_finishe
             other => panic!("{other:?}"),
         }
     }
+    // It expires while the window is read.
+    let looks = AtomicI64::new(0);
+    let clock = || second(NOW + 60 * looks.fetch_add(1, Ordering::Relaxed));
+    let expired = aggregate_again(&processor, &window(), &approval(2), second(NOW), &clock).await;
+    assert!(
+        matches!(
+            expired.unwrap(),
+            AggregateOutcome::Blocked {
+                reason: BlockedReason::OverrideExpired,
+                ..
+            }
+        ),
+        "{looks:?}"
+    );
     assert_eq!(world.everything(), before);
     // Frozen in its last second; the worker stopped right after.
     outcome(&processor, &window(), &approval(2), NOW + 59).await;

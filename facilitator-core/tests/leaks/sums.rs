@@ -95,7 +95,7 @@ async fn release_again(processor: &Processor, release: u8) -> WindowResult {
         approved_by: "privacy-officer".into(),
         reason: "late".into(),
     };
-    match aggregate_again(processor, &window(), &approval, second(NOW), second(NOW)).await {
+    match aggregate_again(processor, &window(), &approval, second(NOW), &|| second(NOW)).await {
         Ok(AggregateOutcome::Done { result, .. }) => *result,
         other => panic!("{other:?}"),
     }

@@ -76,8 +76,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             "run `facilitator intake` first",
         ));
     }
-    let now = Timestamp::now();
-    let cutoff = args.cutoff.unwrap_or(now);
+    let cutoff = args.cutoff.unwrap_or_else(Timestamp::now);
     let mut worst: Option<Failure> = None;
     for (window, batches) in windows {
         let item = AggregateItem {
@@ -92,7 +91,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             let names = batches.iter().map(|batch| (batch.time, batch.uuid));
             BatchRange::whole(&window).parted(names, size as usize)
         });
-        let (report, outcome) = sum(&processor, &item, &parts, now, &mut budget).await?;
+        let (report, outcome) = sum(&processor, &item, &parts, &mut budget).await?;
         let before = if matches!(&outcome, AggregateOutcome::Done { already: true, .. }) {
             " (before)"
         } else {
@@ -126,7 +125,6 @@ async fn sum(
     processor: &Processor,
     item: &AggregateItem,
     parts: &[BatchRange],
-    now: Timestamp,
     budget: &mut Budget,
 ) -> Result<(WindowReport, AggregateOutcome), Failure> {
     for of in [WindowPart::PlanShard, WindowPart::PartialSum] {
@@ -135,16 +133,18 @@ async fn sum(
                 part: Some(of(range.to_string())),
                 ..item.clone()
             };
-            let (report, outcome) = items::window(processor, &part, now, budget).await?;
+            let (report, outcome) = items::window(processor, &part, &Timestamp::now, budget).await?;
             match outcome {
                 AggregateOutcome::Part => {}
                 // The whole says why, for good.
-                AggregateOutcome::PartFailed { .. } => return items::window(processor, item, now, budget).await,
+                AggregateOutcome::PartFailed { .. } => {
+                    return items::window(processor, item, &Timestamp::now, budget).await;
+                }
                 outcome => return Ok((report, outcome)),
             }
         }
     }
-    items::window(processor, item, now, budget).await
+    items::window(processor, item, &Timestamp::now, budget).await
 }
 
 fn class_of(outcome: &AggregateOutcome) -> Option<ExitClass> {

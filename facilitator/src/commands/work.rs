@@ -137,7 +137,7 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
-                match items::window(&processor, &item, Timestamp::now(), &mut budget).await {
+                match items::window(&processor, &item, &Timestamp::now, &mut budget).await {
                     Ok((line, _)) => report.windows.push(line),
                     Err(failure) => keep(&mut fault, failure)?,
                 }

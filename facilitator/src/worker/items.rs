@@ -1,6 +1,6 @@
 //! One item, retried while storage may come back, to its line of the report.
 
-use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again, partial_sum, plan_shard};
+use facilitator_core::aggregate::{AggregateOutcome, Clock, aggregate, aggregate_again, partial_sum, plan_shard};
 use facilitator_core::claims::{Compacted, compact};
 use facilitator_core::formats::claims::{ClaimDay, PacketKeyName};
 use facilitator_core::formats::ledger::{BlockedReason, Verdict, short_message};
@@ -202,15 +202,15 @@ impl<'a> Task<'a> {
     }
 }
 
-/// Plans and sums one window, or does the part of it that the item names; under an override that hasn't expired at `now`,
-/// once more.
+/// Plans and sums one window, or does the part of it that the item names; under an override that hasn't expired by the
+/// clock, once more.
 ///
 /// # Errors
 /// As [`intake`].
 pub async fn window(
     processor: &Processor,
     item: &AggregateItem,
-    now: Timestamp,
+    clock: Clock<'_>,
     budget: &mut Budget,
 ) -> Result<(WindowReport, AggregateOutcome), Failure> {
     let window = window_of(item)?;
@@ -226,7 +226,7 @@ pub async fn window(
             Task::Whole => aggregate(processor, &window, &cutoffs).await,
             Task::PlanShard(range) => plan_shard(processor, &window, &cutoffs, range).await,
             Task::PartialSum(range) => partial_sum(processor, &window, range).await,
-            Task::Again(approval, cutoff) => aggregate_again(processor, &window, approval, *cutoff, now).await,
+            Task::Again(approval, cutoff) => aggregate_again(processor, &window, approval, *cutoff, clock).await,
         };
         match result {
             Err(error) if error.is_retryable() => {

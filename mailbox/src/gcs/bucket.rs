@@ -272,7 +272,7 @@ impl Lister for Bucket {
         let mut token: Option<String> = None;
         loop {
             let (wanted, from) = (&wanted, &token);
-            let page: Page = self
+            let (page, time): (Page, _) = self
                 .cloud
                 .retry
                 .run(|_| async move {
@@ -280,12 +280,17 @@ impl Lister for Bucket {
                     let request = request.query(&from.as_ref().map(|token| [("pageToken", token)]));
                     let answer = self.call(request, self.cloud.answer_time(), true).await;
                     let page = match answer {
-                        Ok(answer) => self.json(answer).await,
+                        Ok(answer) => {
+                            let date = answer.headers().get(reqwest::header::DATE);
+                            let time = transport::time_of(date.and_then(|date| date.to_str().ok()));
+                            self.json(answer).await.map(|page| (page, time))
+                        }
                         Err(fault) => Err(fault),
                     };
                     page.map_err(|fault| fault.into_error(&self.cloud.url, None))
                 })
                 .await?;
+            answer.time = answer.time.or(time);
             for object in page.items {
                 if query.after.is_none_or(|after| object.name.as_str() > after) {
                     answer.objects.push(Listed {

@@ -1,6 +1,6 @@
 //! Calls on a bucket.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +13,12 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{ChecksumMode, EncodingType, ObjectCannedAcl, ServerSideEncryption};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -287,14 +292,38 @@ impl Source for Reading {
     }
 }
 
+/// Takes the clock from an answer: the SDK keeps its headers to itself.
+#[derive(Clone, Debug, Default)]
+struct StoreTime(Arc<OnceLock<Timestamp>>);
+
+#[dyn_dispatch_hint]
+impl Intercept for StoreTime {
+    fn name(&self) -> &'static str {
+        "StoreTime"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(time) = transport::time_of(context.response().headers().get("date")) {
+            let _ = self.0.set(time);
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Lister for Bucket {
     async fn ask(&self, query: Query<'_>) -> Result<Answer, MailboxError> {
         let query = &query;
-        let page = self
+        let (page, time) = self
             .cloud
             .retry
             .run(|_| async move {
+                let date = StoreTime::default();
                 let request = self
                     .client
                     .list_objects_v2()
@@ -305,8 +334,11 @@ impl Lister for Bucket {
                     // Names may hold what XML can't.
                     .encoding_type(EncodingType::Url)
                     .max_keys(i32::try_from(query.limit).unwrap_or(1000));
-                let answer = self.call(self.cloud.answer_time(), request.send()).await;
-                answer.map_err(|fault| fault.into_error(&self.cloud.url, None))
+                let answer = request.customize().interceptor(date.clone()).send();
+                match self.call(self.cloud.answer_time(), answer).await {
+                    Ok(page) => Ok((page, date.0.get().copied())),
+                    Err(fault) => Err(fault.into_error(&self.cloud.url, None)),
+                }
             })
             .await?;
         let encoded = page.encoding_type() == Some(&EncodingType::Url);
@@ -331,6 +363,7 @@ impl Lister for Bucket {
                 .map(|folder| name(folder.prefix()))
                 .collect(),
             more: page.is_truncated().unwrap_or_default(),
+            time,
         })
     }
 

@@ -42,6 +42,7 @@ const OPERATIONS: &[(&str, Run)] = &operations![
     operations::ranges_are_parts_of_an_object,
     operations::listings_are_ranges_in_byte_order,
     operations::listings_tell_what_head_tells,
+    operations::listings_tell_the_stores_clock,
     operations::many_objects_come_in_pages,
     settings::a_prefix_is_a_mailbox_of_its_own,
     settings::large_objects_take_little_memory,

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use mailbox::{ListPage, ListRequest, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
 
-use crate::stage::{Shared, Shown, Stage};
+use crate::stage::{Backend, Shared, Shown, Stage};
 
 pub fn key(name: &str) -> ObjectKey {
     ObjectKey::parse(name).unwrap()
@@ -319,6 +319,38 @@ pub async fn listings_tell_what_head_tells(stage: Stage) -> Shown {
         head.sha256 = None;
     }
     assert_eq!(*listed, head);
+    Shown::Yes
+}
+
+pub async fn listings_tell_the_stores_clock(stage: Stage) -> Shown {
+    if matches!(stage.backend, Backend::Memory(_)) {
+        return Shown::No("memory tells a time only where a test sets it");
+    }
+    let mailbox = stage.mailbox();
+    for number in 0..3 {
+        put(&mailbox, &format!("n/{number}")).await;
+    }
+    let before = Timestamp::now().as_second();
+    let page = mailbox
+        .list_all(&ListRequest {
+            prefix: "n/".into(),
+            limit: Some(1),
+            ..ListRequest::default()
+        })
+        .await
+        .unwrap();
+    let time = page.time.unwrap();
+    // The server is on this machine.
+    assert!(
+        (before..=Timestamp::now().as_second()).contains(&time.as_second()),
+        "{time}"
+    );
+    assert_eq!(time.subsec_nanosecond(), 0);
+    assert!(
+        page.objects
+            .iter()
+            .all(|object| object.modified.as_second() <= time.as_second())
+    );
     Shown::Yes
 }
 
