@@ -158,6 +158,19 @@ def authors():
     more = processor()
     more["spec"]["workers"]["imagePullSecrets"] = [{"name": "pull"}]
     contains(apply(more, dry=True, user=author, fails=True), "spec.workers.imagePullSecrets names Secret pull")
+    # And the Secrets of mailboxes, each of them; the operator's own are in another namespace, and listed there.
+    kept = {"url": "gs://bucket", "credentials": {"anonymous": {}}, "operatorCredentials": {"secretRef": {"name": "list"}}}
+    more = processor()
+    more["spec"]["mailboxes"]["ingestion"] = kept
+    apply(more, dry=True, user=author)
+    for place in ("ingestion", "peerValidation", "ledger", "outgoing.peer", "outgoing.portal"):
+        more = processor()
+        mailboxes = more["spec"]["mailboxes"]
+        for part in place.split(".")[:-1]:
+            mailboxes = mailboxes[part]
+        mailboxes[place.split(".")[-1]] = {"url": "gs://bucket", "credentials": {"secretRef": {"name": "store"}}}
+        if place != "ledger":  # Another ledger is refused before.
+            contains(apply(more, dry=True, user=author, fails=True), f"spec.mailboxes.{place}.credentials names Secret store")
     # A KeyRing is named by whoever may use it.
     more = processor()
     more["spec"]["keys"] = {"batchSigning": {"keyRingRef": {"name": "signing"}},
@@ -284,7 +297,7 @@ def workloads():
         (lambda pod: pod.pop("serviceAccountName"), "service account default is not listed"),
         (lambda pod: volume(pod, secret={"secretName": "database"}), "Secret database is not listed"),
         (lambda pod: pod.update(imagePullSecrets=[{"name": "database"}]), "Secret database is not listed"),
-        (lambda pod: pod["volumes"].extend({"name": f"n{n}", "secret": {"secretName": "batch-signing"}} for n in range(19)), "at most 20 Secrets"),
+        (lambda pod: pod["volumes"].extend({"name": f"n{n}", "secret": {"secretName": "batch-signing"}} for n in range(24)), "at most 25 Secrets"),
     ]
     for change, message in bad:
         said = create(changed(change), dry=True, user=OPERATOR, fails=True)
@@ -300,8 +313,8 @@ def workloads():
             if "secret" in entry:
                 entry["secret"]["secretName"] = "batch-signing"
         create(own, dry=True, user=OPERATOR)
-    # 20 Secrets: more questions to the authorizer than one expression may ask.
-    many = changed(lambda pod: pod["volumes"].extend({"name": f"n{n}", "secret": {"secretName": "batch-signing"}} for n in range(18)))
+    # 25 Secrets: more questions to the authorizer than one expression may ask.
+    many = changed(lambda pod: pod["volumes"].extend({"name": f"n{n}", "secret": {"secretName": "batch-signing"}} for n in range(23)))
     create(many, dry=True, user=OPERATOR)
 
 

@@ -75,7 +75,8 @@ def dry_run():
 @check
 def values():
     """the examples' values render, and list the Secrets, claims and mounts that their processors use"""
-    for folder, party, file in (("minimal-party", "processor", "values"), ("local-demo", "pha", "pha-values"), ("local-demo", "facilitator", "facilitator-values")):
+    for folder, party, file in (("minimal-party", "processor", "values"), ("local-demo", "pha", "pha-values"), ("local-demo", "facilitator", "facilitator-values"),
+                                ("party-on-aws", "processor", "values"), ("party-on-gcp", "processor", "values")):
         path = EXAMPLES / folder / f"{file}.yaml"
         helm("lint", "--strict", CHARTS / "prio-operator", "--values", path)
         given = yaml.safe_load(path.read_text())
@@ -83,9 +84,17 @@ def values():
         spec = item["spec"]
         assert given["watchNamespaces"] == [item["metadata"]["namespace"]]
         keys = [spec["keys"]["batchSigning"], *spec["keys"]["packetDecryption"]]
+        mailboxes = [*(spec["mailboxes"][name] for name in ("ingestion", "peerValidation", "ledger")), *spec["mailboxes"]["outgoing"].values()]
+        keys += [mailbox["credentials"] for mailbox in mailboxes if "secretRef" in mailbox.get("credentials", {})]
         assert {key["secretRef"]["name"] for key in keys} == set(given["workers"]["secrets"])
-        mounts = {f"file://{mount['mountPath']}" for mount in given["extraVolumeMounts"]}
-        assert mounts == {spec["mailboxes"][name]["url"] for name in ("ingestion", "peerValidation", "ledger")}
+        mounts = {f"file://{mount['mountPath']}" for mount in given.get("extraVolumeMounts", [])}
+        folders = {mailbox["url"] for mailbox in mailboxes[:3] if mailbox["url"].startswith("file://")}
+        assert mounts == folders
+        # Buckets are out of reach of who has no network.
+        assert given.get("mailboxes", {}).get("network", {}).get("enabled", False) == (not folders), path
+        for stage in ("intake", "aggregate"):
+            accounts = given["workers"].get("serviceAccounts", {})
+            assert accounts.get(stage, {}).get("name", stage) == spec["workers"][stage]["serviceAccountName"]
         render("prio-operator", "--values", path)
 
 

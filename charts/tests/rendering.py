@@ -169,9 +169,34 @@ def workers():
             "workerkeyrings": ["signing", "packets"],
         }, used
         spec = policies[(namespace, "prio-operator-workers")]["spec"]
-        assert spec["policyTypes"] == ["Ingress", "Egress"] and spec["ingress"] == [] and len(spec["egress"]) == 1
+        assert spec["policyTypes"] == ["Ingress", "Egress"] and spec["ingress"] == [] and len(spec["egress"]) == 4
     plain = of_kind(render("prio-operator", namespace="own"), "NetworkPolicy")
     assert plain[("own", "prio-operator-workers")]["spec"]["egress"] == []
+
+
+@check
+def stores():
+    """for mailboxes in buckets the operator mounts its own Secrets, and it and its workers are let out to stores alone"""
+    full = render("prio-operator", "--values", CHARTS / "prio-operator/ci/full-values.yaml", namespace="own")
+    pod = of_kind(full, "Deployment")[("own", "prio-operator")]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    # The place that the program looks at.
+    places = (CHARTS.parent / "facilitator-core/src/formats/work.rs").read_text()
+    for name in ("list-aws", "list-gcs"):
+        place = "/etc/prio-operator/mailboxes/secrets"
+        assert secrets[mounts[f"{place}/{name}"]] == name and f'"{place}"' in places
+    found = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert found["PRIO_OPERATOR_MAILBOX_ENDPOINTS"] == "https://store.example:8333,http://10.0.0.7"
+    policies = of_kind(full, "NetworkPolicy")
+    store = {"ports": [{"port": 443, "protocol": "TCP"}, {"port": 8333, "protocol": "TCP"}],
+             "to": [{"ipBlock": {"cidr": "198.51.100.0/24"}}, {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "store"}}}]}
+    for key in (("own", "prio-operator"), ("pha-workers", "prio-operator-workers"), ("pha-second", "prio-operator-workers")):
+        egress = policies[key]["spec"]["egress"]
+        assert store in egress and any(rule.get("to", [{}])[0].get("ipBlock", {}).get("cidr") == "169.254.169.254/32" for rule in egress), key
+    anywhere = of_kind(render("prio-operator", "--set", "mailboxes.network.enabled=true", namespace="own"), "NetworkPolicy")
+    assert {"ports": [{"port": 443, "protocol": "TCP"}]} in anywhere[("own", "prio-operator-workers")]["spec"]["egress"]
 
 
 @check
@@ -262,6 +287,7 @@ def bad_values():
         "workers.secrets={Not_A_Name}": "secrets",
         "workers.keyRings={a.dot}": "keyRings",
         "keys.replicas=2,leaderElection=false": "leaderElection",
+        "mailboxes.endpoints={https://store.example/bucket}": "endpoints",
         "extraVolumes[0].name=a,extraVolumes[0].hostPath.path=/": "extraVolumes",
         "extraVolumeMounts[0].name=a,extraVolumeMounts[0].mountPath=/m,extraVolumeMounts[0].readOnly=false": "readOnly",
         "image.tag=": "tag or a digest",

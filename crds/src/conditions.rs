@@ -42,6 +42,12 @@ pub mod reasons {
     pub const PENDING: &str = "Pending";
     /// A mailbox can't be listed.
     pub const LISTING_FAILED: &str = "ListingFailed";
+    /// A store refuses the operator's identity.
+    pub const ACCESS_DENIED: &str = "AccessDenied";
+    /// A bucket or folder isn't there.
+    pub const NO_SUCH_MAILBOX: &str = "NoSuchMailbox";
+    /// How a mailbox is reached is set wrongly.
+    pub const WRONG_SETTINGS: &str = "WrongSettings";
     /// `ledger.json` is gone although the status remembers it.
     pub const LEDGER_GONE: &str = "LedgerGone";
     /// `ledger.json` holds another id, instance or share.

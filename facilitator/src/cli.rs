@@ -56,6 +56,8 @@ pub enum Command {
     Aggregate(commands::aggregate::Args),
     #[command(after_help = commands::reassemble::AFTER)]
     Reassemble(commands::reassemble::Args),
+    #[command(after_help = commands::copy::AFTER)]
+    Copy(commands::copy::Args),
     #[command(after_help = commands::lint_manifest::AFTER)]
     LintManifest(commands::lint_manifest::Args),
     #[command(after_help = commands::work::AFTER)]
@@ -83,6 +85,7 @@ impl Command {
             Self::Aggregate(args) => commands::aggregate::run(args).await,
             Self::Work(args) => commands::work::run(args).await,
             Self::Reassemble(args) => commands::reassemble::run(args).await,
+            Self::Copy(args) => commands::copy::run(args).await,
             Self::LintManifest(args) => commands::lint_manifest::run(args).await,
         }
     }

@@ -242,6 +242,44 @@ fn sum_parts_that_are_wrong_or_do_not_belong_together_are_named() {
 }
 
 #[test]
+fn mailboxes_are_copied_whole_and_nothing_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    done("sample --into demo --batches 2", here);
+    let there = |name: &str| {
+        let root = here.join(name);
+        let all = content(&root).into_iter();
+        all.map(|(path, bytes)| (path.strip_prefix(&root).unwrap().to_owned(), bytes))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let copy = "copy demo/ingestion-first copied";
+    assert_eq!(done(copy, here), "6 objects copied, 0 there before\n");
+    assert_eq!(there("copied"), there("demo/ingestion-first"));
+    assert_eq!(done(copy, here), "0 objects copied, 6 there before\n");
+    assert_eq!(
+        done("copy demo/ingestion-first part --prefix other/", here),
+        "0 objects copied, 0 there before\n"
+    );
+    let (name, _) = there("copied").pop_first().unwrap();
+    fs::write(here.join("copied").join(&name), "other").unwrap();
+    fails(copy, here, 73, name.to_str().unwrap());
+    assert_eq!(fs::read(here.join("copied").join(&name)).unwrap(), b"other");
+    fails("copy absent copied", here, 78, "absent");
+    fails(
+        "copy demo/ingestion-first copied --to-access {",
+        here,
+        64,
+        "--to-access",
+    );
+    fails(
+        "copy demo/ingestion-first copied --to-access {\"pathStyle\":true}",
+        here,
+        78,
+        "no access settings",
+    );
+}
+
+#[test]
 fn manifests_of_the_original_pass_and_broken_ones_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
@@ -283,6 +321,7 @@ fn help_tells_what_everything_is_for() {
         "intake",
         "aggregate",
         "reassemble",
+        "copy",
         "lint-manifest",
         "work",
     ] {
@@ -322,9 +361,19 @@ fn a_window_summed_in_parts_has_the_sum_part_of_one_that_is_not() {
         fs::create_dir(here.join("demo/portal-first")).unwrap();
         (partials, portal)
     };
-    let cutoff = "--cutoff 2100-01-01T00:00:00Z";
+    // One for all, and past: a set whose cutoff is to come isn't frozen.
+    let cutoff = &format!("--cutoff {}", jiff::Timestamp::now());
     let (none, expected) = summed(cutoff);
     assert_eq!((none, expected.len()), (0, 2));
+    let to_come = [
+        "aggregate",
+        "--parameters",
+        "demo/first.json",
+        "--cutoff",
+        "2100-01-01T00:00:00Z",
+    ];
+    let refused = facilitator(&to_come, here);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("ClockAhead"));
     for (size, parts) in [(1, 5), (2, 3), (3, 2), (5, 1), (100, 1)] {
         assert_eq!(
             summed(&format!("{cutoff} --chunk-batches {size}")),

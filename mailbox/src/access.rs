@@ -21,6 +21,9 @@ pub struct Access {
     /// A PEM file of authorities to trust beside the machine's, for the store and for the token endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<PathBuf>,
+    /// The same in PEM, for whoever has no file; never written out.
+    #[serde(skip)]
+    pub authorities: Option<String>,
     /// Who calls.
     #[serde(skip_serializing_if = "is_default")]
     pub credentials: Credentials,

@@ -88,11 +88,22 @@ fn certificates(bundle: &[u8]) -> Result<Vec<reqwest::Certificate>, reqwest::Err
 
 /// The bundle's content, where one is named: read and parsed here, because the AWS SDK panics at one that it can't use.
 fn bundle(url: &MailboxUrl, access: &Access) -> Result<Option<Vec<u8>>, MailboxError> {
-    let Some(file) = &access.ca_bundle else {
-        return Ok(None);
+    let place = access.ca_bundle.as_ref().map(|file| format!(" {}", file.display()));
+    let fail = |what: &str| {
+        configuration(
+            url,
+            &format!("the CA bundle{}: {what}", place.clone().unwrap_or_default()),
+        )
     };
-    let fail = |what: &str| configuration(url, &format!("the CA bundle {}: {what}", file.display()));
-    let content = std::fs::read(file).map_err(|error| fail(&error.to_string()))?;
+    let mut content = Vec::new();
+    if let Some(file) = &access.ca_bundle {
+        content = std::fs::read(file).map_err(|error| fail(&error.to_string()))?;
+    }
+    match &access.authorities {
+        Some(authorities) => content.extend_from_slice(authorities.as_bytes()),
+        None if access.ca_bundle.is_none() => return Ok(None),
+        None => {}
+    }
     let parsed = certificates(&content).map_err(|error| fail(&chain(&error)))?;
     if parsed.is_empty() {
         return Err(fail("it holds no certificate"));

@@ -145,6 +145,16 @@ pub struct Flags {
     )]
     pub approvals_policy: String,
 
+    /// Endpoints of S3- and GCS-compatible stores that the operator may call, separated by commas, as `https://store:8333`.
+    /// A mailbox at another endpoint isn't opened; the clouds' own endpoints always may be.
+    #[arg(
+        long,
+        env = "PRIO_OPERATOR_MAILBOX_ENDPOINTS",
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
+    pub mailbox_endpoints: Vec<String>,
+
     /// What is logged, as JSON lines to the standard error: `info`, `debug`, or per module such as `operator=debug`.
     #[arg(
         long,
@@ -223,6 +233,8 @@ pub struct Settings {
     pub identity: String,
     /// Where metrics and probes are served.
     pub http_address: SocketAddr,
+    /// Endpoints of compatible stores that the operator may call.
+    pub mailbox_endpoints: BTreeSet<String>,
     /// The admission policies' names.
     pub policies: PolicyNames,
 }
@@ -261,6 +273,12 @@ impl TryFrom<Flags> for Settings {
             lease_namespace: flags.lease_namespace,
             identity: flags.identity,
             http_address: flags.http_address,
+            mailbox_endpoints: flags
+                .mailbox_endpoints
+                .iter()
+                .map(|endpoint| endpoint.trim().trim_end_matches('/').to_owned())
+                .filter(|endpoint| !endpoint.is_empty())
+                .collect(),
             policies: PolicyNames {
                 authors: flags.authors_policy,
                 workloads: flags.workloads_policy,

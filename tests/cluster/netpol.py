@@ -148,7 +148,7 @@ def peers(rule_peers, namespace, pods, namespaces):
             continue
         for (pod_namespace, _), pod in pods.items():
             if "namespaceSelector" in peer:
-                if not selects(peer["namespaceSelector"], namespaces.get(pod_namespace, {})):
+                if not selects(peer["namespaceSelector"], namespaces.get(("", pod_namespace), {})):
                     continue
             elif pod_namespace != namespace:
                 continue

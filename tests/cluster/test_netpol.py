@@ -18,7 +18,8 @@ PODS = {
     ("u", "other"): pod("10.0.0.3", "friend"),
     ("t", "starting"): {},
 }
-NAMESPACES = {"t": {"team": "a"}, "u": {"team": "b"}}
+# By the keys that a watch gives them.
+NAMESPACES = {netpol.Watch.key({"metadata": {"name": name}}): {"team": team} for name, team in (("t", "a"), ("u", "b"))}
 SERVER = {"matchLabels": {"app": "server"}}
 
 

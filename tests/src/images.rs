@@ -47,14 +47,39 @@ pub async fn import(cluster: &Cluster) -> Result<Images> {
     Ok(Images { operator, facilitator })
 }
 
+/// The images of the stores that stand for two clouds.
+#[derive(Clone, Debug)]
+pub struct StoreImages {
+    /// SeaweedFS.
+    pub s3: Image,
+    /// fake-gcs-server.
+    pub gcs: Image,
+}
+
+/// Packs and imports the stores; `tests/stores/setup` builds what isn't in the cache.
+///
+/// # Errors
+/// When one can't be built or packed.
+pub async fn import_stores(cluster: &Cluster) -> Result<StoreImages> {
+    let folder = command::run(cluster.repository.join("tests/stores/setup"), &[] as &[&str]).await?;
+    let folder = Path::new(folder.trim());
+    let (s3, first) = pack_file(&cluster.repository, "seaweedfs", &folder.join("weed")).await?;
+    let (gcs, second) = pack_file(&cluster.repository, "fake-gcs-server", &folder.join("fake-gcs-server")).await?;
+    cluster.load(&[first, second]).await?;
+    Ok(StoreImages { s3, gcs })
+}
+
 async fn pack(repository: &Path, name: &str, binary: &str) -> Result<(Image, PathBuf)> {
-    let file = repository.join(BINARIES).join(binary);
-    let digest = command::run("sha256sum", &[&file]).await.with_context(|| {
-        format!(
-            "{} isn't there: run cargo build --package operator --package facilitator",
-            file.display()
-        )
-    })?;
+    let packed = pack_file(repository, name, &repository.join(BINARIES).join(binary)).await;
+    packed.context("run cargo build --workspace --bins")
+}
+
+/// The image's program is at `/` and the file's own name.
+async fn pack_file(repository: &Path, name: &str, file: &Path) -> Result<(Image, PathBuf)> {
+    let program = file.file_name().context("a program has a name")?.to_string_lossy();
+    let digest = command::run("sha256sum", &[file])
+        .await
+        .with_context(|| format!("{} isn't there", file.display()))?;
     let tag: String = digest.chars().take(16).collect();
     let folder = repository.join("target/images");
     std::fs::create_dir_all(&folder)?;
@@ -82,8 +107,8 @@ async fn pack(repository: &Path, name: &str, binary: &str) -> Result<(Image, Pat
         "image".to_owned(),
         part.display().to_string(),
         format!("{}:{}", image.repository, image.tag),
-        format!("/{binary}"),
-        format!("{}=/{binary}", stripped.display()),
+        format!("/{program}"),
+        format!("{}=/{program}", stripped.display()),
     ];
     command::run(repository.join("tests/cluster/cluster"), &arguments).await?;
     std::fs::rename(&part, &archive)?;

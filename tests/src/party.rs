@@ -14,13 +14,14 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::images::Images;
 use crate::keys::{KeySet, PartyKeys};
+use crate::stores::Stores;
 
 /// The user that all pods run as.
 const USER: u32 = 65_532;
 /// The mailboxes of a party, as its pods see them under `/mailboxes`, and as claims.
 pub const MAILBOXES: [&str; 5] = ["ingestion", "peer-validation", "ledger", "outgoing-peer", "portal"];
 /// The mailboxes that the operator itself lists.
-const OPERATOR_MAILBOXES: [&str; 3] = ["ingestion", "peer-validation", "ledger"];
+pub const OPERATOR_MAILBOXES: [&str; 3] = ["ingestion", "peer-validation", "ledger"];
 /// The name in sum-part paths of every party here.
 pub const INSTANCE: &str = "demo";
 
@@ -136,6 +137,8 @@ pub struct Pair {
     pub folder: PathBuf,
     /// What both agreed on.
     pub settings: Settings,
+    /// The clouds that mailboxes are in; `None`: mailboxes are the folders.
+    pub stores: Option<Stores>,
 }
 
 impl Pair {
@@ -148,6 +151,17 @@ impl Pair {
             keys,
             folder: folder.to_path_buf(),
             settings,
+            stores: None,
+        }
+    }
+
+    /// The same with mailboxes in two clouds; folders are then what is copied in and out.
+    #[must_use]
+    pub fn in_clouds(self) -> Self {
+        let stores = Stores::new([&self.parties[0].name, &self.parties[1].name]);
+        Self {
+            stores: Some(stores),
+            ..self
         }
     }
 
@@ -179,15 +193,22 @@ impl Pair {
             (&party.operator_namespace, &OPERATOR_MAILBOXES[..]),
         ] {
             objects.push(namespace_object(namespace));
-            for name in mailboxes {
+            // Buckets need no claims.
+            for name in mailboxes.iter().filter(|_| self.stores.is_none()) {
                 objects.extend(volume_objects(namespace, name, &self.mailbox(party.index, name)));
             }
         }
         objects.extend(secret_objects(&party.worker_namespace, &self.keys.parties[party.index]));
+        if let Some(stores) = &self.stores {
+            objects.extend(stores.secret_objects(party.index, &party.worker_namespace, &party.operator_namespace));
+        }
         self.cluster
             .apply(&objects)
             .await
             .with_context(|| format!("namespaces and Secrets of {}", party.name))?;
+        if self.stores.is_some() {
+            return Ok(());
+        }
         // A pod that comes before its claims are bound waits for the scheduler's next try.
         for namespace in [&party.worker_namespace, &party.operator_namespace] {
             let bound = "--for=jsonpath={.status.phase}=Bound";
@@ -221,7 +242,7 @@ impl Pair {
             "--namespace",
             &party.operator_namespace,
         ];
-        self.cluster.helm(&arguments, &chart_values(party, images)).await?;
+        self.cluster.helm(&arguments, &self.chart_values(party, images)).await?;
         Ok(())
     }
 
@@ -229,7 +250,10 @@ impl Pair {
     pub fn processor_object(&self, party: &Party) -> Result<Value> {
         let other = &self.keys.parties[1 - party.index];
         let share = ["First", "Second"][party.index];
-        let mailbox = |name: &str| json!({"url": format!("file:///mailboxes/{name}"), "volume": {"claimName": name}});
+        let mailbox = |name: &str| match &self.stores {
+            None => json!({"url": format!("file:///mailboxes/{name}"), "volume": {"claimName": name}}),
+            Some(stores) => stores.mailbox_object(party.index, name),
+        };
         let key = |id: &str, public: String| json!({"id": id, "publicKey": public});
         Ok(json!({
             "apiVersion": "prio-operator.io/v1alpha1",
@@ -286,12 +310,41 @@ impl Pair {
         self.cluster.apply(&objects).await.context("the DataShareProcessors")
     }
 
-    /// All namespaces of both parties.
+    /// All namespaces of both parties, and of their stores.
     pub fn namespaces(&self) -> Vec<String> {
+        let of_stores = self
+            .stores
+            .iter()
+            .flat_map(|stores| [0, 1].map(|index| stores.namespace(index)));
         self.parties
             .iter()
             .flat_map(|p| [p.operator_namespace.clone(), p.worker_namespace.clone()])
+            .chain(of_stores)
             .collect()
+    }
+
+    fn chart_values(&self, party: &Party, images: &Images) -> Value {
+        let mut secrets = vec!["batch-signing", "packet-decryption", "packet-decryption-old"];
+        let mut values = json!({
+            "image": images.operator.values(),
+            "watchNamespaces": [party.worker_namespace],
+            // Nobody wants to wait for a clock here.
+            "settings": {"tickSeconds": 2, "missingPacketSeconds": 10, "blockedRetrySeconds": 10},
+        });
+        if let Some(stores) = &self.stores {
+            let (mailboxes, secret) = stores.chart_values(party.index);
+            values["mailboxes"] = mailboxes;
+            secrets.push(secret);
+        } else {
+            let volume =
+                |name: &&str| json!({"name": name, "persistentVolumeClaim": {"claimName": name, "readOnly": true}});
+            let mount =
+                |name: &&str| json!({"name": name, "mountPath": format!("/mailboxes/{name}"), "readOnly": true});
+            values["extraVolumes"] = OPERATOR_MAILBOXES.iter().map(volume).collect();
+            values["extraVolumeMounts"] = OPERATOR_MAILBOXES.iter().map(mount).collect();
+        }
+        values["workers"] = json!({"image": images.facilitator.values(), "secrets": secrets});
+        values
     }
 }
 
@@ -328,7 +381,7 @@ fn make_folder(path: &Path) -> Result<()> {
     })
 }
 
-fn namespace_object(name: &str) -> Value {
+pub(crate) fn namespace_object(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
         "name": name,
         "labels": {"pod-security.kubernetes.io/enforce": "restricted", "prio-operator.io/test": "true"},
@@ -336,7 +389,7 @@ fn namespace_object(name: &str) -> Value {
 }
 
 /// A static volume on a folder of the node, and the claim that it is kept for.
-fn volume_objects(namespace: &str, name: &str, folder: &Path) -> [Value; 2] {
+pub(crate) fn volume_objects(namespace: &str, name: &str, folder: &Path) -> [Value; 2] {
     let volume = format!("{namespace}-{name}");
     let capacity = json!({"storage": "1Gi"});
     [
@@ -373,21 +426,4 @@ fn secret_objects(namespace: &str, keys: &PartyKeys) -> [Value; 3] {
             json!({"secret_key": keys.fixture_packet.secret, "primary_kid": keys.fixture_packet.id}),
         ),
     ]
-}
-
-fn chart_values(party: &Party, images: &Images) -> Value {
-    let volume = |name: &&str| json!({"name": name, "persistentVolumeClaim": {"claimName": name, "readOnly": true}});
-    let mount = |name: &&str| json!({"name": name, "mountPath": format!("/mailboxes/{name}"), "readOnly": true});
-    json!({
-        "image": images.operator.values(),
-        "workers": {
-            "image": images.facilitator.values(),
-            "secrets": ["batch-signing", "packet-decryption", "packet-decryption-old"],
-        },
-        "watchNamespaces": [party.worker_namespace],
-        // Nobody wants to wait for a clock here.
-        "settings": {"tickSeconds": 2, "missingPacketSeconds": 10, "blockedRetrySeconds": 10},
-        "extraVolumes": OPERATOR_MAILBOXES.iter().map(volume).collect::<Vec<_>>(),
-        "extraVolumeMounts": OPERATOR_MAILBOXES.iter().map(mount).collect::<Vec<_>>(),
-    })
 }

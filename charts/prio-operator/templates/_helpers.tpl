@@ -38,3 +38,39 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "prio-operator.namespaces" -}}
 {{- .Values.watchNamespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
+
+{{/* Egress rules to the stores of mailboxes in buckets, and to what gives cloud identities; nothing while mailboxes.network is off. */}}
+{{- define "prio-operator.stores-egress" -}}
+{{- with .Values.mailboxes.network }}
+{{- if .enabled }}
+# DNS
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+# Stores of mailboxes, and the clouds' token services
+- ports:
+    {{- range .ports }}
+    - {port: {{ int . }}, protocol: TCP}
+    {{- end }}
+  {{- if or .cidrs .to }}
+  to:
+    {{- range .cidrs }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+    {{- with .to }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
+{{- with .identityServers }}
+# Servers on the node that say who a pod is to its cloud
+- ports:
+    - {port: 80, protocol: TCP}
+    - {port: 988, protocol: TCP}
+  to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}

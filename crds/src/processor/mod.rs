@@ -1,5 +1,6 @@
 //! DataShareProcessor: one side of the protocol, long-lived.
 
+mod access;
 mod mailboxes;
 mod manifest;
 mod parties;
@@ -8,6 +9,10 @@ mod status;
 mod windows;
 mod workers;
 
+pub use access::{
+    AwsFromGoogle, CannedAcl, ConditionalWrites, Encryption, GoogleFromAws, GoogleServiceAccount, MailboxCredentials,
+    NoSettings,
+};
 pub use mailboxes::{Mailbox, Mailboxes, Outgoing, Volume};
 pub use manifest::{ConfigMapReference, Manifest, PacketEncryptionKey, PublishTo, ServedAt, ServerIdentity};
 pub use parties::{

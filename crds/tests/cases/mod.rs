@@ -126,6 +126,30 @@ fn an_override() -> Value {
     })
 }
 
+fn aws_from_google() -> Value {
+    json!({"role": "arn:aws:iam::123456789012:role/prio/intake", "audience": "sts.amazonaws.com/prio"})
+}
+
+/// Mailboxes in both clouds, with every setting that there is.
+fn buckets() -> Value {
+    let pool = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/prio/providers/aws";
+    json!({
+        "ingestion": {"url": "s3://us-west-1/example-ingestion", "credentials": {"awsFromGoogle": aws_from_google()},
+                      "operatorCredentials": {"ambient": {}}},
+        "peerValidation": {"url": "gs://example-peer-validation/us-ct",
+                           "credentials": {"googleServiceAccount": {"email": "work@p.iam.gserviceaccount.com"}},
+                           "operatorCredentials": {"googleServiceAccount": {"email": "list@p.iam.gserviceaccount.com"}}},
+        "ledger": {"url": "s3://us-west-1/example-ledger/us-ct", "endpoint": "https://store.example:8333", "pathStyle": true,
+                   "caBundleRef": {"name": "store-authority"}, "credentials": {"secretRef": {"name": "store"}},
+                   "encryption": {"kmsKey": "alias/prio"}, "conditionalWrites": "Required"},
+        "outgoing": {
+            "peer": {"url": "gs://other-peer-validation",
+                     "credentials": {"googleFromAws": {"provider": pool, "region": "us-west-1", "email": "w@p.iam.gserviceaccount.com"}}},
+            "portal": {"url": "s3://us-east-1/portal", "cannedACL": "bucket-owner-full-control", "conditionalWrites": "Weak"},
+        },
+    })
+}
+
 /// Another party.
 pub fn peer() -> Value {
     json!({
@@ -313,6 +337,7 @@ pub fn good() -> Vec<Case> {
             ],
             "",
         ),
+        create("buckets", processor(), vec![("/spec/mailboxes", buckets())], ""),
         create("own manifests", processor(), vec![("/spec/manifest", manifest())], ""),
         create(
             "own manifests of rings' keys",
@@ -459,10 +484,101 @@ pub fn refused_by_rule() -> Vec<Case> {
             "inside another's",
         ),
         create(
-            "s3",
+            "another scheme",
+            p(),
+            vec![(ingestion, json!("https://us-west-1/bucket"))],
+            "must begin with file://",
+        ),
+        create(
+            "a bucket without its region",
+            p(),
+            vec![("/spec/mailboxes/ingestion", json!({"url": "s3://bucket"}))],
+            "s3://REGION/BUCKET",
+        ),
+        create(
+            "a bucket in capitals",
+            p(),
+            vec![("/spec/mailboxes/ingestion", json!({"url": "gs://Bucket"}))],
+            "gs://BUCKET",
+        ),
+        create(
+            "a volume of a bucket",
             p(),
             vec![(ingestion, json!("s3://us-west-1/bucket"))],
-            "must begin with file://",
+            "volume is for file:// mailboxes only",
+        ),
+        create(
+            "an endpoint of a folder",
+            p(),
+            vec![("/spec/mailboxes/ingestion/endpoint", json!("http://store:9000"))],
+            "are for s3:// and gs:// mailboxes only",
+        ),
+        create(
+            "credentials of a folder",
+            p(),
+            vec![("/spec/mailboxes/ledger/credentials", json!({"ambient": {}}))],
+            "are for s3:// and gs:// mailboxes only",
+        ),
+        create(
+            "paths in Google's cloud",
+            p(),
+            vec![(
+                "/spec/mailboxes/ingestion",
+                json!({"url": "gs://bucket", "pathStyle": true}),
+            )],
+            "pathStyle and cannedACL are for s3://",
+        ),
+        create(
+            "an AWS role in Google's cloud",
+            p(),
+            vec![(
+                "/spec/mailboxes/ingestion",
+                json!({"url": "gs://bucket", "credentials": {"awsFromGoogle": aws_from_google()}}),
+            )],
+            "awsFromGoogle gives an AWS role",
+        ),
+        create(
+            "a Google account in AWS",
+            p(),
+            vec![(
+                "/spec/mailboxes/ingestion",
+                json!({"url": "s3://us-west-1/bucket",
+                       "operatorCredentials": {"googleServiceAccount": {"email": "list@p.iam.gserviceaccount.com"}}}),
+            )],
+            "give Google identities, for gs://",
+        ),
+        create(
+            "two kinds of credentials",
+            p(),
+            vec![(
+                "/spec/mailboxes/ingestion",
+                json!({"url": "gs://bucket", "credentials": {"ambient": {}, "secretRef": {"name": "a"}}}),
+            )],
+            "exactly one kind of credentials",
+        ),
+        create(
+            "credentials of no kind",
+            p(),
+            vec![(
+                "/spec/mailboxes/ingestion",
+                json!({"url": "gs://bucket", "credentials": {}}),
+            )],
+            "exactly one kind of credentials",
+        ),
+        create(
+            "a ledger that may be overwritten",
+            p(),
+            vec![("/spec/mailboxes/ledger/conditionalWrites", json!("Weak"))],
+            "the ledger needs a store that honours conditional writes",
+        ),
+        create(
+            "an outgoing mailbox that the operator is to list",
+            p(),
+            vec![(
+                "/spec/mailboxes/outgoing/peer",
+                json!({"url": "gs://bucket", "operatorCredentials": {"ambient": {}}}),
+            )],
+            "operatorCredentials are for the mailboxes that the operator lists",
         ),
         create(
             "relative",
@@ -711,6 +827,15 @@ pub fn refused_by_schema() -> Vec<Case> {
             peer(),
             vec![("/spec/party", json!("Bank"))],
             "supported values: \"Ingestor\", \"ShareProcessor\", \"Portal\"",
+        ),
+        create(
+            "an endpoint with a password",
+            p(),
+            vec![(
+                "/spec/mailboxes/ingestion",
+                json!({"url": "gs://bucket", "endpoint": "https://id:hush@store.example"}),
+            )],
+            "spec.mailboxes.ingestion.endpoint in body should match",
         ),
         create(
             "always asking",

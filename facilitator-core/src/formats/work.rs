@@ -12,6 +12,10 @@ pub const PARAMETERS_DIRECTORY: &str = "/etc/prio-operator/parameters";
 pub const WORK_DIRECTORY: &str = "/etc/prio-operator/work";
 /// The folder in the pod that holds the mounted Secrets.
 pub const KEYS_DIRECTORY: &str = "/etc/prio-operator/keys";
+/// The folder in a pod, a worker's or the operator's own, that holds a folder for each Secret by which mailboxes are reached.
+pub const MAILBOX_SECRETS_DIRECTORY: &str = "/etc/prio-operator/mailboxes/secrets";
+/// The folder in a worker's pod that holds a folder for each ConfigMap with authorities that a mailbox trusts.
+pub const MAILBOX_AUTHORITIES_DIRECTORY: &str = "/etc/prio-operator/mailboxes/authorities";
 
 /// Which of the two share processors this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

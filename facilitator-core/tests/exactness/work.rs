@@ -114,7 +114,7 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
             }
             Task::Compact => {
                 for mounted in processor.packet_keys.iter() {
-                    let day = ClaimDay::of(window().start);
+                    let day = ClaimDay::of(window().start.timestamp());
                     compact(&*processor.mailboxes.ledger, ClaimKey::of(&mounted.key).name(), day).await?;
                 }
                 continue;

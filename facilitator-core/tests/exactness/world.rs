@@ -280,6 +280,7 @@ impl World {
             use_marks: None,
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
+            clock: || crate::work::window().start.timestamp(),
             reread_pause: std::time::Duration::ZERO,
             in_memory,
         }

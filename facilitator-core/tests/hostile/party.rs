@@ -58,6 +58,7 @@ impl Party {
                 key: own.first_packets,
             }]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
+            clock: jiff::Timestamp::now,
             reread_pause: Duration::ZERO,
             in_memory: InMemory::default(),
         };

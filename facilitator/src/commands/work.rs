@@ -148,9 +148,11 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         // What was compacted is in the ledger: there is nothing to report.
         WorkList::CompactClaims { revision, chunks, .. } => {
             for item in chunk(revision, chunks, args.index)? {
-                items::compaction(&processor, &item, &mut budget).await?;
+                if let Err(failure) = items::compaction(&processor, &item, &mut budget).await {
+                    keep(&mut fault, failure)?;
+                }
             }
-            return Ok(());
+            return fault.map_or(Ok(()), Err);
         }
     }
     put_report(&*processor.mailboxes.ledger, &report, &mut budget).await?;
@@ -200,7 +202,7 @@ async fn put_report(ledger: &dyn Mailbox, report: &Report, budget: &mut Budget) 
         match put::put(ledger, &key, &bytes).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_retryable() && budget.wait().await => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(setup::of_ledger(error)),
         }
     }
 }

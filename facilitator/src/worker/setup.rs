@@ -13,7 +13,7 @@ use facilitator_core::formats::work::{KeyPins, MailboxParameter, Parameters, Pub
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
 use facilitator_core::uses::UseMarks;
-use mailbox::{ConditionalWrites, Mailbox, MailboxErrorKind};
+use mailbox::{ConditionalWrites, Mailbox, MailboxError, MailboxErrorKind};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -102,6 +102,7 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         replay_guard: parameters.replay_guard.enabled.then_some(ReplayGuard {
             horizon_days: parameters.replay_guard.horizon_days,
         }),
+        clock: jiff::Timestamp::now,
         reread_pause: REREAD_PAUSE,
         in_memory: InMemory::default(),
     })
@@ -327,9 +328,17 @@ pub async fn ledger(
 
 fn ledger_failure(error: IdentityError) -> Failure {
     match error {
-        IdentityError::Mailbox { source } if source.kind() != MailboxErrorKind::NotFound => source.into(),
+        IdentityError::Mailbox { source } if source.kind() != MailboxErrorKind::NotFound => of_ledger(source),
         other => configuration(other, ""),
     }
+}
+
+/// Who is kept out of the ledger can do nothing at all: no other pod would do better.
+pub fn of_ledger(error: MailboxError) -> Failure {
+    if error.kind() == MailboxErrorKind::Denied {
+        return configuration(error, "");
+    }
+    error.into()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 mod decide;
 mod difference;
 mod fetch;
-mod observe;
+pub(crate) mod observe;
 mod publication;
 #[cfg(test)]
 mod tests;

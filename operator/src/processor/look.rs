@@ -12,7 +12,7 @@ use super::act::{Actor, Started};
 use super::ground::Ground;
 use super::keys::KeyLook;
 use super::memory::{self, Memory};
-use super::observe::Mailboxes;
+use super::observe::{Mailboxes, ObserveError, Places};
 use super::report::{self, Findings, Stall};
 use super::{
     ActSnafu, ClusterSnafu, Context, LOOK_TIMEOUT, MailboxSnafu, ReconcileError, WRITE_TIMEOUT, cluster, guard,
@@ -60,7 +60,9 @@ impl Look<'_> {
         let result = within(LOOK_TIMEOUT, self.work(memory, &mut findings)).await;
         match &result {
             Ok(()) => {}
-            Err(ReconcileError::Mailbox { source }) => findings.listed = Some(Err(source.to_string())),
+            Err(ReconcileError::Mailbox { source }) => {
+                findings.listed = Some(Err((source.reason(), source.to_string())));
+            }
             Err(error) => findings.failed = Some(error.to_string()),
         }
         if findings.counts.is_none() {
@@ -111,8 +113,9 @@ impl Look<'_> {
         actor.remove_jobs(&health.remove).await.context(ActSnafu)?;
         jobs.retain(|view| !health.remove.iter().any(|removed| removed == view.name()));
 
-        let mailboxes = match Mailboxes::open(&self.processor.spec.mailboxes) {
+        let mailboxes = match self.mailboxes(memory).await {
             Ok(mailboxes) => mailboxes,
+            Err(ObserveError::Cluster { source }) => return Err(ReconcileError::Cluster { source }),
             Err(error) => {
                 findings.stall = Some(Stall {
                     reason: reasons::INVALID_SPEC,
@@ -156,9 +159,23 @@ impl Look<'_> {
         findings.keys = Some(keys.findings.clone());
         actor.remove_jobs(&keys.remove).await.context(ActSnafu)?;
         jobs.retain(|view| !keys.remove.iter().any(|removed| removed == view.name()));
-        self.claims(&mailboxes, &inventory, memory).await;
+        self.claims(&mailboxes, memory).await;
         self.decide(memory, &ground, &inventory, jobs, &windows, &health, &keys, findings)
             .await
+    }
+
+    /// Opened once and kept: what is known of a store and of who we are to it holds for more than one look.
+    async fn mailboxes(&self, memory: &mut Memory) -> Result<Mailboxes, ObserveError> {
+        let config_maps = Api::namespaced(self.context.client.clone(), &self.key.0);
+        let places = Places::of(&self.processor.spec.mailboxes, &config_maps, &self.context.settings).await?;
+        match &memory.mailboxes {
+            Some((of, mailboxes)) if *of == places => Ok(mailboxes.clone()),
+            _ => {
+                let mailboxes = Mailboxes::open(&places)?;
+                memory.mailboxes = Some((places, mailboxes.clone()));
+                Ok(mailboxes)
+            }
+        }
     }
 
     fn health(&self, memory: &mut Memory, jobs: &[JobView]) -> WorkersHealth {
@@ -218,7 +235,7 @@ impl Look<'_> {
     }
 
     /// Lists claims from time to time. A look doesn't fail over it: what isn't compacted is read all the same.
-    async fn claims(&self, mailboxes: &Mailboxes, inventory: &Inventory, memory: &mut Memory) {
+    async fn claims(&self, mailboxes: &Mailboxes, memory: &mut Memory) {
         let due = memory
             .claims_looked
             .is_none_or(|looked| self.now.duration_since(looked) >= claims::LOOK_EVERY);
@@ -226,7 +243,7 @@ impl Look<'_> {
             return;
         }
         memory.claims_looked = Some(self.now);
-        match mailboxes.claims(&claims::days(inventory)).await {
+        match mailboxes.claims(&claims::days(self.now)).await {
             Ok(listed) => memory.claims = listed,
             Err(error) => tracing::warn!(%error, "claims can't be listed; they aren't compacted"),
         }
@@ -503,7 +520,7 @@ mod tests {
 
     #[test]
     fn an_event_is_told_once_for_each_trouble() {
-        let status = |listed: Result<(), String>| {
+        let status = |listed: Result<(), (&'static str, String)>| {
             let findings = Findings {
                 peers: Some(Verdict::new(PEERS_KNOWN, Some(true), reasons::OK, "")),
                 listed: Some(listed),
@@ -511,7 +528,7 @@ mod tests {
             };
             report::status(None, &findings, 1, Timestamp::UNIX_EPOCH)
         };
-        let (bad, pending) = (status(Err("no".into())), status(Ok(())));
+        let (bad, pending) = (status(Err((reasons::LISTING_FAILED, "no".into()))), status(Ok(())));
         fn texts(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<String> {
             news(before, after).into_iter().map(|(_, text)| text).collect()
         }

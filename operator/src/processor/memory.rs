@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::cluster::WorkCache;
 use super::keys::ProbeMemory;
 use super::manifest::Published;
-use super::observe::LedgerCache;
+use super::observe::{LedgerCache, Mailboxes, Places};
 use super::partners::Parties;
 use crate::inventory::Listed;
 use crate::metrics::ProcessorKey;
@@ -34,6 +34,8 @@ pub struct Memory {
     pub open: Option<BTreeSet<WindowId>>,
     /// When all that has no result was listed last, and how long that took.
     pub rebuilt: Option<(Timestamp, SignedDuration)>,
+    /// The mailboxes that are open, and where they are.
+    pub mailboxes: Option<(Places, Mailboxes)>,
     /// What was read of the ledger.
     pub ledger: LedgerCache,
     /// When claims were looked at last.

@@ -1,5 +1,6 @@
 //! The one controller: looks at a processor, decides, acts, reports.
 
+pub mod access;
 pub mod act;
 pub mod cluster;
 #[cfg(test)]
@@ -89,13 +90,19 @@ impl ReconcileError {
     #[must_use]
     pub fn class(&self) -> &'static str {
         match self {
-            Self::Cluster { .. } => "cluster",
+            Self::Cluster { .. }
+            | Self::Mailbox {
+                source: ObserveError::Cluster { .. },
+            } => "cluster",
             Self::Mailbox {
                 source: ObserveError::Listing { .. },
             } => "mailbox",
             Self::Mailbox {
                 source: ObserveError::Ledger { .. },
             } => "ledger",
+            Self::Mailbox {
+                source: ObserveError::Settings { .. },
+            } => "settings",
             Self::Act { .. } => "act",
             Self::TimedOut { .. } => "timeout",
         }

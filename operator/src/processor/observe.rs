@@ -1,23 +1,30 @@
 //! Looks at mailboxes: names only, and of the ledger what people and plans need to know. Opens no record, no packet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crds::conditions::reasons;
 use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::ledger::{
     LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, REJECTED, REPORTS, RESULTS, Rejected, USES, WindowResult,
 };
 use facilitator_core::formats::names::WindowId;
-use facilitator_core::formats::work::Report;
+use facilitator_core::formats::work::{MAILBOX_SECRETS_DIRECTORY, Report};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
 use mailbox::{Access, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
 use snafu::{ResultExt, Snafu};
 
+use super::access;
 use super::listing::{Listing, result_of};
 use crate::inventory::{Listed, Listings};
 use crate::metrics::{MailboxLabels, Metrics};
+use crate::peer::observe::bundle;
+use crate::settings::Settings;
 use crate::window::Scope;
 
 /// Objects of the ledger that are read at a time.
@@ -34,12 +41,79 @@ pub enum ObserveError {
         /// Why.
         source: MailboxError,
     },
+    /// The API server refused a read or didn't answer.
+    #[snafu(display("reading the cluster: {source}"))]
+    Cluster {
+        /// Why.
+        source: kube::Error,
+    },
+    /// How a mailbox is to be reached can't be followed.
+    #[snafu(display("mailboxes.{field}: {why}"))]
+    Settings {
+        /// The mailbox's field under `spec.mailboxes`.
+        field: &'static str,
+        /// Why, and what to do.
+        why: String,
+    },
     /// An object of the ledger is not what belongs there.
     #[snafu(display("{source}"))]
     Ledger {
         /// Why.
         source: LedgerError,
     },
+}
+
+impl ObserveError {
+    /// One word for conditions, by what somebody has to do.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        let Self::Listing { source, .. } = self else {
+            return reasons::LISTING_FAILED;
+        };
+        match source.kind() {
+            MailboxErrorKind::Denied => reasons::ACCESS_DENIED,
+            MailboxErrorKind::NoSuchMailbox => reasons::NO_SUCH_MAILBOX,
+            MailboxErrorKind::InvalidUrl | MailboxErrorKind::Configuration | MailboxErrorKind::Unsupported => {
+                reasons::WRONG_SETTINGS
+            }
+            _ => reasons::LISTING_FAILED,
+        }
+    }
+}
+
+/// Where the three mailboxes are and how the operator reaches them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places([(String, Access); 3]);
+
+impl Places {
+    /// Of a spec.
+    ///
+    /// # Errors
+    /// [`ObserveError::Settings`] where the spec can't be followed, [`ObserveError::Cluster`].
+    pub async fn of(
+        mailboxes: &crds::processor::Mailboxes,
+        config_maps: &Api<ConfigMap>,
+        settings: &Settings,
+    ) -> Result<Self, ObserveError> {
+        let place = async |field, mailbox: &crds::processor::Mailbox| {
+            let authorities = bundle(mailbox.ca_bundle_ref.as_ref(), config_maps)
+                .await
+                .context(ClusterSnafu)?
+                .map_err(|why| ObserveError::Settings { field, why })?;
+            let secrets = Path::new(MAILBOX_SECRETS_DIRECTORY);
+            let access = access::of_operator(mailbox, authorities, secrets, &settings.mailbox_endpoints);
+            let access = access.map_err(|error| ObserveError::Settings {
+                field,
+                why: error.to_string(),
+            })?;
+            Ok((mailbox.url.clone(), access))
+        };
+        Ok(Self([
+            place("ingestion", &mailboxes.ingestion).await?,
+            place("peerValidation", &mailboxes.peer_validation).await?,
+            place("ledger", &mailboxes.ledger).await?,
+        ]))
+    }
 }
 
 /// The three mailboxes that the operator may list.
@@ -66,20 +140,21 @@ impl LedgerCache {
 }
 
 impl Mailboxes {
-    /// Opens those of a spec.
+    /// Opens those of these places.
     ///
     /// # Errors
-    /// [`ObserveError::Listing`] for a URL that is malformed or that this build has no backend for.
-    pub fn open(mailboxes: &crds::processor::Mailboxes) -> Result<Self, ObserveError> {
-        let open = |mailbox, url: &str| {
+    /// [`ObserveError::Listing`] for a URL that is malformed, and for settings that can't be used.
+    pub fn open(places: &Places) -> Result<Self, ObserveError> {
+        let open = |mailbox, (url, access): &(String, Access)| {
             MailboxUrl::parse(url)
-                .and_then(|url| open_mailbox(&url, &Access::default()))
+                .and_then(|url| open_mailbox(&url, access))
                 .context(ListingSnafu { mailbox })
         };
+        let [ingestion, peer_validation, ledger] = &places.0;
         Ok(Self {
-            ingestion: open("ingestion", &mailboxes.ingestion.url)?,
-            peer_validation: open("peer-validation", &mailboxes.peer_validation.url)?,
-            ledger: open("ledger", &mailboxes.ledger.url)?,
+            ingestion: open("ingestion", ingestion)?,
+            peer_validation: open("peer-validation", peer_validation)?,
+            ledger: open("ledger", ledger)?,
         })
     }
 
@@ -339,6 +414,30 @@ mod tests {
             text.contains("mailbox_listing_errors_total{mailbox=\"ingestion\"} 1"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_reason_says_whose_turn_it_is() {
+        let url = MailboxUrl::parse("s3://us-west-1/bucket").unwrap();
+        let table = [
+            (MailboxErrorKind::Denied, "AccessDenied"),
+            (MailboxErrorKind::NoSuchMailbox, "NoSuchMailbox"),
+            (MailboxErrorKind::Configuration, "WrongSettings"),
+            (MailboxErrorKind::Unsupported, "WrongSettings"),
+            (MailboxErrorKind::Unavailable, "ListingFailed"),
+            (MailboxErrorKind::Corrupt, "ListingFailed"),
+        ];
+        for (kind, reason) in table {
+            let source = MailboxError::of_mailbox(kind, &url, "the store's own words");
+            let mailbox = "ingestion";
+            let error = ObserveError::Listing { mailbox, source };
+            assert_eq!(error.reason(), reason);
+            let said = error.to_string();
+            assert!(
+                said.contains("ingestion mailbox: mailbox s3://us-west-1/bucket") && said.contains("own words"),
+                "{said}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -14,10 +14,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
-use mailbox::Access;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::access;
 use crate::digest::hex_digest;
 use crate::workload::KeySet;
 
@@ -84,7 +84,7 @@ pub fn parameters(
 fn mailbox(mailbox: &crds::processor::Mailbox) -> MailboxParameter {
     MailboxParameter {
         url: mailbox.url.clone(),
-        access: Access::default(),
+        access: access::of_workers(mailbox),
     }
 }
 

@@ -59,8 +59,8 @@ pub struct Findings {
     pub peers: Option<Verdict>,
     /// Whether our own manifests are where others read them; nothing where none are asked for.
     pub published: Option<Option<Verdict>>,
-    /// Whether the listing worked; the error where not.
-    pub listed: Option<Result<(), String>>,
+    /// Whether the listing worked; where not, one of [`reasons`] and the error.
+    pub listed: Option<Result<(), (&'static str, String)>>,
     /// Why the look wasn't finished, where no other condition says it.
     pub failed: Option<String>,
     /// Whether workers start.
@@ -123,12 +123,7 @@ pub fn status(
             reasons::OK,
             "All mailboxes were listed.",
         )),
-        Some(Err(error)) => set(&Verdict::new(
-            MAILBOXES_LISTED,
-            Some(false),
-            reasons::LISTING_FAILED,
-            error,
-        )),
+        Some(Err((reason, error))) => set(&Verdict::new(MAILBOXES_LISTED, Some(false), *reason, error)),
         None => {}
     }
     if let Some(peers) = &findings.peers {
@@ -358,8 +353,8 @@ mod tests {
         assert_eq!(of(|_| {}), expected("True", reasons::OK));
         assert_eq!(of(|f| f.suspended = true), expected("False", reasons::SUSPENDED));
         assert_eq!(
-            of(|f| f.listed = Some(Err("no".into()))),
-            expected("False", reasons::LISTING_FAILED)
+            of(|f| f.listed = Some(Err((reasons::ACCESS_DENIED, "no".into())))),
+            expected("False", reasons::ACCESS_DENIED)
         );
         let unknown =
             |f: &mut Findings| f.peers = Some(Verdict::new(PEERS_KNOWN, Some(false), reasons::PEER_UNKNOWN, ""));

@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use super::{CANARY_LABEL, GENERATION_ANNOTATION, KeySet, PlannedJob, Stage, Work};
+use super::{CANARY_LABEL, GENERATION_ANNOTATION, KeySet, PlannedJob, Stage, Work, stores};
 use crate::digest::short_digest;
 
 /// The one container of a worker pod.
@@ -372,10 +372,11 @@ fn volumes(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> 
         used.iter()
             .filter_map(|(name, mailbox, read_only)| claim(name, mailbox, *read_only)),
     );
+    volumes.extend(stores::volumes(mailboxes, used.iter().map(|(_, mailbox, _)| *mailbox)));
     volumes
 }
 
-fn config_map(name: &str, config_map: &str, path: &str) -> (Volume, VolumeMount) {
+pub(super) fn config_map(name: &str, config_map: &str, path: &str) -> (Volume, VolumeMount) {
     let source = ConfigMapVolumeSource {
         name: config_map.to_owned(),
         ..ConfigMapVolumeSource::default()
@@ -390,7 +391,7 @@ fn config_map(name: &str, config_map: &str, path: &str) -> (Volume, VolumeMount)
     )
 }
 
-fn secret(name: &str, secret: &str, path: &str) -> (Volume, VolumeMount) {
+pub(super) fn secret(name: &str, secret: &str, path: &str) -> (Volume, VolumeMount) {
     let source = SecretVolumeSource {
         secret_name: Some(secret.to_owned()),
         default_mode: Some(0o440),

@@ -5,6 +5,7 @@ mod failure;
 mod job;
 mod mounts;
 mod retry;
+mod stores;
 mod view;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `make demo`: two parties on one node, from ingestion batches to totals.
+//! `make demo`: two parties in two clouds on one node, from ingestion batches to totals.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use prio_operator_tests::keys::KeySet;
 use prio_operator_tests::output::{hint, say, step};
 use prio_operator_tests::party::{self, Pair, Settings};
 use prio_operator_tests::samples::{self, Damage, Sample};
+use prio_operator_tests::stores::Stores;
 use prio_operator_tests::wait::{Seen, until};
 use prio_operator_tests::{images, leaks, tables};
 
@@ -55,15 +56,22 @@ async fn main() -> ExitCode {
 async fn demo(name: &str) -> Result<bool> {
     let cluster = Cluster::attach(name).await?;
     let folder = cluster.repository.join("target/demo");
-    let pair = prepare(&cluster, folder.join("mailboxes"))?;
+    let (pair, stores) = prepare(&cluster, folder.join("mailboxes"))?;
 
     step(
         1,
-        "Install: the cluster's chart once, each party's chart in its own namespaces",
+        "Install: a cloud for each party, the cluster's chart once, each party's chart in its own namespaces",
     );
     let images = images::import(&cluster).await?;
-    party::install_cluster_chart(&cluster).await?;
+    let programs = images::import_stores(&cluster).await?;
     pair.make_folders()?;
+    stores.start(&cluster, &programs).await?;
+    say(format!(
+        "   pha's cloud: SeaweedFS, which speaks S3, in {}; facilitator's: fake-gcs-server, which speaks GCS, in {}",
+        stores.namespace(0),
+        stores.namespace(1)
+    ));
+    party::install_cluster_chart(&cluster).await?;
     for party in &pair.parties {
         pair.apply_surroundings(party).await?;
         pair.install(party, &images).await?;
@@ -82,13 +90,21 @@ async fn demo(name: &str) -> Result<bool> {
     let clients: u64 = truths.iter().map(|truth| truth.clients).sum();
     let batches: usize = expected.iter().map(|window| window.truth.batches.len()).sum();
     say(format!(
-        "   {clients} clients in {batches} batches, {} windows; the batches lie under {}",
-        truths.len(),
-        pair.folder.display()
+        "   {clients} clients in {batches} batches, {} windows; `facilitator copy` uploads them to",
+        truths.len()
+    ));
+    stores.upload(&pair, &images.facilitator).await?;
+    say(format!(
+        "   {} and {}",
+        stores.url(0, "ingestion"),
+        stores.url(1, "ingestion")
     ));
     say("   one more batch is damaged on its way to pha, on purpose");
 
-    step(3, "Each party applies its DataShareProcessor");
+    step(
+        3,
+        "Each party applies its DataShareProcessor: its own mailboxes in its own cloud, the peer's in the other",
+    );
     pair.apply_processors().await?;
     let kubectl = cluster.kubectl_command();
     hint(format!(
@@ -127,20 +143,22 @@ async fn demo(name: &str) -> Result<bool> {
 
     step(
         7,
-        "The portal adds the two sum parts; beside them what the clients really answered",
+        "The portal fetches the two sum parts, one from each cloud, and adds them; beside them what the clients really answered",
     );
+    stores.download(&pair, &images.facilitator).await?;
     let matched = tables::show(&pair, &truths, &folder.join("result.json"))?;
 
     step(
         8,
-        "A search of all logs, Events, objects, arguments and environments for the private keys",
+        "A search of all logs, Events, objects, arguments and environments for the private keys, and those to the buckets",
     );
-    let report = leaks::search(&cluster, &pair.keys.scalars()?).await?;
+    let secrets = [pair.keys.scalars()?, stores.secrets()].concat();
+    let report = leaks::search(&cluster, &secrets).await?;
     for (kind, bytes) in &report.searched {
         say(format!("   {kind}: {} KiB searched", bytes / 1024));
     }
     for find in &report.finds {
-        say(format!("   FOUND: a private scalar of {} in {}", find.key, find.place));
+        say(format!("   FOUND: a private key of {} in {}", find.key, find.place));
     }
     if report.finds.is_empty() {
         say("   nothing found");
@@ -156,23 +174,28 @@ async fn demo(name: &str) -> Result<bool> {
     hint(format!(
         "{kubectl} logs --namespace pha-operator deployment/prio-operator"
     ));
-    hint(format!("ls -R {}", pair.folder.display()));
+    hint(format!(
+        "{kubectl} get datashareprocessor pha --namespace pha-workers --output jsonpath='{{.spec.mailboxes}}'"
+    ));
     say("Results as JSON: target/demo/result.json. To stop and remove everything: make demo-down");
     Ok(matched && report.finds.is_empty())
 }
 
-fn prepare(cluster: &Cluster, folder: PathBuf) -> Result<Pair> {
+fn prepare(cluster: &Cluster, folder: PathBuf) -> Result<(Pair, Stores)> {
     let keys = fixtures::folder(&cluster.repository).join("keys.json");
     let keys = std::fs::read_to_string(&keys).with_context(|| format!("{} can't be read", keys.display()))?;
     // Two days ago, so that every window is over.
     let day = Timestamp::now().to_zoned(TimeZone::UTC).date().checked_sub(2.days())?;
-    Ok(Pair::new(
+    let pair = Pair::new(
         cluster,
         ["pha", "facilitator"],
         &folder,
         KeySet::make(&keys)?,
         Settings::from_day(day),
-    ))
+    );
+    let pair = pair.in_clouds();
+    let stores = pair.stores.clone().context("a pair in clouds has stores")?;
+    Ok((pair, stores))
 }
 
 fn write_batches(pair: &Pair) -> Result<Vec<Expected>> {

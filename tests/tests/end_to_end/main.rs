@@ -6,6 +6,7 @@
 
 mod bad_batches;
 mod causes;
+mod clouds;
 mod kills;
 mod ledger;
 mod refusals;

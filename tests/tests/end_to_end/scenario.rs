@@ -39,12 +39,32 @@ where
     S: FnOnce(Scenario) -> F,
     F: Future<Output = Result<()>>,
 {
+    run_with(name, false, steps).await;
+}
+
+/// The same with mailboxes in the stores of two clouds, which the scenario starts.
+pub async fn run_in_clouds<F, S>(name: &str, steps: S)
+where
+    S: FnOnce(Scenario) -> F,
+    F: Future<Output = Result<()>>,
+{
+    run_with(name, true, steps).await;
+}
+
+async fn run_with<F, S>(name: &str, clouds: bool, steps: S)
+where
+    S: FnOnce(Scenario) -> F,
+    F: Future<Output = Result<()>>,
+{
     let node = std::env::var(NODE_VARIABLE)
         .unwrap_or_else(|_| panic!("{NODE_VARIABLE} names no node: run tests/run --only end-to-end"));
     let start = Instant::now();
-    let scenario = begin(&node, name)
+    let mut scenario = begin(&node, name)
         .await
         .unwrap_or_else(|error| panic!("scenario {name} can't begin: {error:#}"));
+    if clouds {
+        scenario.pair = scenario.pair.in_clouds();
+    }
     let pair = scenario.pair.clone();
     let outcome = steps(scenario).await;
     let seconds = start.elapsed().as_secs();
@@ -129,6 +149,9 @@ impl Scenario {
         flow::wait_delivered(&self.pair, std::slice::from_ref(window), LIMIT).await?;
         flow::set_cutoffs(&self.pair, &[&window.truth], 8).await?;
         flow::wait_summed(&self.pair, &[&window.truth], LIMIT).await?;
+        if let Some(stores) = &self.pair.stores {
+            stores.download(&self.pair, &self.images.facilitator).await?;
+        }
         self.is_right(&window.truth)
     }
 

@@ -1,0 +1,97 @@
+//! Mailboxes in two clouds: First's in S3, Second's in GCS, and each party's validations in the other's. A bucket that denies or
+//! isn't there is named in a condition and an Event, and what doesn't need it goes on.
+
+use anyhow::{Context, Result, ensure};
+use crds::conditions::{MAILBOXES_LISTED, reasons};
+use prio_operator_tests::images;
+use prio_operator_tests::party::Party;
+use prio_operator_tests::wait::{Seen, until};
+use serde_json::{Value, json};
+
+use crate::scenario::{LIMIT, MINUTE, Scenario, run_in_clouds, wait_condition, wait_delivered_by};
+
+#[tokio::test]
+#[ignore = "needs a node: tests/run --only end-to-end"]
+async fn two_parties_in_two_clouds() {
+    run_in_clouds("clouds", |scenario| async move {
+        let pair = &scenario.pair;
+        let stores = pair.stores.clone().context("a scenario in clouds has stores")?;
+        let programs = images::import_stores(&pair.cluster).await?;
+        stores.start(&pair.cluster, &programs).await?;
+        scenario.install().await?;
+        let window = scenario.write_three()?;
+        stores.upload(pair, &scenario.images.facilitator).await?;
+
+        // First hasn't let Second's workers in yet.
+        let [first, second] = &pair.parties;
+        let mut objects = [pair.processor_object(first)?, pair.processor_object(second)?];
+        objects[1]["spec"]["mailboxes"]["outgoing"]["peer"]["credentials"] = json!({"anonymous": {}});
+        pair.cluster.apply(&objects).await?;
+        let message = wait_denied_batch(second).await?;
+        let bucket = stores.url(1, "outgoing-peer");
+        ensure!(message.contains(&bucket), "it doesn't name {bucket}: {message}");
+        wait_delivered_by(first, &window.truth, 3, LIMIT).await?;
+
+        // An operator that may not list, and a bucket that isn't there.
+        let ingestion = |change: Value| json!({"spec": {"mailboxes": {"ingestion": change}}});
+        first
+            .patch(&ingestion(
+                json!({"operatorCredentials": {"secretRef": null, "anonymous": {}}}),
+            ))
+            .await?;
+        named(&scenario, first, reasons::ACCESS_DENIED, &stores.url(0, "ingestion")).await?;
+        first
+            .patch(&ingestion(
+                json!({"operatorCredentials": {"anonymous": null, "secretRef": {"name": "s3-list"}}}),
+            ))
+            .await?;
+        wait_condition(first, MAILBOXES_LISTED, "True", "", MINUTE).await?;
+        second.patch(&ingestion(json!({"url": "gs://nobody-has-it"}))).await?;
+        named(&scenario, second, reasons::NO_SUCH_MAILBOX, "gs://nobody-has-it").await?;
+        second
+            .patch(&ingestion(json!({"url": stores.url(1, "ingestion")})))
+            .await?;
+
+        let known = json!({"anonymous": null, "secretRef": {"name": "s3"}});
+        second
+            .patch(&json!({"spec": {"mailboxes": {"outgoing": {"peer": {"credentials": known}}}}}))
+            .await?;
+        scenario.sum(&window).await
+    })
+    .await;
+}
+
+/// Waits until the listing's condition has that reason and names the mailbox, and an Event says so.
+async fn named(scenario: &Scenario, party: &Party, reason: &str, url: &str) -> Result<()> {
+    let message = wait_condition(party, MAILBOXES_LISTED, "False", reason, MINUTE).await?;
+    ensure!(message.contains(url), "{reason} doesn't name {url}: {message}");
+    until(&format!("an Event {reason} of {}", party.name), MINUTE, || async {
+        let fields = format!("reason={reason},regarding.name={}", party.name);
+        let get = ["get", "events.events.k8s.io", "--namespace", &party.worker_namespace];
+        let notes = ["--field-selector", &fields, "--output=jsonpath={.items[*].note}"];
+        let notes = scenario.pair.cluster.kubectl(&[&get[..], &notes].concat()).await?;
+        Ok(if notes.contains(url) {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(notes)
+        })
+    })
+    .await
+}
+
+/// Waits until a party's batch says that it is kept out; gives its message.
+async fn wait_denied_batch(party: &Party) -> Result<String> {
+    until(&format!("a batch of {} is kept out", party.name), LIMIT, || async {
+        let batches = party.batches().await?;
+        let denied = batches
+            .iter()
+            .filter_map(|batch| batch.status.as_ref())
+            .find(|status| status.reason.as_deref() == Some("AccessDenied"));
+        let message = denied.map(|status| {
+            let messages = status.conditions.iter().map(|condition| condition.message.as_str());
+            messages.collect::<Vec<_>>().join(" ")
+        });
+        Ok(message.map_or_else(|| Seen::NotYet("none yet".to_owned()), Seen::Done))
+    })
+    .await
+}
