@@ -108,7 +108,8 @@ impl Mailbox for Counting {
             })
             .await?;
         self.asked(100 * (page.objects.len() + page.folders.len()) as u64, 0);
-        Ok(page)
+        // The history is made up: its days aren't the store's.
+        Ok(ListPage { time: None, ..page })
     }
 }
 
@@ -178,7 +179,9 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
 
     // Every day of the horizon as its compactions leave it; today's last chunks wait for the next one.
     let (mut compactions, mut written) = (Vec::new(), 0.0);
-    for day in (0..=i32::from(HORIZON)).map(|ago| today.plus(ago - i32::from(HORIZON))) {
+    // A look reaches a day beyond the horizon.
+    let oldest = i32::from(HORIZON) + 1;
+    for day in (0..=oldest).map(|later| today.plus(later - oldest)) {
         let mut chunks = Vec::new();
         for turn in 0..24 * COMPACTIONS {
             let hour = u8::try_from(turn / COMPACTIONS)?;
@@ -215,6 +218,7 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
     }
 
     let guard = ReplayGuard { horizon_days: HORIZON };
+    let now = BatchTime::parse_compact(&format!("{TODAY}2359"))?.timestamp();
     let mut looks = Vec::new();
     for pod in 0..LOOKS {
         let mut claims = Claims::default();
@@ -227,12 +231,13 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
                 packet,
                 key: 0,
             });
-            claims.add(&id, [0; 32], packets.collect());
+            claims.add(&id, packets.collect());
         }
         counts.take();
         let begun = Instant::now();
-        let (cpu, replays) =
-            process_time(|| runtime.block_on(claims.find_replays(&mailbox, std::slice::from_ref(&ledger.key), guard)));
+        let (cpu, replays) = process_time(|| {
+            runtime.block_on(claims.find_replays(&mailbox, std::slice::from_ref(&ledger.key), guard, now))
+        });
         let seconds = begun.elapsed().as_secs_f64();
         anyhow::ensure!(replays?.iter().all(Vec::is_empty), "a replay where none is");
         let [requests, read, _] = counts.take();
@@ -253,8 +258,8 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
     }
     let id = BatchId::parse(&format!("bench/2026/11/20/12/00/{}", uuid::Uuid::max()))?;
     let mut claims = Claims::default();
-    claims.add(&id, [1; 32], packets);
-    let replays = runtime.block_on(claims.find_replays(&mailbox, std::slice::from_ref(&ledger.key), guard))?;
+    claims.add(&id, packets);
+    let replays = runtime.block_on(claims.find_replays(&mailbox, std::slice::from_ref(&ledger.key), guard, now))?;
     anyhow::ensure!(replays[0].is_empty(), "a replay where none is");
     let large = kib("VmHWM")?.saturating_sub(before);
 

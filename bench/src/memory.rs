@@ -69,8 +69,9 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
         )?;
         took(&mut rows, &format!("{name}, again from its record"), &intake("large")?);
 
-        // All are there before the first run: each lists them all.
-        let many = [("few", 100), ("many", 1_000)];
+        // All are there before the first run: each lists them all. Both are more than are claimed together, which takes some
+        // megabytes: what is left is what each batch takes.
+        let many = [("few", 200), ("many", 1_000)];
         for (aggregation, batches) in many {
             for number in 0..batches {
                 ingestor.write(&mailbox, &batch(aggregation, number)?, SMALL_PACKETS, 0)?;
@@ -84,7 +85,7 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
             took(&mut rows, &name, &done);
             peaks.push(mib(&done));
         }
-        let name = format!("facilitator intake, {party}, memory that 1,000 batches take beyond 100");
+        let name = format!("facilitator intake, {party}, memory that 1,000 batches take beyond 200");
         rows.push(Row::plain(name, "MiB", peaks[1] - peaks[0], Some(2.0)));
     }
     Ok(rows)

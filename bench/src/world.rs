@@ -137,6 +137,7 @@ impl<'a> World<'a> {
                 key: self.keys.packet_key(share)?,
             }]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
+            clock: jiff::Timestamp::now,
             reread_pause: std::time::Duration::ZERO,
             in_memory: InMemory::default(),
         })

@@ -71,6 +71,11 @@ impl<'a> Outgoing<'a> {
         &mut self.held
     }
 
+    /// How many bytes of memory wait for the commit.
+    pub fn held_bytes(&self) -> usize {
+        self.held.capacity()
+    }
+
     /// Makes the object visible, if none is there; with its bytes, where they are all in memory. A refusal of an object that
     /// exists counts as existing: see [`put`].
     ///

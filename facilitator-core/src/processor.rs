@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::Snafu;
 
@@ -90,6 +91,8 @@ pub struct Processor {
     pub use_marks: Option<UseMarks>,
     /// How far a packet that another batch has is looked for; `None`: nowhere.
     pub replay_guard: Option<ReplayGuard>,
+    /// The time by which claims are filed. Where the ledger's store tells its own, it must be within 12 hours of that.
+    pub clock: fn() -> Timestamp,
     /// How long a partner's objects that look wrong are left before they are read once more: their writer may be replacing
     /// them. [`REREAD_PAUSE`] but in tests.
     pub reread_pause: Duration,

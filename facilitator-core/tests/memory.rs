@@ -10,10 +10,11 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{encrypt, sha256};
 use facilitator_core::formats::avro::RecordWriter;
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
@@ -22,7 +23,7 @@ use facilitator_core::formats::parameters::BatchParameters;
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::{Share, ValidationFormat};
-use facilitator_core::intake::{IntakeOutcome, take_in};
+use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor};
 use mailbox::{FileMailbox, Mailbox};
 use rand::rngs::StdRng;
@@ -35,9 +36,12 @@ use crate::support::Keys;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// What is allocated is counted for the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 const BINS: u32 = 16;
-const FEW: usize = 20_000;
-const MANY: usize = 60_000;
+const FEW: usize = 60_000;
+const MANY: usize = 100_000;
 /// What a packet may take, in bytes: 16 of fingerprints, half as much again while their room grows, and slack. A UUID alone
 /// would be 16 more, a record's entry 30.
 const PACKET_BYTES: usize = 32;
@@ -122,6 +126,7 @@ fn processor(folder: &Path, keys: Keys) -> Processor {
         }]),
         // Claims take memory of their own.
         replay_guard: None,
+        clock: jiff::Timestamp::now,
         reread_pause: Duration::ZERO,
         // Little, so that what doesn't grow doesn't hide what does.
         in_memory: InMemory {
@@ -167,6 +172,7 @@ fn say_otherwise(peer: &Path, batch: &BatchId, processor: &Processor) {
 
 #[test]
 fn intake_grows_by_fingerprints_alone_and_many_batches_take_no_more_than_one() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let batch = |n: u128| {
         let uuid = Uuid::from_u128(n);
@@ -228,4 +234,69 @@ fn intake_grows_by_fingerprints_alone_and_many_batches_take_no_more_than_one() {
             "{compared} bytes to compare messages, {fixed} for {FEW} packets"
         );
     });
+}
+
+/// Batches of one packet that is in and many that aren't: their records wait for the claims of a whole group.
+#[test]
+fn batches_that_wait_to_be_claimed_together_are_bounded_by_what_they_hold() {
+    const BATCHES: u8 = 15;
+    /// A draft of these takes two megabytes.
+    const DUPLICATES: usize = 60_000;
+    const MIB: usize = 1 << 20;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Keys::read();
+    let mut rng = StdRng::seed_from_u64(1);
+    let batches: Vec<Wanted> = (0..3 * BATCHES)
+        .map(|n| {
+            let uuid = Uuid::from_u128(n.into());
+            let batch = BatchId::parse(&format!("kittens-seen/2026/11/20/{:02}/{:02}/{uuid}", n / 60, n % 60));
+            let point = keys.second_packets.public_point();
+            let good = DataSharePacket {
+                uuid,
+                encrypted_payload: encrypt(point, &rng.random::<[u8; 32]>(), &mut rng).unwrap(),
+                encryption_key_id: None,
+                r_pit: 12_345,
+                version_configuration: None,
+                device_nonce: None,
+            };
+            let duplicate = DataSharePacket {
+                encrypted_payload: Vec::new(),
+                ..good.clone()
+            };
+            let mut packets = vec![duplicate; DUPLICATES];
+            packets[0] = good;
+            let batch = batch.unwrap();
+            put(folder.path(), &keys, &batch, &packets);
+            Wanted {
+                batch,
+                take_anyway: false,
+            }
+        })
+        .collect();
+    let mut processor = processor(folder.path(), keys);
+    processor.replay_guard = Some(ReplayGuard { horizon_days: 14 });
+    processor.in_memory.object_bytes = 4 * MIB;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let few = usize::from(BATCHES);
+    let peaks = [&batches[..few], &batches[few..]].map(|wanted| {
+        memory::restart();
+        let results = runtime.block_on(take_in_all(&processor, wanted));
+        let peak = memory::peak();
+        assert_eq!(results.len(), wanted.len());
+        let all_in = results.iter().all(|result| {
+            let excluded = DUPLICATES as u64 - 1;
+            matches!(result, Ok(IntakeOutcome::Validated { excluded: out, .. }) if *out == excluded)
+        });
+        assert!(all_in, "{results:?}");
+        peak
+    });
+    assert!(peaks[0] < 24 * MIB, "{peaks:?} bytes");
+    assert!(
+        peaks[1] < peaks[0] + MIB / 2,
+        "{peaks:?} bytes: twice as many batches take more"
+    );
 }

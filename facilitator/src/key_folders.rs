@@ -133,7 +133,9 @@ pub fn verifying_key(file: &Path) -> Result<BatchVerifyingKey, Failure> {
 pub fn signing_key(folder: &Path) -> Result<BatchSigningKey, Failure> {
     let file = folder.join("key");
     let id = places::read_text(&folder.join("id"))?;
-    BatchSigningKey::parse(id.trim(), &places::read_text(&file)?).map_err(|error| malformed(&file, &error))
+    let key = places::read_secret(&file)
+        .map_err(|error| Failure::of_file(format_args!("can't read {}", file.display()), &error))?;
+    BatchSigningKey::parse(id.trim(), &key).map_err(|error| malformed(&file, &error))
 }
 
 fn malformed(file: &Path, error: &KeyError) -> Failure {

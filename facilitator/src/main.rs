@@ -9,6 +9,9 @@ mod parts;
 mod places;
 mod reassembly;
 mod sample_batch;
+#[cfg(test)]
+#[path = "../../facilitator-core/tests/support/scanning.rs"]
+mod scanning;
 mod truth;
 mod worker;
 mod world;

@@ -390,9 +390,19 @@ fn a_window_summed_in_parts_has_the_sum_part_of_one_that_is_not() {
         fs::create_dir(here.join("demo/portal-first")).unwrap();
         (partials, portal)
     };
-    let cutoff = "--cutoff 2100-01-01T00:00:00Z";
+    // One for all, and past: a set whose cutoff is to come isn't frozen.
+    let cutoff = &format!("--cutoff {}", jiff::Timestamp::now());
     let (none, expected) = summed(cutoff);
     assert_eq!((none, expected.len()), (0, 2));
+    let to_come = [
+        "aggregate",
+        "--parameters",
+        "demo/first.json",
+        "--cutoff",
+        "2100-01-01T00:00:00Z",
+    ];
+    let refused = facilitator(&to_come, here);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stdout).contains("ClockAhead"));
     for (size, parts) in [(1, 5), (2, 3), (3, 2), (5, 1), (100, 1)] {
         assert_eq!(
             summed(&format!("{cutoff} --chunk-batches {size}")),

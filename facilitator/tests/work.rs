@@ -146,7 +146,8 @@ fn a_window_is_released_again_under_an_override_and_both_releases_are_found() {
     ] {
         assert_eq!(code(&by_hand(&pod, line)), 0, "{line}");
     }
-    let cutoff = 250_000_000_000_000_i64;
+    // Past, so that the set can be frozen; the override is for long.
+    let (cutoff, later) = (jiff::Timestamp::now().as_millisecond(), 250_000_000_000_000);
     let item = |release: u8, expires_at: i64, cutoffs: &[i64]| {
         json!([[{
             "aggregation": "kittens-seen", "start": "202611200000", "end": "202611200300", "cutoffs": cutoffs,
@@ -160,7 +161,7 @@ fn a_window_is_released_again_under_an_override_and_both_releases_are_found() {
         let report = report.map(|report| serde_json::from_slice::<Value>(&report).unwrap()["windows"][0].clone());
         (code, report.unwrap_or_default())
     };
-    let (exit, report) = run("again", item(2, cutoff, &[cutoff]));
+    let (exit, report) = run("again", item(2, later, &[cutoff]));
     assert_eq!(
         (exit, &report["outcome"], &report["release"]),
         (0, &json!("Summed"), &json!(2)),
@@ -169,11 +170,11 @@ fn a_window_is_released_again_under_an_override_and_both_releases_are_found() {
     let (exit, report) = run("expired", item(3, 1, &[cutoff]));
     assert_eq!((exit, &report["reason"]), (0, &json!("OverrideExpired")), "{report}");
     assert_eq!(
-        run("first", item(1, cutoff, &[cutoff])).0,
+        run("first", item(1, later, &[cutoff])).0,
         78,
         "the first release takes no override"
     );
-    assert_eq!(run("cutoffs", item(4, cutoff, &[1, cutoff])).0, 78, "one cutoff");
+    assert_eq!(run("cutoffs", item(4, later, &[1, cutoff])).0, 78, "one cutoff");
 
     let portals = "reassemble portal-first portal-second --keys . --truth truth.json";
     let alone = by_hand(&pod, portals);
@@ -182,7 +183,7 @@ fn a_window_is_released_again_under_an_override_and_both_releases_are_found() {
     assert_eq!(code(&by_hand(&pod, &format!("{portals} --release 1"))), 0);
     // The other party's release 2 is what this one's needs.
     fs::copy(pod.path("world/second.json"), pod.path("parameters/parameters.json")).unwrap();
-    pod.list(&json!({"stage": "Aggregate", "revision": 1, "work": "again", "chunks": item(2, cutoff, &[cutoff])}));
+    pod.list(&json!({"stage": "Aggregate", "revision": 1, "work": "again", "chunks": item(2, later, &[cutoff])}));
     assert_eq!(code(&pod.command_of("second", 0).output().unwrap()), 0);
     let both = by_hand(&pod, portals);
     let text = String::from_utf8_lossy(&both.stdout);

@@ -9,13 +9,14 @@ use facilitator_core::formats::claims::{ClaimDay, ClaimsObject, PacketKeyName, p
 use facilitator_core::formats::work::{CompactItem, WorkList};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::inventory::{Inventory, Listed};
+use crate::inventory::Listed;
 use crate::workload::{Allowance, JobView, PlannedJob, Room, Work};
 
 /// Claims are looked at so often.
 pub const LOOK_EVERY: SignedDuration = SignedDuration::from_mins(15);
-/// So many days are looked at: the newest of which batches are known.
-const DAYS: usize = 31;
+/// So many days are looked at, today's the last: claims are filed by the time of their announcement, so that older days get
+/// no more of them.
+const DAYS: i32 = 8;
 /// Days of a Job: it takes minutes.
 const MAX_ITEMS: usize = 64;
 
@@ -34,12 +35,10 @@ pub struct ClaimsInput<'a> {
     pub room: Room,
 }
 
-/// The days whose claims may be worth compacting: those of the batches that are known.
+/// The days whose claims may be worth compacting.
 #[must_use]
-pub fn days(inventory: &Inventory) -> BTreeSet<ClaimDay> {
-    let batches = inventory.windows.values().flat_map(|window| window.batches.keys());
-    let days: BTreeSet<ClaimDay> = batches.map(|batch| ClaimDay::of(batch.time)).collect();
-    days.into_iter().rev().take(DAYS).collect()
+pub fn days(now: Timestamp) -> BTreeSet<ClaimDay> {
+    (0..DAYS).map(|ago| ClaimDay::of(now).plus(-ago)).collect()
 }
 
 /// One day's names.
@@ -108,7 +107,7 @@ pub fn decide(input: &ClaimsInput<'_>) -> Option<PlannedJob> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::workload::fixtures::{Mailboxes, at, batch, processor, schedule, started};
+    use crate::workload::fixtures::{at, processor, started};
 
     const KEY: &str = "00112233445566778899aabbccddeeff";
     const OTHER: &str = "ffeeddccbbaa99887766554433221100";
@@ -251,13 +250,8 @@ mod tests {
     }
 
     #[test]
-    fn the_days_of_known_batches_are_looked_at() {
-        let schedule = schedule(&processor());
-        let ids = [batch("kittens-seen", "01/00", 1), batch("kittens-seen", "04/00", 2)];
-        let inventory = Mailboxes::default()
-            .ingested(&ids, "04:10")
-            .inventory(&schedule, at("04:20"));
-        let days: Vec<String> = days(&inventory).iter().map(ToString::to_string).collect();
-        assert_eq!(days, ["20261120"]);
+    fn the_last_days_are_looked_at() {
+        let days: Vec<String> = days(at("04:20")).iter().map(ToString::to_string).collect();
+        assert_eq!((days.len(), &*days[0], &*days[7]), (8, "20261113", "20261120"));
     }
 }

@@ -90,6 +90,13 @@ impl Stores {
         }
     }
 
+    /// Everybody's secret keys with their callers' names, for a search.
+    pub fn secrets(&self) -> Vec<(String, Vec<u8>)> {
+        let callers = [&self.workers[0], &self.workers[1], &self.operator, &self.partner];
+        let secret = |caller: &Caller| (caller.name.clone(), caller.secret.clone().into_bytes());
+        callers.map(secret).into()
+    }
+
     /// The namespace of a party's store.
     pub fn namespace(&self, index: usize) -> String {
         format!("{}-store", self.names[index])

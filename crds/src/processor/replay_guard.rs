@@ -12,8 +12,8 @@ pub struct ReplayGuard {
     /// learn, with the peer or with us, what its client reported. Only where the ingestor is known not to do that.
     #[serde(default = "enabled")]
     pub enabled: bool,
-    /// A batch is compared with those whose paths' days are at most so many days before or after its own. What an ingestor
-    /// holds back for longer passes, as long as the packet's key is in use: rotate packet keys at least as often.
+    /// A batch is compared with those that were taken in at most so many days before it, whatever the times of their paths. What
+    /// an ingestor holds back for longer passes, as long as the packet's key is in use: rotate packet keys at least as often.
     #[serde(default = "horizon_days")]
     #[schemars(range(min = 1, max = 90))]
     pub horizon_days: u16,

@@ -172,6 +172,15 @@ fn manifest() -> Value {
     })
 }
 
+fn manifest_without(fields: &[&str]) -> Value {
+    let mut manifest = manifest();
+    manifest
+        .as_object_mut()
+        .unwrap()
+        .retain(|field, _| !fields.contains(&field.as_str()));
+    manifest
+}
+
 fn create(name: &'static str, base: Value, changes: Vec<(&'static str, Value)>, message: &'static str) -> Case {
     Case {
         name,
@@ -330,6 +339,22 @@ pub fn good() -> Vec<Case> {
         ),
         create("buckets", processor(), vec![("/spec/mailboxes", buckets())], ""),
         create("own manifests", processor(), vec![("/spec/manifest", manifest())], ""),
+        create(
+            "own manifests of rings' keys",
+            processor(),
+            vec![
+                (
+                    "/spec/manifest",
+                    manifest_without(&["batchSigningPublicKeys", "packetEncryptionKey"]),
+                ),
+                ("/spec/keys/batchSigning", json!({"keyRingRef": {"name": "signing"}})),
+                (
+                    "/spec/keys/packetDecryption",
+                    json!([{"keyRingRef": {"name": "packets"}}]),
+                ),
+            ],
+            "",
+        ),
     ]
 }
 
@@ -338,6 +363,18 @@ pub fn refused_by_rule() -> Vec<Case> {
     let p = processor;
     let ingestion = "/spec/mailboxes/ingestion/url";
     [
+        create(
+            "own manifests without a key that signs",
+            p(),
+            vec![("/spec/manifest", manifest_without(&["batchSigningPublicKeys"]))],
+            "manifest needs batchSigningPublicKeys",
+        ),
+        create(
+            "own manifests without a packet key",
+            p(),
+            vec![("/spec/manifest", manifest_without(&["packetEncryptionKey"]))],
+            "manifest needs packetEncryptionKey",
+        ),
         create(
             "long name",
             p(),

@@ -1,38 +1,36 @@
-//! Puts claims: a chunk for each hour of the batches' paths, in the order of the hours. The same batches have the same
-//! chunks, whoever puts them.
+//! Puts claims: in the hour in which they are announced. The same batches have the same chunks within an hour, whoever puts
+//! them.
 
 use std::collections::BTreeSet;
 
 use mailbox::{Mailbox, PutOutcome};
 
 use super::{ClaimsFault, Entry, Mine};
-use crate::formats::claims::{Chunk, ChunkName, Claim, ClaimDay, ClaimsObject, MAX_CHUNK_ENTRIES};
+use crate::formats::claims::{Chunk, ChunkName, Claim, ClaimHour, ClaimsObject, MAX_CHUNK_ENTRIES};
 use crate::put::put;
 
 /// Puts all claims; returns the chunks of them that weren't there before. What was there is another worker's as well: it may
 /// have been looked at before ours was there, and is looked at as anybody's.
-pub(super) async fn announce(ledger: &dyn Mailbox, mine: &Mine<'_>) -> Result<BTreeSet<ChunkName>, ClaimsFault> {
-    let hours: BTreeSet<(ClaimDay, u8)> = mine.times.iter().copied().collect();
+///
+/// Claims on one packet are in the order of their batches, in one chunk or in one after another.
+pub(super) async fn announce(
+    ledger: &dyn Mailbox,
+    mine: &Mine<'_>,
+    now: ClaimHour,
+) -> Result<BTreeSet<ChunkName>, ClaimsFault> {
     let mut own = BTreeSet::new();
-    for (day, hour) in hours {
-        let of_hour = |entry: &&Entry| mine.times[usize::from(entry.batch)] == (day, hour);
-        let mut entries = mine.entries.iter().filter(of_hour).peekable();
-        while entries.peek().is_some() {
-            let mut claims: Vec<Claim> = entries
-                .by_ref()
-                .take(MAX_CHUNK_ENTRIES)
-                .map(|entry| Claim {
-                    fingerprint: entry.fingerprint,
-                    owner: mine.owners[usize::from(entry.batch)],
-                })
-                .collect();
-            claims.sort_unstable();
-            claims.dedup();
-            let chunk = Chunk::encode(day, hour, &claims);
-            let key = ClaimsObject::Chunk(chunk.name).key(mine.key.name());
-            if put(ledger, &key, &chunk.bytes).await? == PutOutcome::Created {
-                own.insert(chunk.name);
-            }
+    for entries in mine.entries.chunks(MAX_CHUNK_ENTRIES) {
+        let claim = |entry: &Entry| Claim {
+            fingerprint: entry.fingerprint,
+            owner: mine.owners[usize::from(entry.batch)],
+        };
+        let mut claims: Vec<Claim> = entries.iter().map(claim).collect();
+        claims.sort_unstable();
+        claims.dedup();
+        let chunk = Chunk::encode(now.day, now.hour, &claims);
+        let key = ClaimsObject::Chunk(chunk.name).key(mine.key.name());
+        if put(ledger, &key, &chunk.bytes).await? == PutOutcome::Created {
+            own.insert(chunk.name);
         }
     }
     Ok(own)

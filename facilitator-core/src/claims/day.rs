@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use mailbox::{ListRequest, Mailbox};
 
 use super::{ClaimsFault, named};
@@ -21,6 +22,8 @@ pub(super) struct Day {
     pub newest: Option<(u32, RunHeader)>,
     /// Chunks that are in no run, with their length in bytes; by name.
     pub chunks: Vec<(ChunkName, u64)>,
+    /// Chunks that are in a run and still there.
+    pub covered: Vec<ChunkName>,
 }
 
 impl Day {
@@ -28,21 +31,24 @@ impl Day {
     pub fn runs(&self) -> &[RunReference] {
         self.newest.as_ref().map_or(&[], |(_, header)| &header.runs)
     }
+
+    /// The chunks that are in runs, where all of them are still there: together they say what the runs say.
+    pub fn instead_of_runs(&self) -> Option<&[ChunkName]> {
+        let (_, header) = self.newest.as_ref()?;
+        (self.covered.len() == header.covered.len()).then_some(&*self.covered)
+    }
 }
 
-/// The days from `from` to `to` of which there are claims.
+/// The days from `from` on of which there are claims, and the store's clock where it tells. There is no end: what a clock that
+/// is ahead has announced is looked at.
 pub(super) async fn days(
     ledger: &dyn Mailbox,
     key: PacketKeyName,
     from: ClaimDay,
-    to: ClaimDay,
-) -> Result<BTreeSet<ClaimDay>, ClaimsFault> {
+) -> Result<(BTreeSet<ClaimDay>, Option<Timestamp>), ClaimsFault> {
     let prefix = key.folder();
     let request = ListRequest {
         start_after: Some(format!("{prefix}{from}")),
-        end_before: Some(to.plus(1))
-            .filter(|end| *end > to)
-            .map(|end| format!("{prefix}{end}")),
         folders: true,
         prefix,
         ..ListRequest::default()
@@ -52,7 +58,7 @@ pub(super) async fn days(
         .folders
         .iter()
         .filter_map(|name| name.strip_prefix(&request.prefix));
-    Ok(names.filter_map(day_of_folder).collect())
+    Ok((names.filter_map(day_of_folder).collect(), page.time))
 }
 
 /// Lists a day, and reads what its newest run says.
@@ -64,7 +70,7 @@ pub(super) async fn read(ledger: &dyn Mailbox, key: PacketKeyName, day: ClaimDay
         prefix: format!("{}{day}", key.folder()),
         ..ListRequest::default()
     };
-    let (mut chunks, mut newest) = (Vec::new(), None);
+    let (mut chunks, mut covered, mut newest) = (Vec::new(), Vec::new(), None);
     for meta in ledger.list_all(&request).await?.objects {
         match parse_claims_name(meta.key.as_str()) {
             Some((_, ClaimsObject::Chunk(name))) => chunks.push((name, meta.size)),
@@ -75,12 +81,19 @@ pub(super) async fn read(ledger: &dyn Mailbox, key: PacketKeyName, day: ClaimDay
     let newest = match newest {
         Some(number) => {
             let header = header(ledger, key, day, number).await?;
-            chunks.retain(|(name, _)| !header.covers(name));
+            let (in_runs, waiting): (Vec<_>, Vec<_>) = chunks.into_iter().partition(|(name, _)| header.covers(name));
+            covered.extend(in_runs.into_iter().map(|(name, _)| name));
+            chunks = waiting;
             Some((number, header))
         }
         None => None,
     };
-    Ok(Day { day, newest, chunks })
+    Ok(Day {
+        day,
+        newest,
+        chunks,
+        covered,
+    })
 }
 
 async fn header(

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use mailbox::Mailbox;
 
-use super::{ClaimsFault, Entry, Mine, READS, ReplayGuard, day, named};
+use super::day::{self, Day};
+use super::{CLOCKS_DIFFER, ClaimsFault, ClockSnafu, Entry, Mine, READS, named};
 use crate::formats::claims::{
     CLAIM_BYTES, Chunk, ChunkName, Claim, ClaimDay, ClaimsObject, MAX_CHUNK_BYTES, RunIndex, RunReference, entries_of,
 };
@@ -19,33 +21,34 @@ const STRETCH_ENTRIES: u32 = 64 << 10;
 type Found = (u16, u32);
 
 /// What a look reads.
-enum Piece {
+enum Piece<'a> {
     Chunk(ChunkName),
-    Run(ClaimDay, RunReference),
+    Run(&'a Day, RunReference),
 }
 
-/// The packets that others claim. All of ours is announced by now; `own` are the chunks that nobody else can have put.
+/// The packets that others claim, of all that was announced since the day `from`. All of ours is announced by now; `own` are
+/// the chunks that nobody else can have put; `now` is when it was announced.
 pub(super) async fn look(
     ledger: &dyn Mailbox,
     mine: &Mine<'_>,
     own: &BTreeSet<ChunkName>,
-    guard: ReplayGuard,
+    from: ClaimDay,
+    now: Timestamp,
 ) -> Result<Vec<Found>, ClaimsFault> {
     let key = mine.key.name();
-    let horizon = i32::from(guard.horizon_days);
-    let days: BTreeSet<ClaimDay> = mine.times.iter().map(|(day, _)| *day).collect();
-    let (Some(first), Some(last)) = (days.first(), days.last()) else {
-        return Ok(Vec::new());
-    };
-    let there = day::days(ledger, key, first.plus(-horizon), last.plus(horizon)).await?;
-    let reads: Vec<_> = there
+    let (days, theirs) = day::days(ledger, key, from).await?;
+    // Filed under another time, ours might not be found.
+    let theirs = theirs.filter(|theirs| now.duration_since(*theirs).abs() > CLOCKS_DIFFER);
+    if let Some(theirs) = theirs {
+        return ClockSnafu { ours: now, theirs }.fail();
+    }
+    let reads: Vec<_> = days
         .into_iter()
-        .filter(|there| days.iter().any(|day| day.is_within(horizon, *there)))
         .map(|there| day::read(ledger, key, there).boxed())
         .collect();
-    let there: Vec<day::Day> = stream::iter(reads).buffered(READS).try_collect().await?;
-    let pieces = there.iter().flat_map(|day| {
-        let runs = day.runs().iter().map(|run| Piece::Run(day.day, *run));
+    let days: Vec<Day> = stream::iter(reads).buffered(READS).try_collect().await?;
+    let pieces = days.iter().flat_map(|day| {
+        let runs = day.runs().iter().map(move |run| Piece::Run(day, *run));
         let others = day.chunks.iter().filter(|(name, _)| !own.contains(name));
         runs.chain(others.map(|(name, _)| Piece::Chunk(*name)))
     });
@@ -53,8 +56,8 @@ pub(super) async fn look(
         .map(|piece| {
             async move {
                 match piece {
-                    Piece::Chunk(name) => chunk(ledger, mine, name, horizon).await,
-                    Piece::Run(day, reference) => run(ledger, mine, day, reference, horizon).await,
+                    Piece::Chunk(name) => chunk(ledger, mine, name).await,
+                    Piece::Run(day, reference) => run_or_chunks(ledger, mine, day, reference).await,
                 }
             }
             .boxed()
@@ -63,16 +66,33 @@ pub(super) async fn look(
     stream::iter(looks).buffered(READS).try_concat().await
 }
 
-async fn chunk(
-    ledger: &dyn Mailbox,
-    mine: &Mine<'_>,
-    name: ChunkName,
-    horizon: i32,
-) -> Result<Vec<Found>, ClaimsFault> {
+async fn chunk(ledger: &dyn Mailbox, mine: &Mine<'_>, name: ChunkName) -> Result<Vec<Found>, ClaimsFault> {
     let key = ClaimsObject::Chunk(name).key(mine.key.name());
     let bytes = ledger.read(&key, MAX_CHUNK_BYTES).await?;
     let claims = named(&key, Chunk::decode(&name, &bytes))?;
-    Ok(mine.claimed_by_others(name.day, &claims, horizon).collect())
+    Ok(mine.claimed_by_others(&claims).collect())
+}
+
+/// Looks at a run; where it is missing or damaged, at the chunks that it was made of.
+async fn run_or_chunks(
+    ledger: &dyn Mailbox,
+    mine: &Mine<'_>,
+    day: &Day,
+    reference: RunReference,
+) -> Result<Vec<Found>, ClaimsFault> {
+    let fault = match run(ledger, mine, day.day, reference).await {
+        Err(fault) if fault.is_of_an_object() => fault,
+        result => return result,
+    };
+    let Some(chunks) = day.instead_of_runs() else {
+        return Err(fault);
+    };
+    tracing::warn!(%fault, chunks = chunks.len(), "reading the chunks that a run of claims was made of");
+    let mut found = Vec::new();
+    for name in chunks {
+        found.extend(chunk(ledger, mine, *name).await?);
+    }
+    Ok(found)
 }
 
 async fn run(
@@ -80,16 +100,13 @@ async fn run(
     mine: &Mine<'_>,
     day: ClaimDay,
     run: RunReference,
-    horizon: i32,
 ) -> Result<Vec<Found>, ClaimsFault> {
     let number = run.number;
     let key = ClaimsObject::Run { day, number }.key(mine.key.name());
     let index = ledger.read_range(&key, run.index_at, run.index_bytes()).await?;
     let stretches = {
         let index = named(&key, RunIndex::decode(&run, &index))?;
-        let near = mine.near(day, horizon);
-        let entries = mine.entries.iter().filter(|entry| near[usize::from(entry.batch)]);
-        stretches(entries.map(|entry| index.may_be_at(entry.fingerprint)))
+        stretches(mine.entries.iter().map(|entry| index.may_be_at(entry.fingerprint)))
     };
     let mut found = Vec::new();
     for (from, to) in stretches {
@@ -98,7 +115,7 @@ async fn run(
             .read_range(&key, run.claim_at(from), (claims * CLAIM_BYTES) as u64)
             .await?;
         let claims = named(&key, entries_of(&bytes, claims))?;
-        found.extend(mine.claimed_by_others(day, &claims, horizon));
+        found.extend(mine.claimed_by_others(&claims));
     }
     Ok(found)
 }
@@ -118,14 +135,8 @@ fn stretches(positions: impl Iterator<Item = std::ops::Range<u32>>) -> Vec<(u32,
 }
 
 impl Mine<'_> {
-    /// Which of our batches are within the horizon of a day.
-    fn near(&self, day: ClaimDay, horizon: i32) -> Vec<bool> {
-        let (from, to) = (day.plus(-horizon), day.plus(horizon));
-        self.times.iter().map(|(day, _)| (from..=to).contains(day)).collect()
-    }
-
-    /// Our packets that other batches claim in a day's claims, which are sorted.
-    fn claimed_by_others(&self, day: ClaimDay, claims: &[Claim], horizon: i32) -> impl Iterator<Item = Found> {
+    /// Our packets that other batches claim in these claims, which are sorted.
+    fn claimed_by_others(&self, claims: &[Claim]) -> impl Iterator<Item = Found> {
         let from = claims.first().map_or(u64::MAX, |claim| claim.fingerprint);
         let to = claims.last().map_or(0, |claim| claim.fingerprint);
         let of = |entries: &[Entry]| {
@@ -133,7 +144,6 @@ impl Mine<'_> {
             let end = entries.partition_point(|entry| entry.fingerprint <= to);
             begin..end.max(begin)
         };
-        let near = self.near(day, horizon);
         let mut rest = claims;
         self.entries[of(self.entries)].iter().filter_map(move |entry| {
             rest = &rest[rest.partition_point(|claim| claim.fingerprint < entry.fingerprint)..];
@@ -142,7 +152,7 @@ impl Mine<'_> {
                 .iter()
                 .take_while(|claim| claim.fingerprint == entry.fingerprint)
                 .any(|claim| claim.owner != owner);
-            (others && near[usize::from(entry.batch)]).then_some((entry.batch, entry.packet))
+            others.then_some((entry.batch, entry.packet))
         })
     }
 }

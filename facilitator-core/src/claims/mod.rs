@@ -2,24 +2,29 @@
 //!
 //! Two messages for one packet under two query points are two equations in one client's values: one guess in 2^32 passes
 //! both. So before packets are answered, their fingerprints are put into our ledger, with who means to answer them; then
-//! everybody's are looked at, and what another batch claims, or the same batch with another header, is a replay. Whoever
-//! claims later sees who claimed before: of two workers that run at the same time, at most one finds nothing.
+//! everybody's are looked at, and what another batch claims is a replay. Whoever claims later sees who claimed before: of
+//! two workers that run at the same time, at most one finds nothing.
+//!
+//! Claims are filed by the time of their announcement, not by the batch's path: the path is the ingestor's to choose, and
+//! what is to be compared is what is answered within the horizon of real time.
 //!
 //! What was claimed is claimed for good. Where a worker stops between its claims and its records, and another batch
-//! claims the same packets before it comes back, both lose them. Only an ingestor who replays can bring that about.
+//! claims the same packets before it comes back, both lose them. Only an ingestor who replays can bring that about. Claims
+//! of a batch's own path aren't in its way, whatever its header was: its record is put once.
 
 mod announce;
 mod compact;
 mod day;
 mod look;
 
-use mailbox::{Mailbox, MailboxError};
+use jiff::{SignedDuration, Timestamp};
+use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
 use snafu::{ResultExt, Snafu};
 
 pub use compact::{COMPACT_CHUNKS, Compacted, compact};
 
 use crate::crypto::ClaimKey;
-use crate::formats::claims::{ClaimDay, ClaimsError};
+use crate::formats::claims::{ClaimDay, ClaimHour, ClaimsError};
 use crate::formats::names::BatchId;
 
 /// Objects that are read at a time: each takes a few megabytes at most.
@@ -42,12 +47,39 @@ pub enum ClaimsFault {
         /// What is wrong.
         source: ClaimsError,
     },
+    /// Claims are filed by a clock, and ours can't be right.
+    #[snafu(display("it is {ours} here and {theirs} in the ledger's store, and claims are filed by time"))]
+    Clock {
+        /// Our time.
+        ours: Timestamp,
+        /// The store's.
+        theirs: Timestamp,
+    },
 }
+
+impl ClaimsFault {
+    /// Whether an object of claims is missing or damaged: nothing near it can be answered before a person restores it.
+    #[must_use]
+    pub fn is_of_an_object(&self) -> bool {
+        match self {
+            Self::Object { .. } => true,
+            Self::Clock { .. } => false,
+            Self::Mailbox { source } => {
+                matches!(source.kind(), MailboxErrorKind::NotFound | MailboxErrorKind::TooLarge)
+            }
+        }
+    }
+}
+
+/// Days that are looked at beyond the horizon.
+const CLOCKS_DIFFER_DAYS: i32 = 1;
+/// Two workers' clocks differ by a day at most, where each is so far from the store's.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_hours(12);
 
 /// How far replays are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayGuard {
-    /// A batch's packets are looked for in batches whose paths' days are at most so many days before or after its own.
+    /// A batch's packets are looked for in batches that were claimed at most so many days before.
     pub horizon_days: u16,
 }
 
@@ -74,7 +106,7 @@ struct Entry {
 /// Batches whose packets are claimed together.
 #[derive(Debug, Default)]
 pub struct Claims {
-    batches: Vec<(BatchId, [u8; 32])>,
+    batches: Vec<BatchId>,
     entries: Vec<Entry>,
 }
 
@@ -82,12 +114,11 @@ impl Claims {
     /// The most batches that are claimed together.
     pub const MAX_BATCHES: usize = u16::MAX as usize;
 
-    /// Adds a batch, by its path and its header's digest, with the packets that are to be answered. At most
-    /// [`Claims::MAX_BATCHES`] are added.
-    pub fn add(&mut self, batch: &BatchId, header_digest: [u8; 32], packets: Vec<ClaimedPacket>) {
+    /// Adds a batch with the packets that are to be answered. At most [`Claims::MAX_BATCHES`] are added.
+    pub fn add(&mut self, batch: &BatchId, packets: Vec<ClaimedPacket>) {
         let index = u16::try_from(self.batches.len()).unwrap_or(u16::MAX);
         debug_assert!(self.batches.len() < Self::MAX_BATCHES);
-        self.batches.push((batch.clone(), header_digest));
+        self.batches.push(batch.clone());
         let entries = packets.into_iter().map(|claimed| Entry {
             key: claimed.key,
             fingerprint: claimed.fingerprint,
@@ -102,8 +133,8 @@ impl Claims {
         }
     }
 
-    /// Announces the claims, then looks: which packets of each batch are replays, by index, ascending. `keys` are those of
-    /// the mounted packet keys, in their order. Of batches of this group that have a packet in common the first one keeps
+    /// Announces the claims at `now`, then looks: which packets of each batch are replays, by index, ascending. `keys` are
+    /// those of the mounted packet keys, in their order. Of batches of this group that have a packet in common the first one keeps
     /// it, by path.
     ///
     /// # Errors
@@ -113,6 +144,7 @@ impl Claims {
         ledger: &dyn Mailbox,
         keys: &[ClaimKey],
         guard: ReplayGuard,
+        now: Timestamp,
     ) -> Result<Vec<Vec<u32>>, ClaimsFault> {
         let order = self.sort();
         let mut replays = vec![Vec::new(); self.batches.len()];
@@ -123,11 +155,12 @@ impl Claims {
             .collect();
         let mut own = Vec::with_capacity(mine.len());
         for mine in &mine {
-            own.push(announce::announce(ledger, mine).await?);
+            own.push(announce::announce(ledger, mine, ClaimHour::of(now)).await?);
         }
+        let from = ClaimDay::of(now).plus(-i32::from(guard.horizon_days) - CLOCKS_DIFFER_DAYS);
         // Only when all is announced: another worker may hold packets of ours under any key.
         for (mine, own) in mine.iter().zip(&own) {
-            let found = look::look(ledger, mine, own, guard).await?;
+            let found = look::look(ledger, mine, own, from, now).await?;
             for (batch, packet) in mine.inside().chain(found) {
                 replays[usize::from(batch)].push(packet);
             }
@@ -149,8 +182,8 @@ impl Claims {
     fn sort(&mut self) -> Vec<usize> {
         let mut sorted: Vec<usize> = (0..self.batches.len()).collect();
         sorted.sort_by_key(|index| {
-            let (batch, digest) = &self.batches[*index];
-            (batch.time, &batch.aggregation, batch.uuid, digest)
+            let batch = &self.batches[*index];
+            (batch.time, &batch.aggregation, batch.uuid)
         });
         let mut places = vec![0; sorted.len()];
         for (place, index) in sorted.iter().enumerate() {
@@ -167,17 +200,10 @@ impl Claims {
     fn of_key<'a>(&'a self, index: u8, key: &'a ClaimKey) -> Option<Mine<'a>> {
         let from = self.entries.partition_point(|entry| entry.key < index);
         let to = self.entries.partition_point(|entry| entry.key <= index);
-        let batches = self.batches.iter();
         (from < to).then(|| Mine {
             key,
             entries: &self.entries[from..to],
-            owners: batches
-                .clone()
-                .map(|(batch, digest)| key.owner(batch, digest))
-                .collect(),
-            times: batches
-                .map(|(batch, _)| (ClaimDay::of(batch.time), batch.time.hour()))
-                .collect(),
+            owners: self.batches.iter().map(|batch| key.owner(batch)).collect(),
         })
     }
 }
@@ -189,8 +215,6 @@ struct Mine<'a> {
     entries: &'a [Entry],
     /// Of each batch.
     owners: Vec<u64>,
-    /// Day and hour of each batch's path.
-    times: Vec<(ClaimDay, u8)>,
 }
 
 impl Mine<'_> {

@@ -73,14 +73,14 @@ impl ClaimKey {
         u64::from_le_bytes(first)
     }
 
-    /// Who claims: a batch, as its header's bytes are.
+    /// Who claims: a batch, by its path alone. Whatever its header says by now, it has one record, which is put once and says
+    /// what is answered: a claim of the same path is never in its way.
     #[must_use]
-    pub fn owner(&self, batch: &BatchId, header_digest: &[u8; 32]) -> u64 {
+    pub fn owner(&self, batch: &BatchId) -> u64 {
         let mut owner = [0; 8];
         Hkdf::<Sha256>::from_prk(self.owner.as_slice())
             .expect("32 bytes are a key of HKDF-SHA-256")
-            // The digest's length is fixed: no two pairs are one text.
-            .expand_multi_info(&[batch.path().as_bytes(), header_digest], &mut owner)
+            .expand(batch.path().as_bytes(), &mut owner)
             .expect("8 bytes are one block of HKDF-SHA-256");
         u64::from_le_bytes(owner)
     }
@@ -115,17 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_of_path_header_and_key() {
+    fn owners_are_of_path_and_key() {
         let first = batch("a/2026/11/20/00/01/00000000-0000-0000-0000-000000000001");
-        let owner = key(1).owner(&first, &[1; 32]);
-        assert_eq!(owner, key(1).owner(&first, &[1; 32]));
+        let owner = key(1).owner(&first);
+        assert_eq!(owner, key(1).owner(&first));
         let others = [
-            key(1).owner(&first, &[2; 32]),
-            key(2).owner(&first, &[1; 32]),
-            key(1).owner(
-                &batch("b/2026/11/20/00/01/00000000-0000-0000-0000-000000000001"),
-                &[1; 32],
-            ),
+            key(2).owner(&first),
+            key(1).owner(&batch("b/2026/11/20/00/01/00000000-0000-0000-0000-000000000001")),
         ];
         assert!(others.iter().all(|other| *other != owner));
     }
@@ -134,15 +130,11 @@ mod tests {
     fn claims_stay_findable_for_later_versions() {
         let first = batch("a/2026/11/20/00/01/00000000-0000-0000-0000-000000000001");
         let key = key(1);
-        let made = (
-            key.name().to_string(),
-            key.fingerprint(&[7; 16]),
-            key.owner(&first, &[1; 32]),
-        );
+        let made = (key.name().to_string(), key.fingerprint(&[7; 16]), key.owner(&first));
         let expected = (
             "698bea63dc44a344663ff1429aea1084".to_owned(),
             2_041_071_797_377_543_301,
-            5_769_095_428_906_815_617,
+            3_177_873_693_623_737_330,
         );
         assert_eq!(made, expected);
     }

@@ -307,6 +307,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_signature_that_the_other_implementation_refuses_is_not_shown() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let other = BatchSigningKey::generate("b", &mut rng);
+        // As if the machine had computed wrongly: what comes out isn't this key's signature.
+        let faulty = BatchSigningKey {
+            verifying: other.verifying,
+            ..BatchSigningKey::generate("a", &mut rng)
+        };
+        let error = faulty.sign(b"header").unwrap_err();
+        assert_eq!(
+            error,
+            SigningError::Unverified {
+                key_identifier: "a".into()
+            }
+        );
+        assert!(error.is_retryable(), "on a machine without the fault");
+    }
+
+    #[test]
     fn signs_the_same_bytes_the_same_way_and_verifies_only_them() {
         let mut rng = StdRng::seed_from_u64(3);
         let (key, other) = (

@@ -316,6 +316,8 @@ pub enum BlockedReason {
     AccessDenied,
     /// An object of the batch isn't there.
     ObjectMissing,
+    /// An object of claims is missing or damaged: whether another batch has the packets can't be told.
+    ClaimsUnreadable,
     /// The override under which the window was to be released again has expired.
     OverrideExpired,
     /// A store's clock isn't past the cutoff: the clock that planned the window is ahead of it.

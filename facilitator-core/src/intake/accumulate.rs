@@ -27,6 +27,9 @@ const ROUND_BYTES: usize = 1 << 20;
 /// Fewer packets than this are not worth a thread.
 const THREAD_PACKETS: usize = 32;
 
+/// So many packets at the beginning may tell which key opens the others.
+const TELLING_PACKETS: u32 = 16;
+
 /// How a pass over a batch's packets decides them.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
@@ -147,6 +150,8 @@ fn accumulate_on(
     let mut result = Accumulated::default();
     let mut seen = Duplicates::new(pass.remembered, &pass.known.repeats);
     let mut replays = pass.known.replays.iter().copied().peekable();
+    let mut likely = None;
+    let mut telling = Opener::new(pass.bins, pass.share, pass.keys);
     // While one round is worked on, the next is read; what comes out is put together in the file's order.
     thread::scope(|scope| {
         let mut running = Vec::new();
@@ -155,14 +160,18 @@ fn accumulate_on(
             let packet = packet?;
             let duplicate = seen.check(packet.uuid, &packet.encrypted_payload);
             let replay = replays.next_if_eq(&index).map(|_| PacketExclusion::Replay);
+            // The first packet that any key opens tells, in or not: what a core has opened last would depend on the cores.
+            if likely.is_none() && index < TELLING_PACKETS && pass.keys.len() > 1 {
+                likely = telling.decrypt(&packet);
+            }
             round.push(packet, duplicate.or(replay));
             if round.is_full(cores) {
                 worker.finish(std::mem::take(&mut running), &mut result, &mut each)?;
-                running = worker.start(scope, cores, std::mem::take(&mut round));
+                running = worker.start(scope, cores, std::mem::take(&mut round), likely);
             }
         }
         worker.finish(running, &mut result, &mut each)?;
-        let rest = worker.start(scope, cores, round);
+        let rest = worker.start(scope, cores, round, likely);
         worker.finish(rest, &mut result, &mut each)
     })?;
     result.repeats = seen.repeats();
@@ -216,12 +225,14 @@ enum Running<'scope> {
 }
 
 impl Worker<'_> {
-    /// Starts a round: a part on each core, or all of it at once where that isn't worth a thread.
+    /// Starts a round: a part on each core, or all of it at once where that isn't worth a thread. `likely`: which key to try
+    /// first.
     fn start<'scope>(
         &'scope self,
         scope: &'scope thread::Scope<'scope, '_>,
         cores: usize,
         round: Round,
+        likely: Option<usize>,
     ) -> Vec<Running<'scope>> {
         let mut packets = round.packets;
         let share = packets.len().div_ceil(cores).max(THREAD_PACKETS);
@@ -229,14 +240,14 @@ impl Worker<'_> {
             return if packets.is_empty() {
                 Vec::new()
             } else {
-                vec![Running::Done(self.run(&packets))]
+                vec![Running::Done(self.run(&packets, likely))]
             };
         }
         let mut running = Vec::with_capacity(cores);
         while !packets.is_empty() {
             let rest = packets.split_off(share.min(packets.len()));
             let part = std::mem::replace(&mut packets, rest);
-            running.push(Running::Elsewhere(scope.spawn(move || self.run(&part))));
+            running.push(Running::Elsewhere(scope.spawn(move || self.run(&part, likely))));
         }
         running
     }
@@ -258,7 +269,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn run(&self, packets: &[Read]) -> Part {
+    fn run(&self, packets: &[Read], likely: Option<usize>) -> Part {
         let Pass { bins, share, keys, .. } = *self.pass;
         let sums = (0..keys.len()).map(|_| None).collect();
         let mut part = Part {
@@ -266,7 +277,7 @@ impl Worker<'_> {
             sums,
             unmounted_key: None,
         };
-        let mut opener = Opener::new(bins, share, keys);
+        let mut opener = Opener::new(bins, share, keys).likely(likely);
         let mut buffer = self.query.buffer();
         for (packet, excluded) in packets {
             let opened = match excluded {

@@ -180,6 +180,33 @@ fn keys_are_numbered_by_first_use_and_the_number_of_cores_changes_nothing() {
 }
 
 #[test]
+fn without_a_name_the_first_packets_key_is_tried_first_whatever_the_number_of_cores() {
+    use crate::intake::opener::tests::TRIES;
+    let mut made = Made::new(4);
+    let packets: Vec<_> = (0..100).map(|n| made.good(n, 3, Share::Second)).collect();
+    TRIES.set(0);
+    let (result, _) = run(1, &packets, Share::Second, &made.keys);
+    assert_eq!(result.excluded(), 0);
+    // All keys on the first packet, to be told, then one on each.
+    assert_eq!(TRIES.get(), 4 + 100);
+
+    // Packets that two keys open: which one does must not depend on the cores.
+    let text = made.keys[0].key.to_base64();
+    made.keys[2].key = PacketDecryptionKey::parse(&text).unwrap();
+    let mut packets: Vec<_> = (0..300).map(|n| made.good(n, 0, Share::Second)).collect();
+    packets[0].encrypted_payload = vec![4; 90];
+    for (n, packet) in packets.iter_mut().enumerate() {
+        packet.encryption_key_id = (n % 7 == 1).then(|| format!("key-{}", n % 3));
+    }
+    packets[1].encryption_key_id = Some("key-2".into());
+    let (one, decided) = run(1, &packets, Share::Second, &made.keys);
+    assert_eq!(one.keys.iter().map(|key| key.mounted).collect::<Vec<_>>(), [2, 0]);
+    for cores in [2, 3, 7] {
+        assert_eq!(run(cores, &packets, Share::Second, &made.keys).1, decided);
+    }
+}
+
+#[test]
 fn a_key_that_is_not_mounted_is_named_by_the_packets_that_need_it() {
     let mut made = Made::new(2);
     let elsewhere = made.keys.pop().unwrap();

@@ -171,6 +171,7 @@ pub(super) async fn deliver(
                 message: format!(
                     "the peer's mailbox holds other messages of ours in {object}; nothing was overwritten"
                 ),
+                signature_digest: None,
                 header_digest: Some(head.header_digest),
                 packet_digest: Some(head.packet_digest),
             };

@@ -6,9 +6,9 @@ use mailbox::PutOutcome;
 
 use super::accumulate::{Accumulated, DecidedPacket, KeySum, Known};
 use super::read::{self, Reading};
-use super::{IntakeOutcome, Refusal, wait_for_keys};
+use super::{IntakeOutcome, Refusal, changing, wait_for_keys};
 use crate::crypto::seal::seal;
-use crate::formats::ledger::{BlockedReason, RejectedReason};
+use crate::formats::ledger::RejectedReason;
 use crate::formats::names::BatchId;
 use crate::formats::record::{RecordEncoder, RecordHead, write_seals};
 use crate::guards::duplicates::Repeats;
@@ -17,7 +17,7 @@ use crate::own_record::StoredRecord;
 use crate::processor::{InternalSnafu, Processor, WorkError};
 use crate::uses::mark_record;
 
-/// Passes over one batch, at most: two where no packet object is replaced meanwhile.
+/// Passes of one look, at most: two where no packet object is replaced meanwhile.
 const PASSES: usize = 5;
 
 /// Takes note of packets as a pass decides them, in file order. Every pass has one of its own: what an abandoned pass said
@@ -52,8 +52,21 @@ pub enum Drafted<'a, W> {
     Draft(Box<Draft<'a, W>>),
     /// Bad for good.
     Refused(Refusal),
+    /// It looks bad. [`Look::Doubting`] decides, once its writer had time to put what belongs together.
+    Doubtful(Refusal),
     /// Not now; [`IntakeOutcome::Blocked`].
     Blocked(IntakeOutcome),
+}
+
+/// Which look at a batch it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Look<'a> {
+    /// The first one.
+    First,
+    /// After an earlier one found it bad: where it finds the same in the same objects, the batch is refused.
+    Doubting(&'a Refusal),
+    /// After its packets were claimed: without the replays. What keys can't open was judged before.
+    Without(&'a Replays),
 }
 
 /// Packets of a batch that other batches have answered.
@@ -67,12 +80,11 @@ pub struct Replays {
 
 /// Reads, verifies and decides a batch, without making anything visible.
 ///
-/// `replays` are excluded as such, where the batch is still the one that they were found in; where it was replaced, it is
+/// Replays are excluded as such, where the batch is still the one that they were found in; where it was replaced, it is
 /// blocked. `take_anyway`: packets that can't be opened are excluded rather than waited for (ledger rule 2). `witness` makes
 /// the witness of a pass.
 ///
-/// A pass takes names that it doesn't remember for new; where that was wrong, another pass is made that knows them. What
-/// looks bad is read once more before it is refused: a batch may be caught while its writer replaces it.
+/// A pass takes names that it doesn't remember for new; where that was wrong, another pass is made that knows them.
 ///
 /// # Errors
 /// [`WorkError`]: no outcome is known.
@@ -80,9 +92,13 @@ pub async fn draft<'a, W: Witness>(
     processor: &'a Processor,
     batch: &BatchId,
     take_anyway: bool,
-    replays: Option<&Replays>,
+    look: Look<'_>,
     mut witness: impl FnMut() -> W,
 ) -> Result<Drafted<'a, W>, WorkError> {
+    let replays = match look {
+        Look::Without(replays) => Some(replays),
+        Look::First | Look::Doubting(_) => None,
+    };
     let knowing = |repeats| {
         let replays = replays.map_or_else(Vec::new, |replays| replays.packets.clone());
         Arc::new(Known { repeats, replays })
@@ -90,22 +106,32 @@ pub async fn draft<'a, W: Witness>(
     let mut known = knowing(Repeats::default());
     // The header that `known` is of.
     let mut of = replays.map(|replays| replays.header_digest);
-    let mut doubted = false;
     for _ in 0..PASSES {
         let mut draft = match read::read(processor, batch, &known, witness()).await? {
-            Reading::Refused(refusal) if doubted => return Ok(Drafted::Refused(refusal)),
-            Reading::Refused(first) => {
-                tracing::info!(batch = %batch.path(), reason = %first.reason, "reading the batch again before refusing it");
-                doubted = true;
-                continue;
+            Reading::Refused(refusal) => {
+                return Ok(match look {
+                    Look::Doubting(first) if *first == refusal => Drafted::Refused(refusal),
+                    _ => Drafted::Doubtful(refusal),
+                });
             }
-            Reading::Blocked { reason, message } => return Ok(Drafted::Blocked(blocked(reason, message))),
+            Reading::Blocked { reason, message } => {
+                return Ok(Drafted::Blocked(IntakeOutcome::Blocked {
+                    reason,
+                    message,
+                    packets: 0,
+                    excluded: 0,
+                }));
+            }
             Reading::Taken(draft) => draft,
         };
         let header = draft.head.header_digest;
         let replaced = of.is_some_and(|of| of != header);
         if !replaced && draft.accumulated.repeats.is_empty() {
-            return Ok(draft.judged(take_anyway).await);
+            // Replays only take packets away: whether a key is missing was decided with all of them.
+            let waits = replays
+                .is_none()
+                .then(|| wait_for_keys(&draft.accumulated, take_anyway));
+            return Ok(draft.judged(waits.flatten()).await);
         }
         draft.abort().await;
         if replaced && replays.is_some() {
@@ -117,23 +143,13 @@ pub async fn draft<'a, W: Witness>(
             false => (knowing(draft.accumulated.repeats), Some(header)),
         };
     }
-    let message = "the batch changes while it is read: its writer may not be done".to_owned();
-    Ok(Drafted::Blocked(blocked(BlockedReason::ObjectMissing, message)))
-}
-
-fn blocked(reason: BlockedReason, message: String) -> IntakeOutcome {
-    IntakeOutcome::Blocked {
-        reason,
-        message,
-        packets: 0,
-        excluded: 0,
-    }
+    Ok(Drafted::Blocked(changing()))
 }
 
 impl<'a, W> Draft<'a, W> {
-    /// Whether the packets that are in make a record.
-    async fn judged(mut self: Box<Self>, take_anyway: bool) -> Drafted<'a, W> {
-        if let Some(outcome) = wait_for_keys(&self.accumulated, take_anyway) {
+    /// Whether the packets that are in make a record; `waits`: why not yet.
+    async fn judged(mut self: Box<Self>, waits: Option<IntakeOutcome>) -> Drafted<'a, W> {
+        if let Some(outcome) = waits {
             self.abort().await;
             return Drafted::Blocked(outcome);
         }
@@ -141,12 +157,20 @@ impl<'a, W> Draft<'a, W> {
             self.abort().await;
             return Drafted::Refused(Refusal {
                 reason: RejectedReason::NoUsablePackets,
-                message: "every packet of the batch is excluded, none for want of a key".to_owned(),
+                message: "every packet of the batch is excluded, and no packet key is waited for".to_owned(),
+                signature_digest: None,
                 header_digest: Some(self.head.header_digest),
                 packet_digest: Some(self.head.packet_digest),
             });
         }
         Drafted::Draft(self)
+    }
+
+    /// How many bytes of memory it takes while it waits, beside its witness.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let sums = self.accumulated.keys.iter().map(|key| size_of_val(&**key.sum));
+        self.record.held_bytes() + sums.sum::<usize>()
     }
 
     /// Gives the draft up; nothing of it is left in the ledger.

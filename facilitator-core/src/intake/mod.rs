@@ -16,7 +16,7 @@ mod read;
 
 pub use accumulate::{Accumulated, DecidedPacket, Known, Pass, accumulate};
 pub(crate) use deliver::{is_at_peer, parameters_of};
-pub use draft::{Draft, Drafted, Replays, Witness, draft};
+pub use draft::{Draft, Drafted, Look, Replays, Witness, draft};
 pub use group::{Wanted, take_in_all};
 pub(crate) use opener::Opener;
 
@@ -90,6 +90,8 @@ pub enum IntakeOutcome {
 pub struct Refusal {
     reason: RejectedReason,
     message: String,
+    /// SHA-256 of the signature object that was read.
+    signature_digest: Option<[u8; 32]>,
     header_digest: Option<[u8; 32]>,
     packet_digest: Option<[u8; 32]>,
 }
@@ -120,13 +122,17 @@ enum Begun<'a, W> {
     Ended(IntakeOutcome),
     /// Its packets are decided, none is answered yet.
     Drafted(Box<Draft<'a, W>>),
+    /// It looks bad, and may be being replaced: another look decides.
+    Doubtful(Refusal),
 }
 
-/// Goes on from what is there: a batch with a record is answered as the record says, and claims nothing.
+/// Goes on from what is there: a batch with a record is answered as the record says, and claims nothing. `doubted`: what an
+/// earlier look found wrong with it.
 async fn begin<'a, W: Witness>(
     processor: &'a Processor,
     batch: &BatchId,
     take_anyway: bool,
+    doubted: Option<&Refusal>,
     witness: impl FnMut() -> W,
 ) -> Result<Begun<'a, W>, WorkError> {
     let ledger = &*processor.mailboxes.ledger;
@@ -159,8 +165,10 @@ async fn begin<'a, W: Witness>(
     if let Some(record) = StoredRecord::open(processor, batch).await? {
         return Ok(Begun::Ended(deliver::deliver(processor, batch, &record).await?));
     }
-    Ok(match draft(processor, batch, take_anyway, None, witness).await? {
+    let look = doubted.map_or(Look::First, Look::Doubting);
+    Ok(match draft(processor, batch, take_anyway, look, witness).await? {
         Drafted::Draft(draft) => Begun::Drafted(draft),
+        Drafted::Doubtful(refusal) => Begun::Doubtful(refusal),
         Drafted::Refused(refusal) => Begun::Ended(refuse(processor, batch, refusal).await?),
         Drafted::Blocked(outcome) => Begun::Ended(outcome),
     })
@@ -171,6 +179,16 @@ async fn refuse(processor: &Processor, batch: &BatchId, refusal: Refusal) -> Res
     match StoredRecord::open(processor, batch).await? {
         Some(record) => deliver::deliver(processor, batch, &record).await,
         None => reject(processor, batch, refusal).await,
+    }
+}
+
+/// The outcome of a batch that isn't the same from one look to the next.
+fn changing() -> IntakeOutcome {
+    IntakeOutcome::Blocked {
+        reason: BlockedReason::ObjectMissing,
+        message: "the batch changes while it is read: its writer may not be done".to_owned(),
+        packets: 0,
+        excluded: 0,
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Opener<'a> {
     bins: u32,
     share: Share,
     keys: &'a [MountedPacketKey],
+    /// The key that is tried right after those that a packet names.
+    likely: Option<usize>,
     plaintext: Zeroizing<Vec<u8>>,
     elements: Zeroizing<Vec<u32>>,
 }
@@ -32,9 +34,15 @@ impl<'a> Opener<'a> {
             bins,
             share,
             keys,
+            likely: None,
             plaintext: Zeroizing::default(),
             elements: Zeroizing::default(),
         }
+    }
+
+    /// The same, trying this key first of those that a packet doesn't name.
+    pub fn likely(self, likely: Option<usize>) -> Self {
+        Self { likely, ..self }
     }
 
     /// Opens a packet and checks all that doesn't depend on other packets: decryption, length, elements, query point.
@@ -65,15 +73,85 @@ impl<'a> Opener<'a> {
         &self.elements[..self.bins as usize]
     }
 
-    /// The first key that opens the packet: those of the id that it names, then the others in order.
-    fn decrypt(&mut self, packet: &DataSharePacket) -> Option<usize> {
-        let named = |key: &MountedPacketKey| packet.encryption_key_id.as_deref() == Some(key.id.as_str());
-        let first = self.keys.iter().enumerate().filter(|(_, key)| named(key));
-        let rest = self.keys.iter().enumerate().filter(|(_, key)| !named(key));
+    /// The first key that opens the packet: those of the id that it names, then the others, the likely one first of each.
+    pub fn decrypt(&mut self, packet: &DataSharePacket) -> Option<usize> {
+        let (keys, likely) = (self.keys, self.likely);
+        let kind = |index: &usize| {
+            let named = packet.encryption_key_id.as_deref() == Some(keys[*index].id.as_str());
+            (named, likely == Some(*index))
+        };
+        let order = [(true, true), (true, false), (false, true), (false, false)];
+        let mut tried = order
+            .into_iter()
+            .flat_map(|wanted| (0..keys.len()).filter(move |index| kind(index) == wanted));
         let plaintext = &mut self.plaintext;
-        first
-            .chain(rest)
-            .find(|(_, key)| key.key.decrypt_into(&packet.encrypted_payload, plaintext).is_ok())
-            .map(|(index, _)| index)
+        tried.find(|index| {
+            #[cfg(test)]
+            tests::TRIES.with(|tries| tries.set(tries.get() + 1));
+            keys[*index]
+                .key
+                .decrypt_into(&packet.encrypted_payload, plaintext)
+                .is_ok()
+        })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cell::Cell;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::crypto::{PacketDecryptionKey, encrypt};
+
+    std::thread_local! {
+        /// How often this thread tried a key on a packet.
+        pub(in crate::intake) static TRIES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn named_keys_are_tried_first_then_the_likely_one_then_the_others() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let keys: Vec<_> = (0..4)
+            .map(|n| MountedPacketKey {
+                id: format!("key-{n}"),
+                key: PacketDecryptionKey::generate(&mut rng),
+            })
+            .collect();
+        let mut packet = |key: usize, names: Option<&str>| DataSharePacket {
+            uuid: Uuid::nil(),
+            encrypted_payload: encrypt(keys[key].key.public_point(), &[7; 32], &mut rng).unwrap(),
+            encryption_key_id: names.map(str::to_owned),
+            r_pit: 12_345,
+            version_configuration: None,
+            device_nonce: None,
+        };
+        // The key, what the packet names, the likely key, how many are tried.
+        let table = [
+            (3, None, None, 4),
+            (3, None, Some(3), 1),
+            (3, Some("key-3"), None, 1),
+            (3, Some("key-3"), Some(0), 1),
+            (3, Some("key-0"), Some(3), 2),
+            (3, Some("unknown"), Some(3), 1),
+            (0, None, Some(3), 2),
+            (2, Some("key-3"), Some(1), 4),
+            (2, Some("key-3"), Some(3), 4),
+        ];
+        for (key, names, likely, expected) in table {
+            let packet = packet(key, names);
+            TRIES.set(0);
+            let opened = Opener::new(5, Share::Second, &keys).likely(likely).open(&packet);
+            assert_eq!(
+                opened.ok().map(|opened| opened.mounted),
+                Some(key),
+                "{names:?} {likely:?}"
+            );
+            assert_eq!(TRIES.get(), expected, "{key} {names:?} {likely:?}");
+        }
     }
 }

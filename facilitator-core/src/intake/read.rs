@@ -56,12 +56,13 @@ pub async fn read<'a, W: Witness>(
         Ok(bytes) => bytes,
         Err(error) => return unread("header", error),
     };
-    let header_digest = sha256(&header_bytes);
+    let (signature_digest, header_digest) = (sha256(&signature), sha256(&header_bytes));
     let refused = |reason, message: String, packet_digest| {
         let message = short_message(&message);
         Ok(Reading::Refused(Refusal {
             reason,
             message,
+            signature_digest: Some(signature_digest),
             header_digest: Some(header_digest),
             packet_digest,
         }))

@@ -30,7 +30,7 @@ pub struct ProofQuery {
     root_inverse: u32,
 }
 
-/// Room to work in, for one query after another; wiped when dropped.
+/// Room to work in, for one query after another; wiped when dropped. Its `Debug` shows no element.
 #[derive(Clone, Debug)]
 pub struct QueryBuffer(Zeroizing<Vec<u32>>);
 

@@ -54,7 +54,7 @@ impl ShareSplitter {
         assert_eq!(values.len(), self.bins as usize, "one value a bin");
         let (f0, g0) = (element(rng), element(rng));
         let n = domain(self.bins);
-        let (mut f, mut g) = (vec![0; n], vec![0; n]);
+        let (mut f, mut g) = (Zeroizing::new(vec![0; n]), Zeroizing::new(vec![0; n]));
         f[0] = f0;
         g[0] = g0;
         for (i, value) in values.iter().enumerate() {
@@ -66,19 +66,17 @@ impl ShareSplitter {
         let mut elements = Zeroizing::new(Vec::with_capacity(proof_length(self.bins)));
         elements.extend_from_slice(values);
         elements.extend([f0, g0, mul(f0, g0)]);
-        elements.extend(f.iter().zip(&g).map(|(f, g)| mul(*f, *g)));
+        elements.extend(f.iter().zip(g.iter()).map(|(f, g)| mul(*f, *g)));
 
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill_bytes(seed.as_mut_slice());
         let second = expand_seed(&seed, self.bins);
-        let bytes = elements
-            .iter()
-            .zip(second.iter())
-            .flat_map(|(whole, second)| subtract(*whole, *second).to_le_bytes());
-        Shares {
-            first: Zeroizing::new(bytes.collect()),
-            second: seed,
+        // Room for all of it from the start: growing would leave copies.
+        let mut first = Zeroizing::new(Vec::with_capacity(4 * elements.len()));
+        for (whole, second) in elements.iter().zip(second.iter()) {
+            first.extend_from_slice(&subtract(*whole, *second).to_le_bytes());
         }
+        Shares { first, second: seed }
     }
 
     /// Turns values on the n-th roots into values on the odd 2n-th roots.

@@ -1,4 +1,4 @@
-//! Mailboxes that stop before every call until the test lets it pass, and mailboxes that do what ours must never do.
+//! Mailboxes that stop before every call until the test lets it pass, and then do it, or fail at it.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,8 +14,10 @@ use mailbox::{
     ObjectMeta, PutOutcome, Upload,
 };
 
+use crate::world::Place;
+
 /// What a call does to the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Open,
     Head,
@@ -34,12 +36,30 @@ pub struct Op {
     pub name: String,
 }
 
+impl Kind {
+    pub const ALL: [Self; 6] = [
+        Self::Open,
+        Self::Head,
+        Self::List,
+        Self::Put,
+        Self::BeginOrWrite,
+        Self::Commit,
+    ];
+}
+
 impl Op {
     pub fn changes(&self) -> bool {
         matches!(self.kind, Kind::Put | Kind::Commit)
     }
 
-    /// Whether the two calls do the same in either order.
+    /// The ledger's folder that it concerns: of claims, chunks and runs each are one.
+    pub fn ledger_folder(&self) -> Option<&str> {
+        let is_ledger = self.place % 4 == Place::Ledger as usize;
+        let folder = self.name.split('/').next().filter(|_| is_ledger)?;
+        Some(if self.name.contains("-runs/") { "runs" } else { folder })
+    }
+
+    /// Whether the two calls do the same in either order: neither sees what the other does.
     pub fn is_independent_of(&self, other: &Self) -> bool {
         if self.place != other.place || !(self.changes() || other.changes()) {
             return true;
@@ -60,8 +80,40 @@ pub enum Fault {
     None,
     /// Done, and the answer is lost.
     LoseAnswer,
+    /// Not done, and no answer.
+    LoseRequest,
     /// Put twice, as by a library that tries again: the second answer comes back.
     Duplicate,
+    /// As `Duplicate`, at a store that refuses to put what exists rather than say that it does (rule 11).
+    DenySecond,
+    /// A listing that doesn't show yet what came last: half of it is missing.
+    StaleList,
+}
+
+impl Fault {
+    pub const ALL: [Self; 5] = [
+        Self::LoseAnswer,
+        Self::LoseRequest,
+        Self::Duplicate,
+        Self::DenySecond,
+        Self::StaleList,
+    ];
+
+    /// Whether it says of such a call something that no other fault says. Listings of our own ledger show at once what was
+    /// put: rule 1 asks for such a store.
+    pub fn is_of(self, op: &Op) -> bool {
+        match self {
+            Self::None => false,
+            Self::LoseAnswer => true,
+            Self::LoseRequest | Self::Duplicate | Self::DenySecond => op.changes(),
+            Self::StaleList => op.kind == Kind::List && op.place % 4 != Place::Ledger as usize,
+        }
+    }
+
+    /// Whether the worker may end in an error: one that is worth another try.
+    pub fn may_fail(self) -> bool {
+        matches!(self, Self::LoseAnswer | Self::LoseRequest)
+    }
 }
 
 /// Holds the calls of one worker back.
@@ -205,15 +257,24 @@ impl Gated {
     }
 
     async fn store(&self, key: &ObjectKey, content: Bytes, fault: Fault) -> Result<PutOutcome, MailboxError> {
+        if fault == Fault::LoseRequest {
+            return Err(self.lost(key));
+        }
         if !self.conditional {
             self.inner.replace(key, content);
             return Ok(PutOutcome::Created);
         }
         let outcome = self.inner.put_if_absent(key, content.clone()).await?;
         match fault {
-            Fault::None => Ok(outcome),
             Fault::LoseAnswer => Err(self.lost(key)),
             Fault::Duplicate => self.inner.put_if_absent(key, content).await,
+            Fault::DenySecond => Err(MailboxError::of_object(
+                MailboxErrorKind::Denied,
+                self.inner.url(),
+                key,
+                "the test refuses the second try",
+            )),
+            _ => Ok(outcome),
         }
     }
 }
@@ -265,6 +326,11 @@ impl Mailbox for Gated {
                     detail,
                 ))
             }
+            Fault::StaleList => {
+                let mut page = self.inner.list(request).await?;
+                page.objects.truncate(page.objects.len() / 2);
+                Ok(page)
+            }
             _ => self.inner.list(request).await,
         }
     }
@@ -304,92 +370,5 @@ impl Upload for GatedUpload {
 impl Drop for GatedUpload {
     fn drop(&mut self) {
         self.mailbox.gate.state().abandoned += usize::from(self.counted.is_some());
-    }
-}
-
-/// Puts what `is_held` names only right before or after the object that `releases`: wrong orders of writes.
-#[derive(Clone, Debug)]
-pub struct Reordering {
-    pub inner: Arc<dyn Mailbox>,
-    pub is_held: fn(&str) -> bool,
-    pub releases: fn(&str) -> bool,
-    /// Whether the releasing object goes before what was held.
-    pub first: bool,
-    pub held: Arc<Mutex<Vec<(ObjectKey, Bytes)>>>,
-}
-
-impl Reordering {
-    fn held(&self) -> MutexGuard<'_, Vec<(ObjectKey, Bytes)>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl Mailbox for Reordering {
-    fn url(&self) -> &MailboxUrl {
-        self.inner.url()
-    }
-
-    async fn open(&self, key: &ObjectKey) -> Result<ObjectBody, MailboxError> {
-        self.inner.open(key).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, MailboxError> {
-        self.inner.head(key).await
-    }
-
-    async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError> {
-        Ok(Box::new(ReorderingUpload {
-            mailbox: self.clone(),
-            key: key.clone(),
-            content: BytesMut::new(),
-        }))
-    }
-
-    async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
-        if (self.is_held)(key.as_str()) {
-            self.held().push((key.clone(), content));
-            return Ok(PutOutcome::Created);
-        }
-        if !(self.releases)(key.as_str()) {
-            return self.inner.put_if_absent(key, content).await;
-        }
-        let mut puts = std::mem::take(&mut *self.held());
-        let at = if self.first { 0 } else { puts.len() };
-        puts.insert(at, (key.clone(), content));
-        let mut outcome = PutOutcome::Created;
-        for (other, content) in puts {
-            let put = self.inner.put_if_absent(&other, content).await?;
-            if other == *key {
-                outcome = put;
-            }
-        }
-        Ok(outcome)
-    }
-
-    async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError> {
-        self.inner.list(request).await
-    }
-}
-
-struct ReorderingUpload {
-    mailbox: Reordering,
-    key: ObjectKey,
-    content: BytesMut,
-}
-
-#[async_trait]
-impl Upload for ReorderingUpload {
-    async fn write(&mut self, chunk: Bytes) -> Result<(), MailboxError> {
-        self.content.extend_from_slice(&chunk);
-        Ok(())
-    }
-
-    async fn commit_if_absent(self: Box<Self>) -> Result<PutOutcome, MailboxError> {
-        self.mailbox.put_if_absent(&self.key, self.content.freeze()).await
-    }
-
-    async fn abort(self: Box<Self>) -> Result<(), MailboxError> {
-        Ok(())
     }
 }

@@ -1,213 +1,308 @@
-//! Exactly once: every point at which a worker may stop, every answer that may be lost, every order of two workers' calls.
-//! Counts go to `target/exactness/summary.json`.
+//! Exactly once: every point at which a worker may stop, every way in which a call may fail, every order of two workers'
+//! calls. Counts go to `target/exactness/summary.json`.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod batches;
+mod cases;
 mod check;
 mod gate;
-mod interleave;
+mod orders;
 mod outcomes;
 mod overrides;
+mod overwritten;
 mod parts;
 mod replays;
+mod scenes;
 mod splits;
 mod stops;
+mod sums;
+mod truth;
+mod work;
 mod world;
+mod wrong;
+mod wrong_builds;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::num::NonZero;
 use std::pin::Pin;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Instant;
 
+use facilitator_core::formats::ledger::{
+    DECISIONS, DELIVERED, PARTIALS, PLANS, RECORDS, REJECTED, RELEASED, RESULTS, SHARDS,
+};
 use facilitator_core::formats::work::{Share, ValidationFormat};
+use tokio::runtime::Runtime;
 
-use crate::interleave::Case;
-use crate::stops::{Counts, Scene};
-use crate::world::{Build, SHARES};
+use crate::gate::Kind;
+use crate::orders::Case;
+use crate::scenes::Plot;
+use crate::stops::Counts;
+use crate::truth::Violation;
+use crate::world::{Build, Mounts, SHARES};
 
-type Job<'a> = (
-    String,
-    Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + 'a>> + Send + 'a>,
-);
+/// A search, on the thread that runs it.
+type Search = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Counts>>> + Send>;
+type MakeCase = fn() -> Pin<Box<dyn Future<Output = Case>>>;
+
+struct Job {
+    name: String,
+    /// A search that tries less than this has lost what it searched.
+    at_least: usize,
+    search: Search,
+}
+
+struct Done {
+    name: String,
+    at_least: usize,
+    counts: Counts,
+    seconds: f64,
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
 
 /// Runs jobs on all cores, each on a runtime of its own.
-fn on_all_cores(jobs: Vec<Job<'_>>) {
+fn on_all_cores(jobs: Vec<Job>) -> Vec<Done> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let jobs = Mutex::new(jobs.into_iter());
+    let (jobs, done) = (Mutex::new(jobs.into_iter()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap();
+                let runtime = runtime();
                 loop {
                     let job = jobs.lock().unwrap().next();
-                    let Some((name, job)) = job else { break };
+                    let Some(Job { name, at_least, search }) = job else {
+                        break;
+                    };
                     let begun = Instant::now();
-                    runtime.block_on(job());
-                    eprintln!("{:6.1} s  {name}", begun.elapsed().as_secs_f64());
+                    let counts = runtime.block_on(search());
+                    let seconds = begun.elapsed().as_secs_f64();
+                    eprintln!("{seconds:6.1} s  {:6} (at least {at_least})  {name}", counts.tried());
+                    for violation in counts.violations.iter().take(2) {
+                        eprintln!("         {violation}");
+                    }
+                    done.lock().unwrap().push(Done {
+                        name,
+                        at_least,
+                        counts,
+                        seconds,
+                    });
                 }
             });
         }
     });
+    done.into_inner().unwrap()
 }
 
-/// A case, made on the thread that runs it.
-type MakeCase = fn() -> Pin<Box<dyn Future<Output = Case>>>;
-
-fn jobs(counts: &Counts) -> Vec<Job<'_>> {
-    const PARTS: usize = 4;
-    const SEEDS: u64 = 800;
-    let mut jobs: Vec<Job<'_>> = Vec::new();
-    let exhaustive: [(&str, MakeCase); 13] = [
-        ("two intakes", || Box::pin(interleave::same_intake(Build::Right))),
-        ("two large intakes", || Box::pin(interleave::same_large_intake())),
-        ("two intakes, other keys", || {
-            Box::pin(interleave::intakes_with_other_keys(Build::Right))
+/// Every order of the calls of two or three workers, with the fewest that there must be.
+const EXHAUSTIVE: [(&str, usize, MakeCase); 23] = {
+    use ValidationFormat::{SingleObject, ThreeObjects};
+    [
+        ("two intakes", 220, || {
+            Box::pin(cases::same_intake(Share::First, ThreeObjects))
         }),
-        ("two aggregations", || Box::pin(interleave::same_window())),
-        ("overlapping windows", || Box::pin(interleave::overlapping_windows())),
-        ("intake and window", || Box::pin(interleave::intake_and_window())),
-        ("late peer", || Box::pin(interleave::late_peer())),
-        ("two plan shards", || Box::pin(parts::two_shards())),
-        ("partial sums and window", || Box::pin(parts::partial_sums_and_window())),
-        ("one override twice", || Box::pin(overrides::same_override())),
-        ("an expiring override", || Box::pin(overrides::expiring_override())),
-        ("override and window", || {
-            Box::pin(overrides::override_and_window(Build::Right))
+        ("two intakes at Second", 220, || {
+            Box::pin(cases::same_intake(Share::Second, ThreeObjects))
         }),
-        ("original and replay", || {
+        ("two intakes, one object", 56, || {
+            Box::pin(cases::same_intake(Share::First, SingleObject))
+        }),
+        ("two large intakes", 410, || Box::pin(cases::same_large_intake())),
+        ("two intakes, other keys", 220, || {
+            Box::pin(cases::intakes_with_other_keys(Build::Right))
+        }),
+        ("two intakes, other formats", 500, || {
+            Box::pin(cases::intakes_in_other_formats(Build::Right))
+        }),
+        ("two intakes, other signers", 25, || {
+            Box::pin(cases::intakes_with_other_signers(Build::Right))
+        }),
+        ("original and replay", 2, || {
             Box::pin(replays::original_and_replay(Build::Right))
         }),
-    ];
-    for (name, make) in exhaustive {
-        let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
-            Box::pin(async move { make().await.every_order(20_000, counts).await })
-        };
-        jobs.push((format!("every order: {name}"), Box::new(job)));
+        ("group and replay", 180, || {
+            Box::pin(cases::group_and_replay(Build::Right))
+        }),
+        ("intake and compaction", 3, || Box::pin(cases::intake_and_compaction())),
+        ("two aggregations", 1150, || Box::pin(cases::same_window(Share::Second))),
+        ("two aggregations at First", 1150, || {
+            Box::pin(cases::same_window(Share::First))
+        }),
+        ("two aggregations, other keys", 1, || {
+            Box::pin(cases::windows_with_other_keys())
+        }),
+        ("two aggregations, other signers", 7, || {
+            Box::pin(cases::windows_with_other_signers(Build::Right))
+        }),
+        ("overlapping windows", 5, || Box::pin(cases::overlapping_windows())),
+        ("intake and window", 5, || Box::pin(cases::intake_and_window())),
+        ("late peer", 1, || Box::pin(cases::late_peer(false))),
+        ("late legacy peer", 1, || Box::pin(cases::late_peer(true))),
+        ("two plan shards", 5, || Box::pin(parts::two_shards())),
+        ("partial sums and window", 5, || {
+            Box::pin(parts::partial_sums_and_window())
+        }),
+        ("one override twice", 890, || Box::pin(overrides::same_override())),
+        ("an expiring override", 220, || Box::pin(overrides::expiring_override())),
+        ("override and window", 4, || {
+            Box::pin(overrides::override_and_window(Build::Right))
+        }),
+    ]
+};
+
+/// Orders, faults and crashes drawn from seeds.
+const RANDOM: [(&str, u64, MakeCase); 6] = [
+    ("everything", 300, || Box::pin(cases::everything())),
+    ("overlapping windows", 300, || {
+        Box::pin(cases::windows_and_crashes(Build::Right))
+    }),
+    ("intake and window", 300, || Box::pin(cases::intake_and_window())),
+    ("parted in two ways", 300, || Box::pin(parts::parted_in_two_ways())),
+    ("two overrides", 300, || Box::pin(overrides::two_overrides())),
+    ("replays and compaction", 300, || {
+        Box::pin(replays::replays_and_compaction())
+    }),
+];
+
+/// What one worker does, with the fewest single faults and pairs of stops: somewhat more than half of what there are.
+const SCENES: [(Plot, usize, usize); 14] = {
+    use ValidationFormat::{SingleObject, ThreeObjects};
+    [
+        (Plot::Batches(ThreeObjects), 100, 1870),
+        (Plot::Batches(SingleObject), 93, 1700),
+        (Plot::Streamed(ThreeObjects), 130, 3550),
+        (Plot::Streamed(SingleObject), 110, 3310),
+        (Plot::Parts, 150, 4110),
+        (Plot::Keys([Mounts::One, Mounts::Both]), 62, 810),
+        (Plot::Keys([Mounts::Both, Mounts::One]), 68, 750),
+        (Plot::Keys([Mounts::One, Mounts::One]), 62, 810),
+        (Plot::Replay, 93, 1780),
+        (Plot::Group, 120, 1610),
+        (Plot::Compaction, 80, 1100),
+        (Plot::Unusable, 75, 1040),
+        (Plot::BelowFloor, 81, 1400),
+        (Plot::Override(2), 60, 910),
+    ]
+};
+
+fn jobs() -> Vec<Job> {
+    const RUNS: usize = 60_000;
+    let mut jobs = Vec::new();
+    let mut job = |name: String, at_least, search: Search| jobs.push(Job { name, at_least, search });
+    for (name, at_least, make) in EXHAUSTIVE {
+        let search: Search = Box::new(move || Box::pin(async move { make().await.every_order(RUNS).await }));
+        job(format!("every order: {name}"), at_least, search);
     }
     for share in SHARES {
-        for part in 0..PARTS {
-            let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
-                Box::pin(async move {
-                    Scene::of(share, ValidationFormat::ThreeObjects, Build::Right)
-                        .await
-                        .pairs(part, PARTS, counts)
-                        .await;
-                })
-            };
-            jobs.push((format!("pairs of stops: {share:?}, part {part}"), Box::new(job)));
+        for (plot, points, pairs) in SCENES {
+            let name = format!("{plot:?}, {share:?}");
+            let search: Search = Box::new(move || Box::pin(async move { plot.scene(share).await.pairs().await }));
+            job(format!("pairs of stops: {name}"), pairs, search);
+            let search: Search = Box::new(move || Box::pin(async move { plot.scene(share).await.singles().await }));
+            job(format!("single faults: {name}"), points, search);
         }
     }
-    for part in 0..PARTS {
-        let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
-            Box::pin(async move {
-                Scene::streamed(Share::Second, ValidationFormat::ThreeObjects, Build::Right)
-                    .await
-                    .pairs(part, PARTS, counts)
-                    .await;
-            })
-        };
-        jobs.push((format!("pairs of stops, streamed, part {part}"), Box::new(job)));
+    let refused: Search = Box::new(|| Box::pin(async { Plot::Override(1).scene(Share::Second).await.singles().await }));
+    job("single faults: a refused override".into(), 50, refused);
+    for (name, seeds, make) in RANDOM {
+        let search: Search = Box::new(move || Box::pin(async move { make().await.random_orders(seeds).await }));
+        job(
+            format!("random orders: {name}"),
+            usize::try_from(seeds).unwrap(),
+            search,
+        );
     }
-    let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        Box::pin(async move { overrides::scene(Share::First, 2).await.pairs(0, 1, counts).await })
-    };
-    jobs.push(("pairs of stops: an override".into(), Box::new(job)));
-    let random: [(&str, MakeCase); 6] = [
-        ("everything", || Box::pin(interleave::everything())),
-        ("overlapping windows", || Box::pin(interleave::windows_and_crashes())),
-        ("intake and window", || Box::pin(interleave::intake_and_window())),
-        ("parted in two ways", || Box::pin(parts::parted_in_two_ways())),
-        ("two overrides", || Box::pin(overrides::two_overrides())),
-        ("replays and compaction", || Box::pin(replays::replays_and_compaction())),
-    ];
-    for (name, make) in random {
-        let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
-            Box::pin(async move { make().await.random_orders(0, SEEDS, counts).await })
-        };
-        jobs.push((format!("random orders: {name}"), Box::new(job)));
-    }
-    let job = move || -> Pin<Box<dyn Future<Output = ()> + '_>> {
-        Box::pin(async move {
-            for mut scene in stops::single_scenes().await {
-                scene.singles(counts).await;
-            }
-        })
-    };
-    jobs.push(("single faults".into(), Box::new(job)));
     jobs
 }
 
-#[test]
-fn whatever_stops_is_lost_or_runs_at_the_same_time_everything_is_there_once() {
-    let counts = Counts::default();
-    let begun = Instant::now();
-    on_all_cores(jobs(&counts));
-    let violations = counts.violations.into_inner().unwrap();
-    let summary = serde_json::json!({
-        "points": counts.points.load(Ordering::Relaxed),
-        "pairs": counts.pairs.load(Ordering::Relaxed),
-        "interleavings": counts.interleavings.load(Ordering::Relaxed),
-        "violations": violations.len(),
-    });
-    std::fs::write(
-        support::report_folder("exactness").join("summary.json"),
-        format!("{summary}\n"),
-    )
-    .unwrap();
-    eprintln!("{summary} in {:.1} s", begun.elapsed().as_secs_f64());
-    for violation in violations.iter().take(20) {
-        eprintln!("{violation}");
+/// Every kind of call, and a put of every kind of object of the ledger, was one before which a worker stopped: `reports/` and
+/// `ledger.json` are the binary's.
+fn check_stops(counts: &Counts) -> Result<(), String> {
+    let kinds: BTreeSet<Kind> = counts.stopped_before.iter().map(|(kind, _)| *kind).collect();
+    let folders: BTreeSet<&str> = counts
+        .stopped_before
+        .iter()
+        .filter_map(|(_, folder)| folder.as_deref())
+        .collect();
+    let all = [
+        "claims", "runs", RECORDS, DELIVERED, REJECTED, SHARDS, PLANS, PARTIALS, RELEASED, DECISIONS, RESULTS,
+    ];
+    if kinds == BTreeSet::from(Kind::ALL) && folders == BTreeSet::from(all) {
+        return Ok(());
     }
-    assert_eq!(violations.len(), 0);
+    Err(format!(
+        "workers stopped before {kinds:?}, and before puts into {folders:?} alone"
+    ))
 }
 
-/// The checks above are worth something: each way of building it wrong is caught.
-#[test]
-fn every_wrong_build_is_caught() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    for build in [Build::SignatureFirst, Build::RecordAfterValidation] {
-        for streamed in [false, true] {
-            let counts = Counts::default();
-            runtime.block_on(async {
-                let (share, format) = (Share::First, ValidationFormat::ThreeObjects);
-                let mut scene = match streamed {
-                    false => Scene::of(share, format, build).await,
-                    true => Scene::streamed(share, format, build).await,
-                };
-                scene.singles(&counts).await;
-            });
-            let violations = counts.violations.into_inner().unwrap();
-            assert!(!violations.is_empty(), "{build:?} passes, streamed: {streamed}");
-            eprintln!("{build:?}: {} violations, such as: {}", violations.len(), violations[0]);
+/// All counts, with a violation for every search that tried too little, and for calls before which nothing stopped.
+fn judged(all_done: Vec<Done>) -> Counts {
+    let mut all = Counts::default();
+    for done in all_done {
+        let tried = done.counts.tried();
+        let mut counts = done.counts;
+        if tried < done.at_least {
+            let violation = format!("only {tried} tried, and at least {} are there", done.at_least);
+            counts.violations.push(violation.into());
         }
+        let at = |violation: Violation| violation.at(&done.name);
+        counts.violations = counts.violations.into_iter().map(at).collect();
+        all.add(counts);
     }
-    let wrong: [(&str, MakeCase); 3] = [
-        ("put not conditional", || {
-            Box::pin(interleave::intakes_with_other_keys(Build::PutNotConditional))
-        }),
-        ("decision before announcement", || {
-            Box::pin(overrides::override_and_window(Build::DecideBeforeAnnouncing))
-        }),
-        ("look before announce", || {
-            Box::pin(replays::original_and_replay(Build::LookBeforeClaiming))
-        }),
-    ];
-    for (name, make) in wrong {
-        let counts = Counts::default();
-        runtime.block_on(async { make().await.every_order(20_000, &counts).await });
-        let violations = counts.violations.into_inner().unwrap();
-        assert!(!violations.is_empty(), "{name} passes");
-        eprintln!("{name}: {}", violations[0]);
+    if let Err(missing) = check_stops(&all) {
+        all.violations.push(missing.into());
     }
+    all
+}
+
+#[test]
+fn a_search_that_tries_too_little_fails() {
+    let done = Done {
+        name: "nothing".into(),
+        at_least: 1,
+        counts: Counts::default(),
+        seconds: 0.0,
+    };
+    let violations: Vec<String> = judged(vec![done]).violations.iter().map(Violation::to_string).collect();
+    assert_eq!(violations.len(), 2, "{violations:?}");
+    assert!(violations[0].starts_with("nothing: only 0 tried"), "{violations:?}");
+    assert!(violations[1].contains("stopped before"), "{violations:?}");
+}
+
+#[test]
+fn whatever_stops_fails_or_runs_at_the_same_time_everything_is_there_once() {
+    let begun = Instant::now();
+    let done = on_all_cores(jobs());
+    let searches: Vec<_> = done
+        .iter()
+        .map(|done| serde_json::json!({"name": done.name, "tried": done.counts.tried(), "seconds": done.seconds}))
+        .collect();
+    let all = judged(done);
+    let seconds = begun.elapsed().as_secs_f64();
+    let summary = serde_json::json!({
+        "points": all.points,
+        "pairs": all.pairs,
+        "interleavings": all.interleavings,
+        "violations": all.violations.len(),
+        "seconds": seconds,
+        "searches": searches,
+    });
+    let file = support::report_folder("exactness").join("summary.json");
+    std::fs::write(file, format!("{summary:#}\n")).unwrap();
+    let (points, pairs, interleavings) = (all.points, all.pairs, all.interleavings);
+    let violations = all.violations.len();
+    eprintln!(
+        "{points} points, {pairs} pairs, {interleavings} interleavings, {violations} violations in {seconds:.1} s"
+    );
+    assert_eq!(violations, 0);
 }

@@ -3,10 +3,11 @@
 use facilitator_core::formats::work::Share;
 use facilitator_core::sample::FaultKind;
 
-use crate::check::Truth;
-use crate::interleave::{Case, answered};
+use crate::cases::answered;
+use crate::orders::Case;
 use crate::stops::Scene;
-use crate::world::{Build, SHARES, Setup, Task, World, other_window, window};
+use crate::work::{Task, other_window, window};
+use crate::world::{Build, SHARES, Setup, World};
 
 /// All sums together tell of nobody or of so many clients.
 const FLOOR: usize = 2;
@@ -31,55 +32,37 @@ async fn released_then(share: Share, late: usize) -> World {
     world
 }
 
-fn truth(world: &World) -> Truth {
-    let mut truth = Truth::of(world);
-    truth.floor = FLOOR;
-    truth
-}
-
 /// One worker under an override, to be stopped.
 pub async fn scene(share: Share, late: usize) -> Scene {
     let world = released_then(share, late).await;
+    // What alone is told of those that came late must be of as many as the floor.
+    let clients = if late < FLOOR { 0 } else { 2 + late as u64 };
     let setup = with_floor(share, Build::Right);
-    Scene {
-        name: format!("an override at {share:?}, {late} late"),
-        begin: world.content(),
-        truth: truth(&world),
-        world,
-        setup,
-        again: setup,
-        tasks: vec![Task::Again(window(), 2)],
-    }
+    let mut scene = Scene::new(world, setup, vec![Task::Again(window(), 2)], clients);
+    scene.truth.floor = FLOOR;
+    scene
 }
 
-fn case(name: &'static str, world: World, build: Build, tasks: Vec<Vec<Task>>, same_bytes: bool) -> Case {
+fn case(world: World, build: Build, tasks: Vec<Vec<Task>>, same_bytes: bool) -> Case {
     let setup = with_floor(Share::First, build);
     let workers = tasks.into_iter().map(|tasks| (setup, tasks)).collect();
-    let truth = truth(&world);
-    Case {
-        truth,
-        ..Case::new(name, world, workers, same_bytes)
-    }
+    let mut case = Case::new(world, workers, same_bytes);
+    case.truth.floor = FLOOR;
+    case
 }
 
 /// Two workers under the same override.
 pub async fn same_override() -> Case {
     let world = released_then(Share::First, 2).await;
     let again = vec![Task::Again(window(), 2)];
-    case(
-        "one override twice",
-        world,
-        Build::Right,
-        vec![again.clone(), again],
-        true,
-    )
+    case(world, Build::Right, vec![again.clone(), again], true)
 }
 
 /// A worker under an override, and one for whom it has expired.
 pub async fn expiring_override() -> Case {
     let world = released_then(Share::First, 2).await;
     let workers = vec![vec![Task::Again(window(), 2)], vec![Task::AgainTooLate(window(), 2)]];
-    case("an override that expires", world, Build::Right, workers, true)
+    case(world, Build::Right, workers, true)
 }
 
 /// An override and the first release of another window; what only the longer one counts is one client.
@@ -88,7 +71,7 @@ pub async fn override_and_window(build: Build) -> Case {
     let batches = [world.batch(1, 2, &[]), world.batch(45, 1, &[])];
     answered(&world, &SHARES, &batches).await;
     let workers = vec![vec![Task::Again(window(), 2)], vec![Task::Aggregate(other_window())]];
-    case("an override and another window", world, build, workers, false)
+    case(world, build, workers, false)
 }
 
 /// Two overrides, of which the later sees one client more.
@@ -100,5 +83,5 @@ pub async fn two_overrides() -> Case {
         vec![Task::Again(window(), 2)],
         vec![Task::Intake(more), Task::Again(window(), 3)],
     ];
-    case("two overrides", world, Build::Right, workers, false)
+    case(world, Build::Right, workers, false)
 }

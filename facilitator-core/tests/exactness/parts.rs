@@ -1,27 +1,26 @@
 //! Windows summed in parts: what a partial sum must be, and workers that do parts at once.
 
-use std::collections::HashSet;
-
 use facilitator_core::crypto::{open_partial, sha256};
 use facilitator_core::formats::batch::hex;
 use facilitator_core::formats::names::{BatchId, parse_partial_name};
 use facilitator_core::formats::partial::Partial;
 use facilitator_core::formats::plan::Plan;
 use facilitator_core::formats::work::Share;
-use facilitator_core::proof;
 use facilitator_core::sample::FaultKind;
-use uuid::Uuid;
 
-use crate::check::{Objects, Truth, members, parse};
-use crate::interleave::{Case, answered};
-use crate::world::{SHARES, Setup, Task, World, in_parts, ranges, window};
+use crate::cases::answered;
+use crate::check::{members, parse};
+use crate::orders::Case;
+use crate::truth::Truth;
+use crate::work::{Task, in_parts, ranges, window};
+use crate::world::{Content, Place, SHARES, Setup, World, place};
 
 impl Truth {
-    /// A partial sum is the sum of exactly the packets of its plan's members that it doesn't call invalid.
-    pub fn check_partial(&mut self, share: Share, name: &str, bytes: &[u8], ledger: &Objects) -> Result<(), String> {
+    /// A partial sum is the sum of exactly the clients that it should count, of its plan's members within its range.
+    pub fn check_partial(&mut self, share: Share, name: &str, bytes: &[u8], now: &Content) -> Result<(), String> {
         let wrong = |detail: &str| format!("{name}: {detail}");
         let (window, range) = parse_partial_name(name).ok_or_else(|| wrong("a strange name"))?;
-        let plan_bytes = ledger
+        let plan_bytes = now[place(share, Place::Ledger)]
             .get(window.ledger_key("plans").as_str())
             .ok_or_else(|| wrong("before its plan"))?;
         let seen = sha256(&[plan_bytes, name.as_bytes(), bytes].concat());
@@ -35,23 +34,22 @@ impl Truth {
         }
         let plan = parse::<Plan>("plans", plan_bytes)?;
         let held = |id: &BatchId| range.contains(id.time, id.uuid);
-        let members: Vec<_> = members(name, &plan)?.into_iter().filter(|(id, _)| held(id)).collect();
-        let invalid: HashSet<Uuid> = plain.invalid_uuids().collect();
-        let mut sum = vec![0; plan.shape.bins as usize];
-        let mut clients = 0;
-        for (id, _) in &members {
-            for (uuid, values) in &self.batches[usize::from(share.index())][&id.path()] {
-                if !invalid.contains(uuid) {
-                    let values = values
-                        .as_ref()
-                        .ok_or_else(|| wrong("counts a packet that doesn't open"))?;
-                    proof::accumulate(&mut sum, values);
-                    clients += 1;
-                }
-            }
+        let members = members(name, &plan)?.into_iter().map(|(id, _)| id);
+        let members: Vec<BatchId> = members.filter(held).collect();
+        let expected = self.expected(share, &members, plan.shape.bins as usize, now)?;
+        if !plain.invalid_uuids().eq(expected.invalid) {
+            return Err(wrong("names other packets than those that it shouldn't count"));
         }
-        if plain.clients != clients || plain.members.iter().sum::<u64>() != clients || !plain.is_of(members.len()) {
-            return Err(wrong("isn't of as many as it says"));
+        let said = [
+            (plain.packets, expected.packets),
+            (plain.clients, expected.clients),
+            (plain.invalid_proofs, expected.invalid_proofs),
+            (plain.missing_peer_messages, expected.missing_peer_messages),
+            (plain.excluded_packets, expected.excluded),
+        ];
+        let is_counted = said.iter().all(|(said, expected)| said == expected);
+        if !is_counted || plain.members != expected.members || plain.counted.0 != expected.counted {
+            return Err(wrong("isn't of as many as it should be"));
         }
         let mounted = &self.keys[usize::from(share.index())];
         let of = |point: &[u8]| {
@@ -66,8 +64,8 @@ impl Truth {
             keys.and_then(|keys| open_partial(&keys, &plan_digest, share, &plain.range, &digest, &sealed.0).ok());
         match opened {
             None if members.is_empty() => {}
-            Some(opened) if *opened == sum => {}
-            _ => return Err(wrong("isn't the sealed sum of the packets that it counts")),
+            Some(opened) if *opened == expected.sum => {}
+            _ => return Err(wrong("isn't the sealed sum of the clients that it should count")),
         }
         self.good.insert(seen);
         Ok(())
@@ -90,7 +88,7 @@ pub async fn two_shards() -> Case {
     let world = two_batches().await;
     let worker = |range| (Setup::of(Share::First), vec![Task::PlanShard(window(), range)]);
     let workers = ranges(&[2]).into_iter().map(worker).collect();
-    Case::new("two plan shards", world, workers, true)
+    Case::new(world, workers, true)
 }
 
 /// Two workers that sum one half each, and one that puts the halves together and won't wait.
@@ -104,7 +102,7 @@ pub async fn partial_sums_and_window() -> Case {
         .map(|range| (of, vec![Task::PartialSum(window(), range)]))
         .collect();
     workers.push((of, vec![Task::Aggregate(window())]));
-    Case::new("partial sums and the window", world, workers, false)
+    Case::new(world, workers, false)
 }
 
 /// Workers that part a window in two ways and one that doesn't, of both parties.
@@ -126,5 +124,5 @@ pub async fn parted_in_two_ways() -> Case {
             workers.push((Setup::of(share), tasks));
         }
     }
-    Case::new("parted in two ways", world, workers, false)
+    Case::new(world, workers, false)
 }

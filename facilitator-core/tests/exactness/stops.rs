@@ -1,34 +1,50 @@
-//! One worker, stopped before and after every call, once and twice; every answer lost; every put done twice.
+//! One worker, stopped before and after every call, once and twice; each call failing in every way in which it can.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashSet};
 
-use facilitator_core::formats::work::{Share, ValidationFormat};
-use facilitator_core::sample::FaultKind;
+use facilitator_core::formats::ledger::{Verdict, WindowResult};
 
-use crate::check::{Truth, difference};
-use crate::gate::{Fault, Gate};
-use crate::overrides;
-use crate::world::{Build, Content, Mounts, SHARES, Setup, TINY, Task, Worker, World, in_parts, window};
+use crate::check::{difference, in_folder};
+use crate::gate::{Fault, Gate, Kind, Op};
+use crate::truth::{Truth, Violation};
+use crate::work::{Outcome, Task, Worker};
+use crate::world::{Content, Place, Setup, World, digest_of, place};
 
 /// What was tried and what was found.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Counts {
-    pub points: AtomicUsize,
-    pub pairs: AtomicUsize,
-    pub interleavings: AtomicUsize,
-    pub violations: Mutex<Vec<String>>,
+    pub points: usize,
+    pub pairs: usize,
+    pub interleavings: usize,
+    pub violations: Vec<Violation>,
+    /// Kinds of calls, with the ledger's folder for a change of the ledger, before which a worker stopped.
+    pub stopped_before: BTreeSet<(Kind, Option<String>)>,
 }
 
 impl Counts {
-    pub fn violation(&self, detail: String) {
-        self.violations.lock().unwrap().push(detail);
+    pub fn tried(&self) -> usize {
+        self.points + self.pairs + self.interleavings
+    }
+
+    /// Of a search that ends with a violation before it began.
+    pub fn of(violation: Violation) -> Self {
+        Self {
+            violations: vec![violation],
+            ..Self::default()
+        }
+    }
+
+    pub fn add(&mut self, more: Self) {
+        self.points += more.points;
+        self.pairs += more.pairs;
+        self.interleavings += more.interleavings;
+        self.violations.extend(more.violations);
+        self.stopped_before.extend(more.stopped_before);
     }
 }
 
 /// A world, where it begins, and what a worker does in it.
 pub struct Scene {
-    pub name: String,
     pub world: World,
     pub begin: Content,
     pub truth: Truth,
@@ -36,95 +52,34 @@ pub struct Scene {
     /// How the rerun is set up.
     pub again: Setup,
     pub tasks: Vec<Task>,
+    /// Clients in what is summed where nothing goes wrong.
+    pub clients: u64,
+    /// Whether all that is there at the end is the same wherever a worker was stopped.
+    pub has_one_end: bool,
+    /// Contents from which a rerun was seen to come to the right end, with whether the end was asked for: a worker that is
+    /// gone leaves nothing but them.
+    completed: HashSet<([u8; 32], bool)>,
 }
 
 impl Scene {
-    /// Two batches of which one has a packet to subtract and one that only one party opens; the peer has answered.
-    pub async fn of(share: Share, format: ValidationFormat, build: Build) -> Self {
-        let world = World::new();
-        let faults = [(1, FaultKind::InvalidProof), (2, FaultKind::WrongDimension)];
-        let batches = [world.batch(1, 3, &faults), world.batch(2, 1, &[])];
-        let intakes: Vec<Task> = batches.iter().cloned().map(Task::Intake).collect();
-        world.run(&Setup::of(share.peer()), &intakes).await.unwrap();
-        let tasks = intakes.into_iter().chain([Task::Aggregate(window())]).collect();
-        let setup = Setup {
-            format,
-            build,
-            ..Setup::of(share)
-        };
-        Self::new(format!("{share:?} {format:?} {build:?}"), world, setup, tasks)
-    }
-
     /// Reruns are set up as the first run.
-    pub fn new(name: String, world: World, setup: Setup, tasks: Vec<Task>) -> Self {
+    pub fn new(world: World, setup: Setup, tasks: Vec<Task>, clients: u64) -> Self {
         Self {
-            name,
             begin: world.content(),
             truth: Truth::of(&world),
             world,
             setup,
             again: setup,
             tasks,
+            clients,
+            has_one_end: true,
+            completed: HashSet::new(),
         }
     }
 
-    /// As [`Scene::of`], worked on as large batches are; one packet comes twice, so that a second pass is needed.
-    pub async fn streamed(share: Share, format: ValidationFormat, build: Build) -> Self {
-        let world = World::new();
-        let faults = [(1, FaultKind::InvalidProof), (3, FaultKind::DuplicatePayload)];
-        let batches = [world.batch(1, 4, &faults), world.batch(2, 1, &[])];
-        let intakes: Vec<Task> = batches.iter().cloned().map(Task::Intake).collect();
-        world.run(&Setup::of(share.peer()), &intakes).await.unwrap();
-        let tasks = intakes.into_iter().chain([Task::Aggregate(window())]).collect();
-        let setup = Setup {
-            format,
-            build,
-            in_memory: TINY,
-            ..Setup::of(share)
-        };
-        Self {
-            name: format!("{share:?} {format:?} {build:?}, streamed"),
-            begin: world.content(),
-            truth: Truth::of(&world),
-            world,
-            setup,
-            again: setup,
-            tasks,
-        }
-    }
-
-    /// The same, the window summed in two parts.
-    pub async fn in_parts(share: Share) -> Self {
-        let mut scene = Self::of(share, ValidationFormat::ThreeObjects, Build::Right).await;
-        scene.tasks.pop();
-        scene.tasks.extend(in_parts(&[2]));
-        scene.name = format!("{share:?} in parts");
-        scene
-    }
-
-    /// A batch for two keys, with one key mounted and then both, or the other way round.
-    pub async fn of_mounts(share: Share, mounts: [Mounts; 2]) -> Self {
-        let world = World::new();
-        let batch = world.batch_of_two_keys(1, 2);
-        world
-            .run(&Setup::of(share.peer()), &[Task::Intake(batch.clone())])
-            .await
-            .unwrap();
-        let [setup, again] = mounts.map(|mounts| Setup {
-            mounts,
-            ..Setup::of(share)
-        });
-        let tasks = vec![Task::IntakeAnyway(batch), Task::Aggregate(window())];
-        let name = format!("{share:?} {mounts:?}");
-        Self {
-            name,
-            begin: world.content(),
-            truth: Truth::of(&world),
-            world,
-            setup,
-            again,
-            tasks,
-        }
+    fn set_back(&mut self, content: &Content) {
+        self.world.reset(content);
+        self.truth.restart(content);
     }
 
     fn restart(&mut self) {
@@ -133,186 +88,203 @@ impl Scene {
     }
 
     /// Runs up to before call `stop` (or to the end), with a fault at one call, and checks after every change. The calls
-    /// that passed, and which of them were puts.
+    /// that passed. As long as no fault was met they must be those that are `known` of an earlier run.
     async fn run_to(
         &mut self,
         setup: &Setup,
         stop: Option<usize>,
         fault: Option<(usize, Fault)>,
-    ) -> Result<Vec<bool>, String> {
+        known: &[Op],
+    ) -> Result<Vec<Op>, Violation> {
         let gate = Gate::closed();
         let processor = self.world.processor(setup, &gate);
         let mut worker = Worker::begin(gate.clone(), &processor, &self.tasks).await;
         let mut passed = Vec::new();
         while let Some(op) = worker.next() {
-            if stop.is_some_and(|stop| passed.len() >= stop) {
+            let at = passed.len();
+            if stop.is_some_and(|stop| at >= stop) {
                 break;
             }
+            let is_before_fault = fault.is_none_or(|(fault, _)| at <= fault);
+            if is_before_fault && known.get(at).is_some_and(|known| *known != op) {
+                return Err(format!("not deterministic: call {at} is {op:?} and was {:?}", known[at]).into());
+            }
             let fault = fault
-                .filter(|(at, _)| *at == passed.len())
+                .filter(|(fault, _)| *fault == at)
                 .map_or(Fault::None, |(_, fault)| fault);
             worker.step(fault).await;
-            passed.push(op.changes());
             if op.changes() {
                 self.truth
                     .check(&self.world)
-                    .map_err(|detail| format!("after call {} ({}): {detail}", passed.len(), op.name))?;
+                    .map_err(|violation| violation.at(format!("after call {at} ({})", op.name)))?;
             }
+            passed.push(op);
         }
         if worker.ended.is_some() && gate.abandoned() > 0 {
-            return Err(format!(
-                "{} uploads were neither committed nor aborted",
-                gate.abandoned()
-            ));
+            let left = gate.abandoned();
+            return Err(format!("{left} uploads were neither committed nor aborted").into());
         }
         match (&worker.ended, fault) {
-            (Some(Err(error)), None) => Err(format!("an error without a fault: {error}")),
+            (Some(Err(error)), None) => Err(format!("an error without a fault: {error}").into()),
+            (Some(Err(error)), Some((_, fault))) if !fault.may_fail() => {
+                Err(format!("an error where none need be: {error}").into())
+            }
             (Some(Err(error)), Some(_)) if !error.is_retryable() => {
-                Err(format!("an error that isn't retryable: {error}"))
+                Err(format!("an error that isn't retryable: {error}").into())
             }
             _ => Ok(passed),
         }
     }
 
-    async fn complete(&mut self, expected: Option<&Content>) -> Result<(), String> {
-        let again = self.again;
-        let outcomes = self
-            .world
-            .run(&again, &self.tasks)
-            .await
-            .map_err(|error| error.to_string())?;
+    async fn rerun(&self) -> Result<Vec<Outcome>, Violation> {
+        let outcomes = self.world.run(&self.again, &self.tasks).await;
+        outcomes.map_err(|error| format!("a rerun ends in an error: {error}").into())
+    }
+
+    /// Reruns, to what is expected, and then changes nothing more.
+    async fn complete(&mut self, expected: Option<&Content>) -> Result<(), Violation> {
+        let from = (digest_of(&self.world.content()), expected.is_some());
+        if self.completed.contains(&from) {
+            return Ok(());
+        }
+        let outcomes = self.rerun().await?;
         self.truth.check(&self.world)?;
         if let Some(expected) = expected {
-            if !outcomes.iter().all(crate::world::Outcome::is_final) {
-                return Err(format!("the rerun isn't final: {outcomes:?}"));
+            if !outcomes.iter().all(Outcome::is_final) {
+                return Err(format!("the rerun isn't final: {outcomes:?}").into());
             }
             if let Some(difference) = difference(&self.world.content(), expected) {
-                return Err(difference);
+                return Err(difference.into());
             }
         }
         let before = self.world.content();
-        self.world
-            .run(&again, &self.tasks)
-            .await
-            .map_err(|error| error.to_string())?;
-        let left = self
-            .world
-            .places
-            .iter()
-            .map(|mailbox| mailbox.open_uploads())
-            .sum::<usize>();
+        self.rerun().await?;
+        let left: usize = self.world.places.iter().map(|mailbox| mailbox.open_uploads()).sum();
         if before != self.world.content() || left > 0 {
-            return Err(format!("another rerun changes things, or {left} uploads are left"));
+            return Err(format!("another rerun changes things, or {left} uploads are left").into());
         }
+        self.completed.insert(from);
         Ok(())
     }
 
-    /// The calls of an undisturbed run, which of them are puts, and what it leaves.
-    async fn undisturbed(&mut self) -> Result<(Vec<bool>, Content), String> {
+    /// The calls of an undisturbed run, and what it leaves; `None` where that isn't the only end: then only what always holds
+    /// is asked for.
+    async fn undisturbed(&mut self) -> Result<(Vec<Op>, Option<Content>), Violation> {
         self.restart();
         let setup = self.setup;
-        let calls = self.run_to(&setup, None, None).await?;
-        Ok((calls, self.world.content()))
+        let calls = self.run_to(&setup, None, None, &[]).await?;
+        self.truth.check_nobody_is_lost(&self.world)?;
+        let summed = self.summed()?;
+        if summed != self.clients {
+            let clients = self.clients;
+            return Err(Violation::of_truth(format!(
+                "{summed} clients are summed, and {clients} should be"
+            )));
+        }
+        Ok((calls, self.has_one_end.then(|| self.world.content())))
     }
 
-    /// Every single fault: a stop before each call, an answer lost of each call, a put done twice of each put.
-    pub async fn singles(&mut self, counts: &Counts) {
+    /// Clients in the sums that weren't there at the beginning.
+    fn summed(&self) -> Result<u64, String> {
+        let ledger = place(self.setup.share, Place::Ledger);
+        let mut clients = 0;
+        for (name, bytes) in in_folder(&self.world.content()[ledger], "results") {
+            let result: WindowResult = crate::check::parse(name, bytes)?;
+            if result.verdict == Verdict::Summed && !self.begin[ledger].contains_key(name) {
+                clients += result.clients;
+            }
+        }
+        Ok(clients)
+    }
+
+    /// Every single fault: a stop before each call, and each way in which each call can fail.
+    pub async fn singles(&mut self) -> Counts {
         let (calls, expected) = match self.undisturbed().await {
             Ok(found) => found,
-            Err(detail) => return counts.violation(format!("{}, undisturbed: {detail}", self.name)),
+            Err(violation) => return Counts::of(violation.at("undisturbed")),
         };
-        // With other keys mounted another record may come first: then only what always holds is asked for.
-        let same = self.setup.mounts == self.again.mounts;
-        let expected = Some(expected).filter(|_| same);
-        let lost = (0..calls.len()).map(|at| (None, Some((at, Fault::LoseAnswer))));
-        let twice = calls
-            .iter()
-            .enumerate()
-            .filter(|(_, put)| **put)
-            .map(|(at, _)| (None, Some((at, Fault::Duplicate))));
+        let mut counts = Counts::default();
+        counts.stopped_before.extend(calls.iter().map(|op| {
+            let folder = op.ledger_folder().filter(|_| op.changes());
+            (op.kind, folder.map(str::to_owned))
+        }));
         let stops = (0..=calls.len()).map(|stop| (Some(stop), None));
+        let faults = calls.iter().enumerate().flat_map(|(at, op)| {
+            let faults = Fault::ALL.into_iter().filter(|fault| fault.is_of(op));
+            faults.map(move |fault| (None, Some((at, fault))))
+        });
         let setup = self.setup;
-        for (stop, fault) in stops.chain(lost).chain(twice) {
-            counts.points.fetch_add(1, Ordering::Relaxed);
+        for (stop, fault) in stops.chain(faults) {
+            counts.points += 1;
             self.restart();
-            let result = match self.run_to(&setup, stop, fault).await {
-                Ok(_) => self.complete(expected.as_ref()).await,
-                Err(detail) => Err(detail),
+            // Who is told of less may plan less: that is for a person to see, and no sum is wrong.
+            let is_stale = matches!(fault, Some((_, Fault::StaleList)));
+            let expected = expected.as_ref().filter(|_| !is_stale);
+            let result = match self.run_to(&setup, stop, fault, &calls).await {
+                Ok(_) => self.complete(expected).await,
+                Err(violation) => Err(violation),
             };
-            if let Err(detail) = result {
-                counts.violation(format!("{}, stop {stop:?}, fault {fault:?}: {detail}", self.name));
+            if let Err(violation) = result {
+                counts
+                    .violations
+                    .push(violation.at(format!("stop {stop:?}, fault {fault:?}")));
             }
         }
+        counts
     }
 
-    /// Every pair of stops: of the worker, and of its rerun. `part` of `parts` takes its share of the first stops.
-    pub async fn pairs(&mut self, part: usize, parts: usize, counts: &Counts) {
+    /// Every pair of stops: of the worker, and of its rerun.
+    pub async fn pairs(&mut self) -> Counts {
         let (calls, expected) = match self.undisturbed().await {
             Ok(found) => found,
-            Err(detail) => return counts.violation(format!("{}, undisturbed: {detail}", self.name)),
+            Err(violation) => return Counts::of(violation.at("undisturbed")),
         };
-        let same = self.setup.mounts == self.again.mounts;
-        let (setup, again) = (self.setup, self.again);
-        for first in (0..=calls.len()).filter(|first| first % parts == part) {
-            let mut second = 0;
-            loop {
-                counts.pairs.fetch_add(1, Ordering::Relaxed);
-                self.restart();
-                let result = self
-                    .pair(&setup, &again, first, second, Some(&expected).filter(|_| same))
-                    .await;
-                match result {
-                    Ok(true) => second += 1,
-                    Ok(false) => break,
-                    Err(detail) => {
-                        counts.violation(format!("{}, stops {first} and {second}: {detail}", self.name));
-                        break;
-                    }
-                }
+        let mut counts = Counts::default();
+        for first in 0..=calls.len() {
+            if let Err(violation) = self.pairs_with(first, &calls, expected.as_ref(), &mut counts).await {
+                counts.violations.push(violation.at(format!("first stop {first}")));
             }
         }
+        counts
     }
 
-    /// Whether there is a later second stop.
-    async fn pair(
+    async fn pairs_with(
         &mut self,
-        setup: &Setup,
-        again: &Setup,
         first: usize,
-        second: usize,
+        calls: &[Op],
         expected: Option<&Content>,
-    ) -> Result<bool, String> {
-        self.run_to(setup, Some(first), None).await?;
-        let passed = self.run_to(again, Some(second), None).await?.len();
-        self.complete(expected).await?;
-        Ok(passed == second)
+        counts: &mut Counts,
+    ) -> Result<(), Violation> {
+        let (setup, again) = (self.setup, self.again);
+        self.restart();
+        self.run_to(&setup, Some(first), None, calls).await?;
+        let between = self.world.content();
+        let mut known = Vec::new();
+        for second in 0.. {
+            self.set_back(&between);
+            let at = |violation: Violation| violation.at(format!("second stop {second}"));
+            known = self.run_to(&again, Some(second), None, &known).await.map_err(at)?;
+            if known.len() < second {
+                break;
+            }
+            counts.pairs += 1;
+            self.complete(expected).await.map_err(at)?;
+        }
+        Ok(())
     }
 }
 
-/// All scenes whose single faults are tried.
-pub async fn single_scenes() -> Vec<Scene> {
-    let mut scenes = Vec::new();
-    for share in SHARES {
-        for format in [ValidationFormat::ThreeObjects, ValidationFormat::SingleObject] {
-            scenes.push(Scene::of(share, format, Build::Right).await);
-            scenes.push(Scene::streamed(share, format, Build::Right).await);
-        }
-        scenes.push(Scene::in_parts(share).await);
-        for mounts in [
-            [Mounts::One, Mounts::Both],
-            [Mounts::Both, Mounts::One],
-            [Mounts::One, Mounts::One],
-        ] {
-            scenes.push(Scene::of_mounts(share, mounts).await);
-        }
-        scenes.push(crate::replays::scene(share).await);
-    }
-    scenes.push(overrides::scene(Share::First, 2).await);
-    scenes.push(overrides::scene(Share::Second, 1).await);
-    let mut below = Scene::of(Share::First, ValidationFormat::ThreeObjects, Build::Right).await;
-    below.setup.min_clients = 100;
-    below.again = below.setup;
-    below.name = "below the floor".into();
-    scenes.push(below);
-    scenes
+#[tokio::test]
+async fn a_run_of_other_calls_than_the_one_before_is_told() {
+    let format = facilitator_core::formats::work::ValidationFormat::ThreeObjects;
+    let plot = crate::scenes::Plot::Batches(format);
+    let mut scene = plot.scene(facilitator_core::formats::work::Share::First).await;
+    let setup = scene.setup;
+    let (mut calls, _) = scene.undisturbed().await.unwrap();
+    scene.restart();
+    scene.run_to(&setup, None, None, &calls).await.unwrap();
+    calls[5].name.push('x');
+    scene.restart();
+    let told = scene.run_to(&setup, None, None, &calls).await.unwrap_err();
+    assert!(told.detail.starts_with("not deterministic: call 5"), "{told}");
 }

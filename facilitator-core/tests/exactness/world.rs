@@ -1,33 +1,23 @@
-//! Two parties on memory mailboxes, set back to a beginning as often as a test needs, and workers driven call by call.
+//! Two parties on memory mailboxes, set back to a beginning as often as a test needs.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
-use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again, partial_sum, plan_shard};
-use facilitator_core::claims::{ReplayGuard, compact};
-use facilitator_core::crypto::{ClaimKey, PacketDecryptionKey, sha256};
-use facilitator_core::formats::claims::ClaimDay;
-use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
-use facilitator_core::formats::names::{
-    AggregationId, BatchId, BatchRange, BatchTime, IngestionPart, InstanceName, WindowId,
-};
-use facilitator_core::formats::signature::BatchSignature;
-use facilitator_core::formats::work::{Approval, Share, ValidationFormat};
-use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
+use facilitator_core::claims::ReplayGuard;
+use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, sha256};
+use facilitator_core::formats::names::InstanceName;
+use facilitator_core::formats::work::{Share, ValidationFormat};
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, WorkError};
-use facilitator_core::sample::{Fault as SampleFault, FaultKind, Recipient, Sample, SampleSpec, make};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use mailbox::{Mailbox, MemoryMailbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use uuid::Uuid;
 
-use crate::gate::{Fault, Gate, Gated, Op, Reordering};
+use crate::gate::{Gate, Gated};
 use crate::support::Keys;
+use crate::work::{Outcome, Task, run};
+use crate::wrong::{Misread, Misreading, Reordering};
 
 pub const SHARES: [Share; 2] = [Share::First, Share::Second];
 /// When everything happens: seconds since 1970.
@@ -57,6 +47,19 @@ pub fn place(share: Share, place: Place) -> usize {
 /// What a store holds, by mailbox.
 pub type Content = Vec<BTreeMap<String, Bytes>>;
 
+/// Tells contents apart.
+pub fn digest_of(content: &Content) -> [u8; 32] {
+    let mut bytes = Vec::new();
+    for mailbox in content {
+        bytes.extend(mailbox.len().to_le_bytes());
+        for part in mailbox.iter().flat_map(|(name, object)| [name.as_bytes(), object]) {
+            bytes.extend(part.len().to_le_bytes());
+            bytes.extend(part);
+        }
+    }
+    sha256(&bytes)
+}
+
 pub struct World {
     pub places: Vec<Arc<MemoryMailbox>>,
     pub keys: Keys,
@@ -81,6 +84,18 @@ pub enum Build {
     RecordAfterValidation,
     DecideBeforeAnnouncing,
     LookBeforeClaiming,
+    /// A packet whose proof fails is summed.
+    CountWithoutProof,
+    /// A packet that is proven isn't summed, and is called invalid.
+    DropClient,
+}
+
+/// Which key signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signer {
+    Own,
+    /// A new one of ours, which everybody trusts already: the ingestor's stands in for it.
+    New,
 }
 
 /// How a worker works.
@@ -92,6 +107,8 @@ pub struct Setup {
     pub format: ValidationFormat,
     pub min_clients: u64,
     pub in_memory: InMemory,
+    pub signer: Signer,
+    pub legacy_peer: bool,
 }
 
 impl Setup {
@@ -104,6 +121,8 @@ impl Setup {
             format,
             min_clients: 1,
             in_memory: InMemory::default(),
+            signer: Signer::Own,
+            legacy_peer: false,
         }
     }
 }
@@ -114,8 +133,12 @@ pub const TINY: InMemory = InMemory {
     object_bytes: 64,
 };
 
-fn second_key(share: Share) -> PacketDecryptionKey {
+pub fn second_key(share: Share) -> PacketDecryptionKey {
     PacketDecryptionKey::generate(&mut StdRng::seed_from_u64(77 + u64::from(share.index())))
+}
+
+fn copy_of(key: &BatchSigningKey) -> BatchSigningKey {
+    BatchSigningKey::parse(key.id(), &key.to_base64().unwrap()).unwrap()
 }
 
 impl World {
@@ -170,14 +193,21 @@ impl World {
             format,
             min_clients,
             in_memory,
+            signer,
+            legacy_peer,
         } = *setup;
+        let keys_of = |share| match share {
+            Share::First => &self.keys.first,
+            Share::Second => &self.keys.second,
+        };
         let see = |owner: Share, which: Place| -> Arc<dyn Mailbox> {
-            let place = place(owner, which);
-            let inner = Arc::clone(&self.places[place]);
+            let number = place(owner, which);
+            let store = &self.places[number];
+            let inner = Arc::clone(store);
             let conditional = build != Build::PutNotConditional;
             let gated = Arc::new(Gated {
                 inner,
-                place,
+                place: number,
                 gate: Arc::clone(gate),
                 conditional,
             });
@@ -211,19 +241,29 @@ impl World {
                     |name| name.starts_with("records/"),
                     false,
                 ),
+                (Build::CountWithoutProof | Build::DropClient, Place::PeerValidation) if owner == share => {
+                    Arc::new(Misreading {
+                        inner: gated,
+                        how: match build {
+                            Build::DropClient => Misread::OneLess,
+                            _ => Misread::AllProven,
+                        },
+                        store: Arc::clone(store),
+                        own_ledger: Arc::clone(&self.places[place(share, Place::Ledger)]),
+                        peer_key: copy_of(keys_of(share.peer())),
+                    })
+                }
                 _ => gated,
             }
         };
-        let own = if share == Share::First {
-            &self.keys.first
-        } else {
-            &self.keys.second
+        let own = match signer {
+            Signer::Own => keys_of(share),
+            Signer::New => &self.keys.ingestor,
         };
-        let text = own.to_base64().unwrap();
         Processor {
             instance: instance(),
             share,
-            legacy_peer: false,
+            legacy_peer,
             validation_format: format,
             min_clients,
             mailboxes: Mailboxes {
@@ -235,286 +275,19 @@ impl World {
             },
             ingestor_keys: self.keys.trusted.clone(),
             peer_keys: self.keys.trusted.clone(),
-            signing_key: facilitator_core::crypto::BatchSigningKey::parse(own.id(), &text).unwrap(),
+            signing_key: copy_of(own),
             other_signing_keys: Vec::new(),
             use_marks: None,
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
+            clock: || crate::work::window().start.timestamp(),
             reread_pause: std::time::Duration::ZERO,
             in_memory,
         }
     }
 
-    fn recipients(&self, second: bool) -> [Recipient; 2] {
-        SHARES.map(|share| {
-            let (point, id) = if second {
-                (*second_key(share).public_point(), "two")
-            } else {
-                (*self.keys.packets(share).public_point(), "one")
-            };
-            Recipient {
-                public_point: point,
-                key_id: Some(id.into()),
-            }
-        })
-    }
-
-    fn made(&self, minute: u8, packets: usize, second_key: bool, faults: &[(usize, FaultKind)]) -> Sample {
-        let spec = SampleSpec {
-            aggregation: AggregationId::parse("kittens-seen").unwrap(),
-            time: BatchTime::parse_path(&format!("2026/11/20/00/{minute:02}")).unwrap(),
-            batch_uuid: Uuid::from_u128(u128::from(minute)),
-            bins: 2,
-            packets,
-            epsilon: 0.23,
-            hamming_weight: None,
-            batch_start_time: 1,
-            batch_end_time: 2,
-            seed: 1 + u64::from(second_key),
-            faults: faults
-                .iter()
-                .map(|(packet, kind)| SampleFault {
-                    packet: *packet,
-                    kind: *kind,
-                })
-                .collect(),
-        };
-        make(&spec, &self.recipients(second_key), &self.keys.ingestor).unwrap()
-    }
-
-    pub fn put_ingestion(&self, share: Share, id: &BatchId, header: &[u8], signature: &[u8], packets: &[u8]) {
-        let mailbox = &self.places[place(share, Place::Ingestion)];
-        for (part, bytes) in [
-            (IngestionPart::Packets, packets),
-            (IngestionPart::Header, header),
-            (IngestionPart::Signature, signature),
-        ] {
-            mailbox.replace(&id.ingestion_key(part), bytes.to_vec());
-        }
-    }
-
-    /// An ingestion batch for both parties.
-    pub fn batch(&self, minute: u8, packets: usize, faults: &[(usize, FaultKind)]) -> BatchId {
-        let sample = self.made(minute, packets, false, faults);
-        for (share, objects) in SHARES.into_iter().zip([&sample.first, &sample.second]) {
-            self.put_ingestion(share, &sample.id, &objects.header, &objects.signature, &objects.packets);
-        }
-        sample.id
-    }
-
-    /// An ingestion batch of which `packets` are for the first packet key and as many for the second.
-    pub fn batch_of_two_keys(&self, minute: u8, packets: usize) -> BatchId {
-        let halves = [
-            self.made(minute, packets, false, &[]),
-            self.made(minute, packets, true, &[]),
-        ];
-        for share in SHARES {
-            let of = |sample: &Sample| {
-                if share == Share::First {
-                    sample.first.clone()
-                } else {
-                    sample.second.clone()
-                }
-            };
-            let [one, two] = halves.each_ref().map(of);
-            let packets = [one.packets, two.packets]
-                .map(|bytes| DataSharePacket::read_all(&bytes).unwrap())
-                .concat();
-            let packets = DataSharePacket::write_all(&packets);
-            let mut header = IngestionHeader::read(&one.header).unwrap();
-            header.packet_file_digest = sha256(&packets).to_vec();
-            let header = header.write();
-            let signature = BatchSignature::sign(&self.keys.ingestor, &header).unwrap().write();
-            self.put_ingestion(share, &halves[0].id, &header, &signature, &packets);
-        }
-        halves[0].id.clone()
-    }
-
-    /// Another signed batch in place of the one that is there, as a careless ingestor writes it: the same packets in
-    /// another order.
-    pub fn overwrite(&self, share: Share, id: &BatchId) {
-        let there = self.places[place(share, Place::Ingestion)].snapshot();
-        let read = |part| there[id.ingestion_key(part).as_str()].clone();
-        let mut packets = DataSharePacket::read_all(&read(IngestionPart::Packets)).unwrap();
-        packets.reverse();
-        let packets = DataSharePacket::write_all(&packets);
-        let mut header = IngestionHeader::read(&read(IngestionPart::Header)).unwrap();
-        header.packet_file_digest = sha256(&packets).to_vec();
-        let header = header.write();
-        let signature = BatchSignature::sign(&self.keys.ingestor, &header).unwrap().write();
-        self.put_ingestion(share, id, &header, &signature, &packets);
-    }
-
     /// Runs tasks to their end, with no gate.
     pub async fn run(&self, setup: &Setup, tasks: &[Task]) -> Result<Vec<Outcome>, WorkError> {
         run(&self.processor(setup, &Gate::open()), tasks).await
-    }
-}
-
-pub fn window() -> WindowId {
-    WindowId::parse("kittens-seen/202611200000-202611200100").unwrap()
-}
-
-/// A window that shares time with [`window`].
-pub fn other_window() -> WindowId {
-    WindowId::parse("kittens-seen/202611200000-202611200030").unwrap()
-}
-
-/// What a worker does.
-#[derive(Clone, Debug)]
-pub enum Task {
-    Intake(BatchId),
-    /// The last planning before the cutoff.
-    IntakeAnyway(BatchId),
-    /// Claimed together.
-    IntakeAll(Vec<BatchId>),
-    /// The claims of the day and of every mounted key.
-    Compact,
-    Aggregate(WindowId),
-    PlanShard(WindowId, BatchRange),
-    PartialSum(WindowId, BatchRange),
-    /// Under an override that hasn't expired.
-    Again(WindowId, u8),
-    /// The same, by a worker that begins when it has.
-    AgainTooLate(WindowId, u8),
-}
-
-/// The ranges that a window's work is parted into by cuts before these minutes.
-pub fn ranges(cuts: &[u8]) -> Vec<BatchRange> {
-    let window = window();
-    let minute = |minute: &u8| format!("2026112000{minute:02}");
-    let bounds: Vec<String> = [window.start.to_compact()]
-        .into_iter()
-        .chain(cuts.iter().map(minute))
-        .chain([window.end.to_compact()])
-        .collect();
-    let range = |pair: &[String]| BatchRange::parse(&format!("{}-{}", pair[0], pair[1])).unwrap();
-    bounds.windows(2).map(range).collect()
-}
-
-/// The window summed in parts: every shard, every partial sum, then all together.
-pub fn in_parts(cuts: &[u8]) -> Vec<Task> {
-    let ranges = ranges(cuts);
-    let shards = ranges.iter().map(|range| Task::PlanShard(window(), *range));
-    let sums = ranges.iter().map(|range| Task::PartialSum(window(), *range));
-    shards.chain(sums).chain([Task::Aggregate(window())]).collect()
-}
-
-/// How long the overrides of the tests are good for.
-const OVERRIDE: SignedDuration = SignedDuration::from_secs(60);
-
-fn approval(release: u8) -> Approval {
-    Approval {
-        release,
-        expires_at_millis: (now() + OVERRIDE).as_millisecond(),
-        approved_by: "somebody".into(),
-        reason: "late batches".into(),
-    }
-}
-
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    Intake(IntakeOutcome),
-    Aggregate(AggregateOutcome),
-}
-
-impl Outcome {
-    /// Whether another run may end otherwise.
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Intake(outcome) => !matches!(outcome, IntakeOutcome::Blocked { .. }),
-            Self::Aggregate(outcome) => matches!(outcome, AggregateOutcome::Done { .. } | AggregateOutcome::Part),
-        }
-    }
-}
-
-pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, WorkError> {
-    let mut outcomes = Vec::new();
-    for task in tasks {
-        outcomes.push(match task {
-            Task::Intake(batch) => Outcome::Intake(take_in(processor, batch, false).await?),
-            Task::IntakeAnyway(batch) => Outcome::Intake(take_in(processor, batch, true).await?),
-            Task::IntakeAll(batches) => {
-                let wanted = |batch: &BatchId| Wanted {
-                    batch: batch.clone(),
-                    take_anyway: false,
-                };
-                let wanted: Vec<_> = batches.iter().map(wanted).collect();
-                for result in take_in_all(processor, &wanted).await {
-                    outcomes.push(Outcome::Intake(result?));
-                }
-                continue;
-            }
-            Task::Compact => {
-                for mounted in processor.packet_keys.iter() {
-                    let day = ClaimDay::of(window().start);
-                    compact(&*processor.mailboxes.ledger, ClaimKey::of(&mounted.key).name(), day).await?;
-                }
-                continue;
-            }
-            Task::Aggregate(window) => Outcome::Aggregate(aggregate(processor, window, &[now()]).await?),
-            Task::PlanShard(window, range) => Outcome::Aggregate(plan_shard(processor, window, &[now()], range).await?),
-            Task::PartialSum(window, range) => Outcome::Aggregate(partial_sum(processor, window, range).await?),
-            Task::Again(window, release) => {
-                let approval = approval(*release);
-                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), &now).await?)
-            }
-            Task::AgainTooLate(window, release) => {
-                let approval = approval(*release);
-                Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), &|| now() + OVERRIDE).await?)
-            }
-        });
-    }
-    Ok(outcomes)
-}
-
-type Running<'a> = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, WorkError>> + 'a>>;
-
-/// A worker on its way, stopped before its next call. Dropping it is a crash.
-pub struct Worker<'a> {
-    gate: Arc<Gate>,
-    running: Running<'a>,
-    pub ended: Option<Result<Vec<Outcome>, WorkError>>,
-}
-
-impl<'a> Worker<'a> {
-    /// Begins, up to before the first call.
-    pub async fn begin(gate: Arc<Gate>, processor: &'a Processor, tasks: &'a [Task]) -> Self {
-        let mut worker = Self {
-            gate,
-            running: Box::pin(run(processor, tasks)),
-            ended: None,
-        };
-        worker.settle().await;
-        worker
-    }
-
-    /// The call before which it stands; `None`: it ended.
-    pub fn next(&self) -> Option<Op> {
-        if self.ended.is_some() { None } else { self.gate.front() }
-    }
-
-    /// Lets that call pass and goes on up to before the next.
-    pub async fn step(&mut self, fault: Fault) {
-        self.gate.grant(fault);
-        self.settle().await;
-    }
-
-    async fn settle(&mut self) {
-        let Self { gate, running, ended } = self;
-        poll_fn(|context| {
-            if ended.is_some() {
-                return Poll::Ready(());
-            }
-            match running.as_mut().poll(context) {
-                Poll::Ready(result) => {
-                    *ended = Some(result);
-                    Poll::Ready(())
-                }
-                Poll::Pending if gate.front().is_some() => Poll::Ready(()),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
     }
 }

@@ -1,13 +1,22 @@
 //! What is wrong with a packet or a batch costs that packet or batch, and nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use facilitator_core::formats::ledger::{BlockedReason, DeliveredPut, RejectedReason, Verdict};
 use facilitator_core::formats::names::{IngestionPart, ValidationPart};
 use facilitator_core::formats::validation::ValidationPacket;
 use facilitator_core::formats::work::Share;
-use facilitator_core::intake::{IntakeOutcome, take_in};
+use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
 use facilitator_core::sample::FaultKind;
+use mailbox::{
+    ListPage, ListRequest, Mailbox, MailboxError, MailboxUrl, MemoryMailbox, ObjectBody, ObjectKey, ObjectMeta,
+    PutOutcome, Upload,
+};
+use tokio::sync::Notify;
 
 use crate::support::Keys;
 use crate::world::{World, intake, intake_both, mounted, verdict, window};
@@ -115,6 +124,131 @@ async fn a_bad_batch_is_rejected_once_and_leaves_nothing_else() {
     }
     assert!(world.peer_validation[1].snapshot().is_empty());
     assert_eq!(world.ledger[0].snapshot().len(), table.len());
+}
+
+/// The ingestion mailbox while its writer is at it.
+#[derive(Debug)]
+struct BeingWritten {
+    inner: MemoryMailbox,
+    packets: ObjectKey,
+    /// How often packets were read.
+    reads: AtomicUsize,
+    read: Notify,
+    /// What the writer does after each read.
+    then: fn(&MemoryMailbox, &ObjectKey, usize),
+}
+
+#[async_trait]
+impl Mailbox for BeingWritten {
+    fn url(&self) -> &MailboxUrl {
+        self.inner.url()
+    }
+
+    async fn open(&self, key: &ObjectKey) -> Result<ObjectBody, MailboxError> {
+        let body = self.inner.open(key).await;
+        if *key == self.packets {
+            (self.then)(&self.inner, key, self.reads.fetch_add(1, Ordering::SeqCst));
+            self.read.notify_one();
+        }
+        body
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, MailboxError> {
+        self.inner.head(key).await
+    }
+
+    async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError> {
+        self.inner.begin_upload(key).await
+    }
+
+    async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
+        self.inner.put_if_absent(key, content).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError> {
+        self.inner.list(request).await
+    }
+}
+
+#[tokio::test]
+async fn a_batch_whose_writer_is_at_it_is_looked_at_again_after_the_pause() {
+    let world = World::new();
+    let sample = world.sample(1, 3, &[]);
+    let whole = world.ingestion[0].snapshot();
+    let later = [IngestionPart::Header, IngestionPart::Signature].map(|part| sample.id.ingestion_key(part));
+    // What was there before: another batch of the same name, of which the packets are replaced already.
+    let before = world.sample(1, 4, &[]);
+    let packets = sample.id.ingestion_key(IngestionPart::Packets);
+    world.ingestion[0].replace(&packets, whole[packets.as_str()].clone());
+    let others = [world.sample(2, 3, &[]), world.sample(3, 3, &[])];
+    change(&world, &others[0], IngestionPart::Packets, |bytes| bytes.truncate(100));
+    let mailbox = Arc::new(BeingWritten {
+        inner: (*world.ingestion[0]).clone(),
+        packets,
+        reads: AtomicUsize::new(0),
+        read: Notify::new(),
+        then: |_, _, _| (),
+    });
+    let mut processor = world.processor(Share::First);
+    processor.mailboxes.ingestion = Arc::clone(&mailbox) as Arc<dyn Mailbox>;
+    processor.reread_pause = Duration::from_millis(300);
+    let writer = async {
+        mailbox.read.notified().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        for key in &later {
+            world.ingestion[0].replace(key, whole[key.as_str()].clone());
+        }
+    };
+    let wanted = [&sample.id, &others[0].id, &others[1].id].map(|batch| Wanted {
+        batch: batch.clone(),
+        take_anyway: false,
+    });
+    let (results, ()) = tokio::join!(take_in_all(&processor, &wanted), writer);
+    let outcomes: Vec<IntakeOutcome> = results.into_iter().map(Result::unwrap).collect();
+    assert!(
+        matches!(
+            &outcomes[..],
+            [
+                IntakeOutcome::Validated { packets: 3, .. },
+                IntakeOutcome::Rejected {
+                    reason: RejectedReason::DigestMismatch,
+                    ..
+                },
+                IntakeOutcome::Validated { packets: 3, .. },
+            ]
+        ),
+        "{outcomes:?}"
+    );
+    assert_eq!((before.id, mailbox.reads.load(Ordering::SeqCst)), (sample.id, 2));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_bad_in_another_way_each_time_is_not_refused_for_good() {
+    let world = World::new();
+    let sample = world.sample(1, 3, &[]);
+    let mailbox = Arc::new(BeingWritten {
+        inner: (*world.ingestion[0]).clone(),
+        packets: sample.id.ingestion_key(IngestionPart::Packets),
+        reads: AtomicUsize::new(0),
+        read: Notify::new(),
+        then: |mailbox, key, reads| mailbox.replace(key, vec![0; reads]),
+    });
+    change(&world, &sample, IngestionPart::Packets, |bytes| bytes.truncate(100));
+    let mut processor = world.processor(Share::First);
+    processor.mailboxes.ingestion = Arc::clone(&mailbox) as Arc<dyn Mailbox>;
+    let outcome = intake(&processor, &sample.id).await;
+    assert!(
+        matches!(
+            outcome,
+            IntakeOutcome::Blocked {
+                reason: BlockedReason::ObjectMissing,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
+    assert!(mailbox.reads.load(Ordering::SeqCst) < 9);
+    assert!(world.ledger[0].snapshot().is_empty());
 }
 
 #[tokio::test]

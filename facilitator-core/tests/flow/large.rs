@@ -12,7 +12,7 @@ use facilitator_core::formats::record::{PacketExclusion, PacketState, Record};
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::{Share, ValidationFormat};
-use facilitator_core::intake::{DecidedPacket, Drafted, IntakeOutcome, Replays, Witness, draft, take_in};
+use facilitator_core::intake::{DecidedPacket, Drafted, IntakeOutcome, Look, Replays, Witness, draft, take_in};
 use facilitator_core::processor::{InMemory, Processor};
 use facilitator_core::sample::{FaultKind, Sample};
 use mailbox::{
@@ -353,7 +353,9 @@ async fn claims_are_told_of_the_pass_that_stands_and_replays_are_excluded() {
         let sample = world.sample(1, 50, &FAULTS);
         let mut processor = world.processor(Share::Second);
         processor.in_memory = in_memory;
-        let Drafted::Draft(mut drafted) = draft(&processor, &sample.id, true, None, Told::default).await.unwrap()
+        let Drafted::Draft(mut drafted) = draft(&processor, &sample.id, true, Look::First, Told::default)
+            .await
+            .unwrap()
         else {
             panic!("no draft")
         };
@@ -376,7 +378,7 @@ async fn claims_are_told_of_the_pass_that_stands_and_replays_are_excluded() {
             header_digest: drafted.head.header_digest,
             packets: vec![included[0], included[7], included[43]],
         };
-        let again = draft(&processor, &sample.id, true, Some(&replays), Told::default)
+        let again = draft(&processor, &sample.id, true, Look::Without(&replays), Told::default)
             .await
             .unwrap();
         let Drafted::Draft(mut again) = again else {
@@ -397,7 +399,7 @@ async fn claims_are_told_of_the_pass_that_stands_and_replays_are_excluded() {
             header_digest: [0; 32],
             ..replays
         };
-        let of_another = draft(&processor, &sample.id, true, Some(&other), Told::default)
+        let of_another = draft(&processor, &sample.id, true, Look::Without(&other), Told::default)
             .await
             .unwrap();
         assert!(matches!(

@@ -6,11 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use facilitator_core::aggregate::{AggregateOutcome, aggregate};
+use facilitator_core::crypto::sha256;
+use facilitator_core::formats::ledger::FailedReason;
+use facilitator_core::formats::names::ValidationPart;
+use facilitator_core::formats::signature::BatchSignature;
+use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
 use facilitator_core::formats::work::Share;
 use facilitator_core::intake::{IntakeOutcome, take_in};
 use facilitator_core::processor::{Processor, WorkError};
 use facilitator_core::sample::FaultKind;
 
+use crate::support::Keys;
+use crate::windows::planned;
 use crate::world::{Crash, Failing, NOW, World, intake, intake_both, second, verdict, window};
 
 fn world() -> (World, Vec<facilitator_core::formats::names::BatchId>) {
@@ -152,5 +159,75 @@ async fn a_crash_at_any_put_is_completed_to_the_same_bytes() {
         // Two batches of claims, record, three objects and delivered; plan, released, decision, three objects of the sum part,
         // results.
         assert_eq!(crashes, 19, "{crash:?}");
+    }
+}
+
+/// A legacy peer writes its three objects anew, in whatever bytes and order (ledger rule 12): what it says is pinned.
+#[tokio::test]
+async fn a_peer_that_writes_its_objects_again_after_the_plan_must_say_the_same() {
+    type Rewrite = fn(&mut Vec<ValidationPacket>);
+    let table: [(&str, Rewrite, Option<FailedReason>); 4] = [
+        ("in another order", |packets| packets.reverse(), None),
+        (
+            "with a second message of a packet, which doesn't count",
+            |packets| {
+                let again = ValidationPacket {
+                    f_r: packets[0].f_r ^ 1,
+                    ..packets[0]
+                };
+                packets.push(again);
+            },
+            None,
+        ),
+        (
+            "with one message changed",
+            |packets| packets[0].f_r ^= 1,
+            Some(FailedReason::PeerMessagesLost),
+        ),
+        (
+            "with one message less",
+            |packets| packets.truncate(packets.len() - 1),
+            Some(FailedReason::PeerMessagesLost),
+        ),
+    ];
+    for (name, rewrite, expected) in table {
+        let world = World::new();
+        let sample = world.sample(1, 10, &[(2, FaultKind::InvalidProof)]);
+        intake_both(&world, &sample.id).await;
+        let first = world.processor(Share::First);
+        verdict(&first, &window()).await;
+        let summed = world.portal[0].snapshot();
+        planned(&world).await;
+
+        let mailbox = &world.peer_validation[0];
+        let key = |part| sample.id.validation_key(Share::Second, part);
+        let there = mailbox.snapshot();
+        let mut packets = ValidationPacket::read_all(&there[key(ValidationPart::Packets).as_str()]).unwrap();
+        rewrite(&mut packets);
+        let packets = ValidationPacket::write_all(&packets);
+        let mut header = ValidationHeader::read(&there[key(ValidationPart::Header).as_str()]).unwrap();
+        header.packet_file_digest = sha256(&packets).to_vec();
+        let header = header.write();
+        let signature = BatchSignature::sign(&Keys::read().second, &header).unwrap().write();
+        let parts = [
+            ValidationPart::Packets,
+            ValidationPart::Header,
+            ValidationPart::Signature,
+        ];
+        for (part, bytes) in parts.into_iter().zip([packets, header, signature]) {
+            assert_ne!(there[key(part).as_str()], bytes, "{name}");
+            mailbox.replace(&key(part), bytes);
+        }
+
+        let result = verdict(&first, &window()).await;
+        assert_eq!(result.reason, expected, "{name}: {}", result.message);
+        let portal = world.portal[0].snapshot();
+        match expected {
+            None => assert_eq!(portal, summed, "{name}"),
+            Some(_) => {
+                assert!(portal.is_empty(), "{name}");
+                assert!(result.message.contains(&sample.id.path()), "{name}: {}", result.message);
+            }
+        }
     }
 }

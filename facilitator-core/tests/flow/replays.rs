@@ -1,11 +1,13 @@
 //! The same encrypted packet in another batch, under another UUID and query point (ledger rule 1).
 
+use std::sync::Arc;
+
 use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::sha256;
 use facilitator_core::formats::batch::read_packets;
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
-use facilitator_core::formats::ledger::{RejectedReason, Verdict};
-use facilitator_core::formats::names::{BatchId, IngestionPart, SumPartPart, ValidationPart};
+use facilitator_core::formats::ledger::{BlockedReason, RejectedReason, Verdict};
+use facilitator_core::formats::names::{BatchId, BatchTime, IngestionPart, SumPartPart, ValidationPart};
 use facilitator_core::formats::record::{PacketExclusion, PacketState, Record};
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::sum_part::InvalidPacket;
@@ -13,13 +15,13 @@ use facilitator_core::formats::validation::ValidationPacket;
 use facilitator_core::formats::work::Share;
 use facilitator_core::intake::{IntakeOutcome, Wanted, take_in_all};
 use facilitator_core::processor::Processor;
-use facilitator_core::sample::Sample;
-use mailbox::ObjectKey;
+use facilitator_core::sample::{FaultKind, Sample};
+use mailbox::{Mailbox, ObjectKey};
 use prio::field::{FieldElement, FieldElementWithInteger, FieldPrio2, NttFriendlyFieldElement};
 use uuid::Uuid;
 
 use crate::support::Keys;
-use crate::world::{World, intake, verdict, window};
+use crate::world::{Crash, Failing, World, intake, verdict, window};
 
 const SHARES: [Share; 2] = [Share::First, Share::Second];
 /// The replayed packet's new name.
@@ -157,26 +159,142 @@ async fn a_batch_of_replays_alone_is_refused_and_what_was_recorded_is_not_looked
     );
 }
 
+/// A sample's objects under a path of another time, for both parties.
+fn moved(world: &World, sample: &Sample, time: &str) -> BatchId {
+    let time = BatchTime::parse_path(time).unwrap();
+    let id = BatchId {
+        time,
+        ..sample.id.clone()
+    };
+    for (mailbox, objects) in world.ingestion.iter().zip([&sample.first, &sample.second]) {
+        for (part, bytes) in objects.in_put_order() {
+            mailbox.remove(&sample.id.ingestion_key(part));
+            mailbox.replace(&id.ingestion_key(part), bytes.to_vec());
+        }
+    }
+    id
+}
+
 #[tokio::test]
-async fn without_its_claims_nothing_is_answered() {
+async fn a_path_far_away_hides_no_replay_that_is_taken_in_at_the_same_time() {
+    // A day beyond the horizon, as old as batches are looked for, and to come.
+    for time in ["2026/11/05/00/02", "2026/08/22/00/02", "2026/12/06/00/02"] {
+        for far_first in [false, true] {
+            let world = World::new();
+            let (near, far) = (world.sample(1, 1, &[]), world.sample(2, 1, &[]));
+            let far_id = moved(&world, &far, time);
+            let (first, second) = match far_first {
+                true => {
+                    add(&world, &near.id, replayed(&far));
+                    (&far_id, &near.id)
+                }
+                false => {
+                    add(&world, &far_id, replayed(&near));
+                    (&near.id, &far_id)
+                }
+            };
+            let processor = guarded(&world, Share::First, true);
+            intake(&processor, first).await;
+            intake(&processor, second).await;
+            let states = record(&world, Share::First, second).plain.packets;
+            let replay = PacketState::Excluded(PacketExclusion::Replay);
+            assert_eq!(
+                (states[1].uuid, states[1].state),
+                (RENAMED, replay),
+                "{time} {far_first}"
+            );
+            assert!(matches!(states[0].state, PacketState::In { .. }));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_written_again_after_its_worker_stopped_is_not_its_own_replay() {
+    let world = World::new();
+    let sample = world.sample(1, 3, &[]);
+    let stops = |mailbox: Arc<dyn Mailbox>| -> Arc<dyn Mailbox> {
+        let is_ledger = mailbox.url() == world.ledger[0].url();
+        let failing = Failing {
+            inner: Arc::clone(&mailbox),
+            puts: Arc::default(),
+            // The first put is of claims, the second of the record.
+            at: 1,
+            crash: Crash::Before,
+        };
+        if is_ledger { Arc::new(failing) } else { mailbox }
+    };
+    let wanted = [Wanted {
+        batch: sample.id.clone(),
+        take_anyway: false,
+    }];
+    let stopped = take_in_all(&world.processor_through(Share::First, stops), &wanted).await;
+    assert!(stopped[0].is_err());
+    let names: Vec<String> = world.ledger[0].snapshot().into_keys().collect();
+    assert!(names.len() == 1 && names[0].starts_with("claims/"), "{names:?}");
+
+    // The same packets under another header.
+    let key = sample.id.ingestion_key(IngestionPart::Header);
+    let mut header = IngestionHeader::read(&world.ingestion[0].snapshot()[key.as_str()]).unwrap();
+    header.batch_end_time += 1;
+    let header = header.write();
+    let signature = BatchSignature::sign(&Keys::read().ingestor, &header).unwrap();
+    world.ingestion[0].replace(&key, header);
+    world.ingestion[0].replace(&sample.id.ingestion_key(IngestionPart::Signature), signature.write());
+    let outcome = intake(&guarded(&world, Share::First, true), &sample.id).await;
+    assert!(
+        matches!(outcome, IntakeOutcome::Validated { excluded: 0, .. }),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn replays_beside_a_packet_that_no_key_opens_are_refused_rather_than_waited_for() {
+    let world = World::new();
+    let first = world.sample(1, 3, &[]);
+    let second = world.sample(2, 1, &[(0, FaultKind::Undecryptable)]);
+    add(&world, &second.id, replayed(&first));
+    let processor = guarded(&world, Share::First, true);
+    intake(&processor, &first.id).await;
+    let outcome = intake(&processor, &second.id).await;
+    assert!(
+        matches!(
+            outcome,
+            IntakeOutcome::Rejected {
+                reason: RejectedReason::NoUsablePackets,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn without_its_claims_nothing_is_answered_until_they_are_restored() {
     let world = World::new();
     let sample = world.sample(1, 2, &[]);
     let processor = guarded(&world, Share::First, true);
     intake(&processor, &sample.id).await;
-    let damaged = |world: &World| -> ObjectKey {
-        let names = world.ledger[0].snapshot();
-        let name = names.keys().find(|name| name.starts_with("claims/")).unwrap();
-        name.parse().unwrap()
-    };
-    let claims = damaged(&world);
+    let names = world.ledger[0].snapshot();
+    let (claims, good) = names.iter().find(|(name, _)| name.starts_with("claims/")).unwrap();
+    let claims: ObjectKey = claims.parse().unwrap();
     world.ledger[0].replace(&claims, "damaged");
     let other = world.sample(2, 2, &[]);
-    let wanted = [Wanted {
-        batch: other.id.clone(),
-        take_anyway: false,
-    }];
-    let error = take_in_all(&processor, &wanted).await.remove(0).unwrap_err();
-    assert!(error.to_string().contains(claims.as_str()), "{error}");
+    let outcome = intake(&processor, &other.id).await;
+    let IntakeOutcome::Blocked {
+        reason,
+        message,
+        packets,
+        excluded,
+    } = outcome
+    else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        (reason, packets, excluded),
+        (BlockedReason::ClaimsUnreadable, 2, 0),
+        "{message}"
+    );
+    assert!(message.contains(claims.as_str()), "{message}");
     let there = world.ledger[0].snapshot();
     assert!(!there.contains_key(other.id.ledger_key("records").as_str()));
     assert!(
@@ -184,6 +302,12 @@ async fn without_its_claims_nothing_is_answered() {
             .snapshot()
             .keys()
             .all(|name| !name.contains(&other.id.uuid.to_string()))
+    );
+    world.ledger[0].replace(&claims, good.clone());
+    let outcome = intake(&processor, &other.id).await;
+    assert!(
+        matches!(outcome, IntakeOutcome::Validated { excluded: 0, .. }),
+        "{outcome:?}"
     );
 }
 

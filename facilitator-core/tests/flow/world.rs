@@ -86,6 +86,7 @@ impl World {
             use_marks: None,
             packet_keys: Arc::new([mounted("packets", packet_key)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
+            clock: || second(NOW),
             reread_pause: std::time::Duration::ZERO,
             in_memory: InMemory::default(),
         }

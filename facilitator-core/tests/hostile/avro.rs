@@ -241,7 +241,7 @@ pub fn cases() -> Vec<Case> {
     let logical = json!({"type": "string", "logicalType": "uuid"});
     packet(
         "a logical UUID that is none",
-        "can't be decoded",
+        "Failed to convert &str to UUID",
         packet_with("uuid", logical, text("not a uuid")),
     );
     let fixed = json!({"type": "fixed", "name": "U", "size": 15, "logicalType": "uuid"});

@@ -190,9 +190,11 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         // What was compacted is in the ledger: there is nothing to report.
         WorkList::CompactClaims { revision, chunks, .. } => {
             for item in chunk(revision, chunks, args.index)? {
-                items::compaction(&processor, &item, &mut budget).await?;
+                if let Err(failure) = items::compaction(&processor, &item, &mut budget).await {
+                    keep(&mut fault, failure)?;
+                }
             }
-            return Ok(());
+            return fault.map_or(Ok(()), Err);
         }
     }
     put_report(&*processor.mailboxes.ledger, &report, &mut budget).await?;

@@ -1,7 +1,7 @@
 //! One item, retried while storage may come back, to its line of the report.
 
 use facilitator_core::aggregate::{AggregateOutcome, Clock, aggregate, aggregate_again, partial_sum, plan_shard};
-use facilitator_core::claims::{Compacted, compact};
+use facilitator_core::claims::{ClaimsFault, Compacted, compact};
 use facilitator_core::formats::claims::{ClaimDay, PacketKeyName};
 use facilitator_core::formats::ledger::{BlockedReason, Verdict, short_message};
 use facilitator_core::formats::names::{AggregationId, BatchId, BatchRange, BatchTime, NameError, WindowId};
@@ -59,6 +59,13 @@ pub fn failure_of(error: &WorkError) -> Failure {
     match error {
         WorkError::Mailbox { source } => source.clone().into(),
         WorkError::NoPlan { .. } => Failure::new(ExitClass::NoInput, error, ""),
+        WorkError::Claims {
+            source: ClaimsFault::Clock { .. },
+        } => Failure::new(
+            ExitClass::Configuration,
+            error,
+            "set the clock of the worker's node right",
+        ),
         WorkError::Ledger { .. }
         | WorkError::Record { .. }
         | WorkError::Claims { .. }

@@ -16,6 +16,7 @@ use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Process
 use facilitator_core::uses::UseMarks;
 use mailbox::{ConditionalWrites, Mailbox, MailboxError, MailboxErrorKind};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::exit::{ExitClass, Failure};
 use crate::places;
@@ -102,6 +103,7 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         replay_guard: parameters.replay_guard.enabled.then_some(ReplayGuard {
             horizon_days: parameters.replay_guard.horizon_days,
         }),
+        clock: jiff::Timestamp::now,
         reread_pause: REREAD_PAUSE,
         in_memory: InMemory::default(),
     })
@@ -271,9 +273,9 @@ fn lacks(folder: &Path, names: &[&str]) -> Failure {
     )
 }
 
-/// A mounted Secret's texts.
+/// A mounted Secret's texts; the key's is wiped.
 struct Secret {
-    key: String,
+    key: Zeroizing<String>,
     id: Option<String>,
 }
 
@@ -290,7 +292,10 @@ fn secret(folder: &Path) -> Result<Secret, Failure> {
         let id = text_if_there(&place, &ID_FILES)?;
         if std::fs::read_link(&data).ok() == version {
             let key = key.ok_or_else(|| lacks(folder, &KEY_FILES))?;
-            return Ok(Secret { key, id });
+            return Ok(Secret {
+                key,
+                id: id.map(|id| (*id).clone()),
+            });
         }
     }
     Err(configuration(
@@ -303,10 +308,10 @@ fn secret(folder: &Path) -> Result<Secret, Failure> {
 }
 
 /// The text of the first of these files that is there.
-fn text_if_there(folder: &Path, names: &[&str]) -> Result<Option<String>, Failure> {
+fn text_if_there(folder: &Path, names: &[&str]) -> Result<Option<Zeroizing<String>>, Failure> {
     for name in names {
         let file = folder.join(name);
-        match std::fs::read_to_string(&file) {
+        match places::read_secret(&file) {
             Ok(text) => return Ok(Some(text)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
@@ -371,6 +376,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::scanning::{self, left_behind_of};
 
     fn version(folder: &Path, name: &str) {
         fs::create_dir(folder.join(name)).unwrap();
@@ -406,7 +412,7 @@ mod tests {
             });
             for _ in 0..2_000 {
                 if let Ok(Secret { key, id }) = secret(folder) {
-                    assert_eq!(Some(key), id);
+                    assert_eq!(Some(&*key), id.as_ref());
                 }
             }
             done.store(true, Ordering::SeqCst);
@@ -418,13 +424,36 @@ mod tests {
     }
 
     #[test]
+    fn mounted_keys_leave_nothing_behind() {
+        let _turn = scanning::turn();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let packets = PacketDecryptionKey::generate(&mut rand::rng()).to_base64();
+        let signing = BatchSigningKey::generate("id", &mut rand::rng()).to_base64().unwrap();
+        for (name, key) in [("batch-signing", &signing), ("packet-decryption/0", &packets)] {
+            fs::create_dir_all(folder.join(name)).unwrap();
+            fs::write(folder.join(name).join("key"), key.as_bytes()).unwrap();
+            fs::write(folder.join(name).join("id"), "id").unwrap();
+        }
+        // The scalars are the last 32 bytes of one, and bytes 36 to 67 of the other.
+        let secrets = [&packets.as_bytes()[packets.len() - 40..], &signing.as_bytes()[52..84]];
+        let plain = || drop(fs::read_to_string(folder.join("batch-signing/key")).unwrap());
+        assert_eq!(left_behind_of(&secrets, plain), 1, "what isn't wiped is found");
+        let mounted = || {
+            assert!(signing_key(&folder.join("batch-signing")).is_ok());
+            assert_eq!(packet_keys(&folder.join("packet-decryption"), 1).ok().unwrap().len(), 1);
+        };
+        assert_eq!(left_behind_of(&secrets, mounted), 0);
+    }
+
+    #[test]
     fn only_a_file_that_is_not_there_may_be_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         assert!(secret(folder).is_err());
         fs::write(folder.join("secret_key"), "k").unwrap();
         assert_eq!(
-            secret(folder).ok().map(|secret| (secret.key, secret.id)),
+            secret(folder).ok().map(|secret| ((*secret.key).clone(), secret.id)),
             Some(("k".into(), None))
         );
         fs::write(folder.join("id"), [0xff]).unwrap();

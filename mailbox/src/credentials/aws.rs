@@ -16,6 +16,7 @@ use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::timeout::TimeoutConfig;
 use tokio::sync::OnceCell;
+use zeroize::Zeroizing;
 
 use super::google::{self, IdentityTokens};
 use crate::{Access, Credentials, MailboxError, MailboxErrorKind, MailboxUrl, Patience, transport};
@@ -231,7 +232,8 @@ impl Mounted {
     async fn read(&self, name: &str) -> Result<Option<String>, CredentialsError> {
         let file = self.0.join(name);
         match tokio::fs::read_to_string(&file).await {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
+            // What becomes of it the SDK wipes; the file's text is ours to wipe.
+            Ok(text) => Ok(Some(Zeroizing::new(text).trim().to_owned())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(CredentialsError::invalid_configuration(format!(
                 "{}: {error}",

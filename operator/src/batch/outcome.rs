@@ -168,6 +168,7 @@ pub(super) fn advice(reason: &str) -> &'static str {
         "PacketKeyNotMounted" | "TooManyUndecryptable" => "Add the packet-decryption key to spec.keys.packetDecryption",
         "SigningKeyNotMounted" => "Check the Secret of spec.keys.batchSigning",
         "AccessDenied" => "Give the worker's identity the rights on the mailbox that the message names",
+        "ClaimsUnreadable" => "Restore the object of the ledger that the message names; batches wait for it",
         "ObjectMissing" => "Nothing is to be done if the ingestor is still writing; otherwise tell the ingestor",
         _ => "See the worker's log",
     }

@@ -165,7 +165,7 @@ impl Look<'_> {
         findings.keys = Some(keys.findings.clone());
         actor.remove_jobs(&keys.remove).await.context(ActSnafu)?;
         jobs.retain(|view| !keys.remove.iter().any(|removed| removed == view.name()));
-        self.claims(&mailboxes, &inventory, memory).await;
+        self.claims(&mailboxes, memory).await;
         self.decide(memory, &ground, &inventory, jobs, &windows, &health, &keys, findings)
             .await
     }
@@ -241,7 +241,7 @@ impl Look<'_> {
     }
 
     /// Lists claims from time to time. A look doesn't fail over it: what isn't compacted is read all the same.
-    async fn claims(&self, mailboxes: &Mailboxes, inventory: &Inventory, memory: &mut Memory) {
+    async fn claims(&self, mailboxes: &Mailboxes, memory: &mut Memory) {
         let due = memory
             .claims_looked
             .is_none_or(|looked| self.now.duration_since(looked) >= claims::LOOK_EVERY);
@@ -249,7 +249,7 @@ impl Look<'_> {
             return;
         }
         memory.claims_looked = Some(self.now);
-        match mailboxes.claims(&claims::days(inventory)).await {
+        match mailboxes.claims(&claims::days(self.now)).await {
             Ok(listed) => memory.claims = listed,
             Err(error) => tracing::warn!(%error, "claims can't be listed; they aren't compacted"),
         }

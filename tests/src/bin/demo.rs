@@ -150,14 +150,15 @@ async fn demo(name: &str) -> Result<bool> {
 
     step(
         8,
-        "A search of all logs, Events, objects, arguments and environments for the private keys",
+        "A search of all logs, Events, objects, arguments and environments for the private keys, and those to the buckets",
     );
-    let report = leaks::search(&cluster, &pair.keys.scalars()?).await?;
+    let secrets = [pair.keys.scalars()?, stores.secrets()].concat();
+    let report = leaks::search(&cluster, &secrets).await?;
     for (kind, bytes) in &report.searched {
         say(format!("   {kind}: {} KiB searched", bytes / 1024));
     }
     for find in &report.finds {
-        say(format!("   FOUND: a private scalar of {} in {}", find.key, find.place));
+        say(format!("   FOUND: a private key of {} in {}", find.key, find.place));
     }
     if report.finds.is_empty() {
         say("   nothing found");

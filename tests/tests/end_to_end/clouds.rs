@@ -24,10 +24,9 @@ async fn two_parties_in_two_clouds() {
 
         // First hasn't let Second's workers in yet.
         let [first, second] = &pair.parties;
-        pair.apply_processors().await?;
-        let keys =
-            |credentials: Value| json!({"spec": {"mailboxes": {"outgoing": {"peer": {"credentials": credentials}}}}});
-        second.patch(&keys(json!({"secretRef": null, "anonymous": {}}))).await?;
+        let mut objects = [pair.processor_object(first)?, pair.processor_object(second)?];
+        objects[1]["spec"]["mailboxes"]["outgoing"]["peer"]["credentials"] = json!({"anonymous": {}});
+        pair.cluster.apply(&objects).await?;
         let message = wait_denied_batch(second).await?;
         let bucket = stores.url(1, "outgoing-peer");
         ensure!(message.contains(&bucket), "it doesn't name {bucket}: {message}");
@@ -53,8 +52,9 @@ async fn two_parties_in_two_clouds() {
             .patch(&ingestion(json!({"url": stores.url(1, "ingestion")})))
             .await?;
 
+        let known = json!({"anonymous": null, "secretRef": {"name": "s3"}});
         second
-            .patch(&keys(json!({"anonymous": null, "secretRef": {"name": "s3"}})))
+            .patch(&json!({"spec": {"mailboxes": {"outgoing": {"peer": {"credentials": known}}}}}))
             .await?;
         scenario.sum(&window).await
     })

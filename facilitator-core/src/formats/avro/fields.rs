@@ -58,7 +58,9 @@ fn uuid_of(value: Value) -> Option<Uuid> {
 }
 
 impl Fields {
-    pub(super) fn new(record: &'static str, values: Vec<(String, Value)>) -> Self {
+    /// The fields of a record of that name, as apache-avro reads them.
+    #[must_use]
+    pub fn new(record: &'static str, values: Vec<(String, Value)>) -> Self {
         Self { record, values }
     }
 

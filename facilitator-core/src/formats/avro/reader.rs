@@ -33,6 +33,8 @@ pub struct RecordReader<R, T> {
     started: bool,
     failed: bool,
     max_block: u64,
+    /// The object must hold one record alone: a block of more isn't looked into.
+    only_one: bool,
     decoded: VecDeque<T>,
     index: u64,
     record: PhantomData<T>,
@@ -58,6 +60,7 @@ impl<R: Read, T: Record> RecordReader<R, T> {
             started: false,
             failed: false,
             max_block,
+            only_one: false,
             decoded: VecDeque::new(),
             index: 0,
             record: PhantomData,
@@ -105,6 +108,9 @@ impl<R: Read, T: Record> RecordReader<R, T> {
         let (Ok(count), Ok(size)) = (u64::try_from(count), u64::try_from(size)) else {
             return Err(damaged::<T>("a block has a negative length"));
         };
+        if self.only_one && count.saturating_add(self.index) > 1 {
+            return Err(FormatError::ExtraRecord { record: T::NAME });
+        }
         let mut block = read_bytes::<T>(&mut self.source, size, self.max_block, "a block")?;
         let mut marker = [0; 16];
         read_exact::<T>(&mut self.source, &mut marker)?;
@@ -181,6 +187,7 @@ impl<R: Read, T: Record> Iterator for RecordReader<R, T> {
 /// [`FormatError::NoRecord`] and [`FormatError::ExtraRecord`] besides what is wrong with the container or the record.
 pub fn read_one<T: Record>(bytes: &[u8]) -> Result<T, FormatError> {
     let mut records = RecordReader::<_, T>::with_block_limit(bytes, bytes.len() as u64);
+    records.only_one = true;
     let record = records
         .next()
         .unwrap_or(Err(FormatError::NoRecord { record: T::NAME }))?;
@@ -278,6 +285,9 @@ fn read_header<T: Record>(source: &mut impl Read) -> Result<Container, FormatErr
         }
         for _ in 0..entries {
             let key = read_entry::<T>(source, &mut budget)?;
+            if str::from_utf8(&key).is_err() {
+                return Err(damaged::<T>("its metadata has a key that isn't UTF-8"));
+            }
             let value = read_entry::<T>(source, &mut budget)?;
             match key.as_slice() {
                 b"avro.schema" => schema = Some(value),

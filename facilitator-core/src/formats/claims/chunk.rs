@@ -1,4 +1,4 @@
-//! Chunks: what one worker announced for the batches of one hour.
+//! Chunks: what one worker announced at once.
 
 use bytes::Bytes;
 use snafu::ensure;
@@ -26,7 +26,7 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Of 1 to [`MAX_CHUNK_ENTRIES`] claims, sorted and each once, of batches of one hour.
+    /// Of 1 to [`MAX_CHUNK_ENTRIES`] claims, sorted and each once, announced in that hour.
     #[must_use]
     pub fn encode(day: ClaimDay, hour: u8, claims: &[Claim]) -> Self {
         let mut bytes = Vec::with_capacity(MAGIC.len() + CLAIM_BYTES * claims.len());

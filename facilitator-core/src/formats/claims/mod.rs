@@ -5,8 +5,9 @@ mod run;
 
 use std::fmt;
 
-use jiff::civil::Date;
-use jiff::{Span, ToSpan};
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, ToSpan};
 use mailbox::ObjectKey;
 use snafu::Snafu;
 
@@ -17,7 +18,6 @@ pub use run::{
 };
 
 use super::batch::hex;
-use super::names::BatchTime;
 
 /// The folder of claims.
 pub const CLAIMS: &str = "claims";
@@ -49,7 +49,7 @@ pub enum ClaimsError {
 pub struct Claim {
     /// What the packet is known by.
     pub fingerprint: u64,
-    /// Who claims it: a batch's path and its header's digest, hashed with a key.
+    /// Who claims it: a batch's path, hashed with a key.
     pub owner: u64,
 }
 
@@ -117,15 +117,15 @@ impl fmt::Debug for PacketKeyName {
     }
 }
 
-/// A day of batches' paths, UTC; in names `YYYYMMDD`, years 1 to 9999.
+/// A day on which claims were announced, UTC; in names `YYYYMMDD`, years 1 to 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClaimDay(Date);
 
 impl ClaimDay {
-    /// The day that holds a batch's time.
+    /// The day that holds an instant.
     #[must_use]
-    pub fn of(time: BatchTime) -> Self {
-        Self(time.date())
+    pub fn of(time: Timestamp) -> Self {
+        ClaimHour::of(time).day
     }
 
     /// Parses `YYYYMMDD`, exactly.
@@ -144,12 +144,6 @@ impl ClaimDay {
         let span: Span = days.days();
         Self(self.0.saturating_add(span).max(first))
     }
-
-    /// Whether the other day is at most so many days away.
-    #[must_use]
-    pub fn is_within(self, days: i32, other: Self) -> bool {
-        self.plus(-days) <= other && other <= self.plus(days)
-    }
 }
 
 impl fmt::Display for ClaimDay {
@@ -158,7 +152,29 @@ impl fmt::Display for ClaimDay {
     }
 }
 
-/// Which chunk of a packet key's claims: the hour of its batches' paths, and the digest of its bytes.
+/// An hour in which claims were announced, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimHour {
+    /// The day.
+    pub day: ClaimDay,
+    /// The hour, 0 to 23.
+    pub hour: u8,
+}
+
+impl ClaimHour {
+    /// The hour that holds an instant; the first there is for all that is before it.
+    #[must_use]
+    pub fn of(time: Timestamp) -> Self {
+        let first = DateTime::constant(1, 1, 1, 0, 0, 0, 0);
+        let time = TimeZone::UTC.to_datetime(time).max(first);
+        Self {
+            day: ClaimDay(time.date()),
+            hour: time.hour().unsigned_abs(),
+        }
+    }
+}
+
+/// Which chunk of a packet key's claims: the hour in which it was announced, and the digest of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkName {
     /// The day.
@@ -308,10 +324,12 @@ mod tests {
     fn days_are_counted_over_months_and_end_with_time() {
         let day = |text| ClaimDay::parse(text).unwrap();
         assert_eq!(day("20261225").plus(14), day("20270108"));
-        assert!(day("20261225").is_within(14, day("20270108")));
-        assert!(!day("20261225").is_within(14, day("20270109")));
-        assert!(day("20270108").is_within(14, day("20261225")), "both ways");
         assert_eq!(day("00010103").plus(-14), day("00010101"));
         assert_eq!(day("99991230").plus(14), day("99991231"));
+        let hour = |text: &str| ClaimHour::of(text.parse().unwrap());
+        let (day, hour_of_day) = (day("20261120"), hour("2026-11-20T03:59:59Z"));
+        assert_eq!((hour_of_day.day, hour_of_day.hour), (day, 3));
+        let first = ClaimHour::of(Timestamp::MIN);
+        assert_eq!((first.day.to_string(), first.hour), ("00010101".to_owned(), 0));
     }
 }

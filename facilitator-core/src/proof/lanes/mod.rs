@@ -300,4 +300,4 @@ pub(super) fn first_beyond(elements: &[u32]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

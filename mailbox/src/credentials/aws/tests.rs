@@ -73,8 +73,12 @@ fn from_google(double: &Double) -> FromGoogle {
 #[tokio::test]
 async fn a_google_identity_becomes_an_aws_role() {
     let double = Double::start(vec![("POST /", 200, assumed("ASIA1"))]).await;
-    let keys = from_google(&double).keys().await.unwrap();
+    let provider = from_google(&double);
+    let keys = provider.keys().await.unwrap();
     assert_eq!((keys.access_key_id(), keys.session_token()), ("ASIA1", Some("session")));
+    let shown = format!("{provider:?} {keys:?}");
+    let secrets = ["hush", "\"session\"", "google.identity.token"];
+    assert!(secrets.iter().all(|secret| !shown.contains(secret)), "{shown}");
     assert!(keys.expiry().is_some());
     let asked = double.asked();
     assert_eq!((asked.len(), asked[0].what.as_str()), (1, "POST /"));

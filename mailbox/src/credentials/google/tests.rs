@@ -95,6 +95,28 @@ async fn a_token_that_ends_soon_is_replaced_or_used_while_it_lasts() {
 }
 
 #[tokio::test]
+async fn debug_shows_no_token() {
+    let secret = "ya29.hush";
+    let double = Double::start(vec![
+        (TOKEN, 200, granted(secret, 3600)),
+        (GENERATE, 200, generated(secret)),
+    ])
+    .await;
+    let impersonating = Credentials::GoogleServiceAccount { email: EMAIL.into() };
+    for credentials in [Credentials::Ambient, impersonating] {
+        let tokens = tokens_of(&double, credentials);
+        let header = tokens.bearer().await.unwrap();
+        assert_eq!(header.to_str().unwrap(), format!("Bearer {secret}"));
+        let shown = format!("{tokens:?} {tokens:#?} {header:?}");
+        assert!(
+            shown.contains("Token("),
+            "the token that is kept is among what is shown: {shown}"
+        );
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn impersonation_asks_as_the_ambient_identity() {
     let double = Double::start(vec![
         (TOKEN, 200, granted("pod", 3600)),
