@@ -40,6 +40,7 @@ static ALLOCATOR: Counting = Counting;
 static ALONE: Mutex<()> = Mutex::new(());
 
 const BINS: u32 = 16;
+/// Enough to fill what is on its way from a folder at once: 8 chunks of an object.
 const FEW: usize = 60_000;
 const MANY: usize = 100_000;
 /// What a packet may take, in bytes: 16 of fingerprints, half as much again while their room grows, and slack. A UUID alone

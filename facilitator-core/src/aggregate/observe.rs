@@ -33,13 +33,11 @@ pub(super) async fn candidates(
     last_cutoff: Option<Timestamp>,
 ) -> Result<Result<Vec<Candidate>, Blocked>, WorkError> {
     let mailboxes = &processor.mailboxes;
-    let ingestion = list(&*mailboxes.ingestion, "", aggregation, range).await?;
+    // Times first: what they show in time has its record by then, however long a store's clock was waited for.
     let peers = match list_past(&*mailboxes.peer_validation, "", aggregation, range, last_cutoff).await? {
         Ok(page) => page,
         Err(blocked) => return Ok(Err(blocked)),
     };
-    let records = list(&*mailboxes.ledger, RECORDS, aggregation, range).await?;
-    let rejected = list(&*mailboxes.ledger, REJECTED, aggregation, range).await?;
     let delivered = match list_past(&*mailboxes.ledger, DELIVERED, aggregation, range, last_cutoff).await? {
         Ok(page) => page,
         Err(blocked) => return Ok(Err(blocked)),
@@ -51,6 +49,9 @@ pub(super) async fn candidates(
         Err(error) if error.kind() == MailboxErrorKind::Denied => None,
         Err(error) => return Err(error.into()),
     };
+    let ingestion = list(&*mailboxes.ingestion, "", aggregation, range).await?;
+    let records = list(&*mailboxes.ledger, RECORDS, aggregation, range).await?;
+    let rejected = list(&*mailboxes.ledger, REJECTED, aggregation, range).await?;
 
     let theirs = signatures(&peers, processor.share.peer());
     let recorded: BTreeSet<_> = batches_of(keys(&records), RECORDS).collect();

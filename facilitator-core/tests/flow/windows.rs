@@ -1,6 +1,5 @@
 //! Who is in a window's sum, and which sums are withheld.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use facilitator_core::aggregate::{AggregateOutcome, aggregate};
@@ -310,16 +309,21 @@ async fn no_set_is_frozen_before_every_store_is_past_the_cutoff() {
         }
         store.tell_time(second(NOW + 1));
     }
-    // A small difference is waited for.
-    world.peer_validation[0].tell_time(second(NOW));
-    let store = Arc::clone(&world.peer_validation[0]);
-    let later = async move {
+    // A small difference is waited for, and what comes in meanwhile is in.
+    let other = world.sample(2, 10, &[]);
+    intake(&world.processor(Share::Second), &other.id).await;
+    world.peer_validation[1].tell_time(second(NOW));
+    let later = async {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        store.tell_time(second(NOW + 1));
+        intake(&first, &other.id).await;
+        world.peer_validation[1].tell_time(second(NOW + 1));
     };
     let (cutoffs, window) = ([second(NOW)], window());
     let (outcome, ()) = tokio::join!(aggregate(&first, &window, &cutoffs), later);
-    assert!(matches!(outcome.unwrap(), AggregateOutcome::Done { result, .. } if result.verdict == Verdict::Summed));
+    let AggregateOutcome::Done { result, .. } = outcome.unwrap() else {
+        panic!("no verdict");
+    };
+    assert_eq!((result.verdict, result.clients), (Verdict::Summed, 20));
 }
 
 fn damage_seal(world: &World, sample: &facilitator_core::sample::Sample) {

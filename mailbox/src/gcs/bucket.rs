@@ -47,9 +47,15 @@ impl Bucket {
         let (bucket, prefix) = place;
         let endpoint = transport::endpoint(url, access)?.unwrap_or_else(|| ENDPOINT.to_owned());
         let plain = endpoint.starts_with("http://");
+        let tokens = credentials::for_gcs(url, access, &patience)?;
+        if plain && tokens.is_some() {
+            let detail = "a token opens every bucket of its owner's and is sent by https:// alone: use such an endpoint, or \
+                          no credentials (anonymous)";
+            return Err(MailboxError::of_mailbox(MailboxErrorKind::Configuration, url, detail));
+        }
         Ok(Self {
             http: transport::client(url, access, &patience, plain)?,
-            tokens: credentials::for_gcs(url, access, &patience)?,
+            tokens,
             cloud: Cloud::new(url, prefix, access, patience),
             bucket: bucket.to_owned(),
             endpoint,

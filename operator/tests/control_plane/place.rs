@@ -300,6 +300,16 @@ impl Place {
         .await
     }
 
+    /// How many Jobs there are.
+    pub async fn jobs(&self) -> usize {
+        self.api::<Job>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .len()
+    }
+
     pub async fn first_job(&self) -> Job {
         until("a worker Job", async || {
             self.api::<Job>()
