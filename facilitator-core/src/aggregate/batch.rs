@@ -137,8 +137,9 @@ impl OpenBatch<'_> {
             Ok(None) => {}
             Err(why) => return Ok(Err(why)),
         }
-        let in_any_order = self.read_beside(&there, |mut record, peer| {
-            let mut held = Held::read(packets(&mut record))?;
+        let number_of_packets = usize::try_from(self.packets).unwrap_or(0);
+        let in_any_order = self.read_beside(&there, move |mut record, peer| {
+            let mut held = Held::read(packets(&mut record), number_of_packets)?;
             record.end().map_err(Fault::Record)?;
             for heard in messages(peer) {
                 held.hear(heard?);

@@ -92,13 +92,20 @@ enum Said {
 }
 
 impl Held {
-    pub(super) fn read<E>(record: impl Iterator<Item = Result<RecordPacket, E>>) -> Result<Self, E> {
-        let packets = record.collect::<Result<Vec<_>, E>>()?;
-        let mut order: Vec<u32> = (0..)
+    pub(super) fn read<E>(
+        record: impl Iterator<Item = Result<RecordPacket, E>>,
+        number_of_packets: usize,
+    ) -> Result<Self, E> {
+        // Room for all at once: what grows leaves its smaller room behind.
+        let mut packets = Vec::with_capacity(number_of_packets);
+        for packet in record {
+            packets.push(packet?);
+        }
+        let mut order = Vec::with_capacity(packets.len());
+        let all_in = (0_u32..)
             .zip(&packets)
-            .filter(|(_, packet)| matches!(packet.state, PacketState::In { .. }))
-            .map(|(index, _)| index)
-            .collect();
+            .filter(|(_, packet)| matches!(packet.state, PacketState::In { .. }));
+        order.extend(all_in.map(|(index, _)| index));
         order.sort_unstable_by_key(|index| (packets[*index as usize].uuid, *index));
         Ok(Self {
             heard: vec![Said::Nothing; packets.len()],
@@ -320,7 +327,7 @@ mod tests {
                 }
                 None => held_only += 1,
             }
-            let mut held = Held::read(all(&record)).unwrap();
+            let mut held = Held::read(all(&record), record.len()).unwrap();
             peer.iter().for_each(|heard| held.hear(*heard));
             assert_eq!(held.judged(), expected, "case {case}, held: {record:?} {peer:?}");
         }
@@ -338,7 +345,7 @@ mod tests {
         let record = [packet(1), packet(2)];
         let [one, two] = [1, 2].map(|n| (Uuid::from_u128(n), Some(message(&mut rng))));
         let judged = |peer: &[Heard]| {
-            let mut held = Held::read(all(&record)).unwrap();
+            let mut held = Held::read(all(&record), record.len()).unwrap();
             peer.iter().for_each(|heard| held.hear(*heard));
             held.judged().messages_digest
         };

@@ -6,7 +6,9 @@
 //! were seen. A test compares the states with those that are seen when no two changes may be swapped.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use facilitator_core::processor::Processor;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -16,6 +18,18 @@ use crate::stops::Counts;
 use crate::truth::{Truth, Violation};
 use crate::work::{Task, Worker};
 use crate::world::{Content, Mounts, Setup, World, digest_of};
+
+/// Where a worker begins, and begins again after a crash.
+struct Stand {
+    gate: Arc<Gate>,
+    processor: Processor,
+}
+
+impl Stand {
+    async fn begin<'a>(&'a self, tasks: &'a [Task]) -> Worker<'a> {
+        Worker::begin(self.gate.clone(), &self.processor, tasks).await
+    }
+}
 
 /// Workers in a world.
 pub struct Case {
@@ -136,20 +150,24 @@ impl Case {
         counts
     }
 
+    fn stands(&self, specs: &[(Setup, Vec<Task>)]) -> Vec<Stand> {
+        let stand = |(setup, _): &(Setup, Vec<Task>)| {
+            let gate = Gate::closed();
+            let processor = self.world.processor(setup, &gate);
+            Stand { gate, processor }
+        };
+        specs.iter().map(stand).collect()
+    }
+
     /// Runs along `path`, where workers must stand before the calls that they stood before, and on from its end. `false`:
     /// redundant.
     async fn one_order(&mut self, path: &mut Vec<Choice>, expected: Option<&Content>) -> Result<bool, Violation> {
         self.restart();
         let specs = self.workers.clone();
-        let gates: Vec<_> = specs.iter().map(|_| Gate::closed()).collect();
-        let processors: Vec<_> = specs
-            .iter()
-            .zip(&gates)
-            .map(|((setup, _), gate)| self.world.processor(setup, gate))
-            .collect();
+        let stands = self.stands(&specs);
         let mut workers = Vec::new();
-        for ((processor, gate), (_, tasks)) in processors.iter().zip(&gates).zip(&specs) {
-            workers.push(Worker::begin(gate.clone(), processor, tasks).await);
+        for (stand, (_, tasks)) in stands.iter().zip(&specs) {
+            workers.push(stand.begin(tasks).await);
         }
         let mut depth = 0;
         loop {
@@ -192,15 +210,10 @@ impl Case {
         let mut rng = StdRng::seed_from_u64(seed);
         self.restart();
         let specs = self.workers.clone();
-        let gates: Vec<_> = specs.iter().map(|_| Gate::closed()).collect();
-        let processors: Vec<_> = specs
-            .iter()
-            .zip(&gates)
-            .map(|((setup, _), gate)| self.world.processor(setup, gate))
-            .collect();
+        let stands = self.stands(&specs);
         let mut workers = Vec::new();
-        for ((processor, gate), (_, tasks)) in processors.iter().zip(&gates).zip(&specs) {
-            workers.push(Worker::begin(gate.clone(), processor, tasks).await);
+        for (stand, (_, tasks)) in stands.iter().zip(&specs) {
+            workers.push(stand.begin(tasks).await);
         }
         // Runs of one worker, then another: even shares would hardly ever let one overtake the other by far.
         let mut lives = 2 * workers.len();
@@ -215,7 +228,7 @@ impl Case {
             };
             if let Some(n) = begin_again {
                 lives -= 1;
-                workers[n] = Worker::begin(gates[n].clone(), &processors[n], &specs[n].1).await;
+                workers[n] = stands[n].begin(&specs[n].1).await;
                 continue;
             }
             let chosen = alive[rng.random_range(0..alive.len())];

@@ -15,7 +15,7 @@ use super::outcome::{Kind, chunks, count_finished, id_of_item, running};
 use super::projection::{Cluster, project};
 use super::{BatchDecision, BatchInput, Tally, object};
 use crate::inventory::{BatchInventory, WindowInventory};
-use crate::workload::{Allowance, JobView, PlannedJob, Retries, Try, Work};
+use crate::workload::{Allowance, JobView, PlannedJob, Retries, Try, Work, free_pods};
 
 /// Batches of one Job: its work list stays far below a ConfigMap's 1 MiB.
 const MAX_BATCHES_PER_JOB: usize = 2_000;
@@ -213,12 +213,8 @@ fn count(decision: &mut BatchDecision, one: &Seen<'_>) {
 /// The next Job, if one may start and there is work; the room that others leave is not looked at.
 fn plan(input: &BatchInput<'_>, memory: &Retries<BatchId>, batches: &[Seen<'_>]) -> Option<PlannedJob> {
     let workers = &input.processor.spec.workers;
-    let taken: u32 = input.jobs.iter().map(JobView::pods_wanted).sum();
-    let pods = workers.max_pods.saturating_sub(taken);
-    let held = input.processor.spec.suspend || input.allowance == Allowance::Wait;
-    // A Job whose work list can't be read holds nobody knows what.
-    let unknown = input.jobs.iter().any(|view| !view.is_finished() && view.work.is_none());
-    if held || unknown || pods == 0 {
+    let pods = free_pods(&input.processor.spec, input.jobs, input.allowance);
+    if pods == 0 {
         return None;
     }
     let per_pod = usize::try_from(workers.batches_per_pod).unwrap_or(usize::MAX).max(1);

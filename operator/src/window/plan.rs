@@ -7,7 +7,7 @@ use super::WindowInput;
 use super::decide::{Seen, id_of_item};
 use super::status::State;
 use super::{further, parts};
-use crate::workload::{Allowance, JobView, PlannedJob, Retries, Work};
+use crate::workload::{Allowance, PlannedJob, Retries, Work, free_pods};
 
 /// Windows of one Job: more than fall due at once, and a report of each fits.
 const MAX_WINDOWS_PER_JOB: usize = 500;
@@ -53,12 +53,8 @@ fn due<'a>(input: &WindowInput<'_>, memory: &Retries<WindowId>, seen: &'a [Seen<
 /// large one has a Job to itself, with a pod for each part.
 pub(super) fn plan(input: &WindowInput<'_>, memory: &Retries<WindowId>, seen: &[Seen<'_>]) -> Option<PlannedJob> {
     let workers = &input.processor.spec.workers;
-    let taken: u32 = input.jobs.iter().map(JobView::pods_wanted).sum();
-    let pods = workers.max_pods.saturating_sub(taken);
-    let held = input.processor.spec.suspend || input.allowance == Allowance::Wait;
-    // A Job whose work list can't be read holds nobody knows what.
-    let unknown = input.jobs.iter().any(|view| !view.is_finished() && view.work.is_none());
-    if held || unknown || pods == 0 {
+    let pods = free_pods(&input.processor.spec, input.jobs, input.allowance);
+    if pods == 0 {
         return None;
     }
     let due = due(input, memory, seen);

@@ -22,7 +22,7 @@ pub use failure::{Cause, cause_of_refusal};
 pub use job::{WorkerContext, build, owned_by};
 pub use mounts::{KeySet, Mount};
 pub use retry::{Blocked, Retries, Try};
-pub use view::{JobEnd, JobView, last_seen};
+pub use view::{JobEnd, JobView, free_pods, last_seen};
 
 /// Label of a Job and its pods: the Job is a canary, tried because earlier ones didn't start.
 pub const CANARY_LABEL: &str = "prio-operator.io/canary";

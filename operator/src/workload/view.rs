@@ -1,12 +1,13 @@
 //! A Job as observed, and how it ended.
 
+use crds::DataShareProcessorSpec;
 use facilitator_core::formats::names::WindowId;
 use facilitator_core::formats::work::{AggregateItem, Report, WorkList};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 
-use super::{CANARY_LABEL, GENERATION_ANNOTATION, Stage};
+use super::{Allowance, CANARY_LABEL, GENERATION_ANNOTATION, Stage};
 
 /// A Job with what belongs to it.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,20 @@ pub enum JobEnd {
     ConfigurationRefused,
     /// Indexes failed, or the deadline passed.
     Failed,
+}
+
+/// Pods that the next Job of intake or aggregation may have at once: none while the processor is suspended or workers are
+/// waited for.
+#[must_use]
+pub fn free_pods(spec: &DataShareProcessorSpec, jobs: &[JobView], allowance: Allowance) -> u32 {
+    let held = spec.suspend || allowance == Allowance::Wait;
+    // A Job whose work list can't be read holds nobody knows what.
+    let unknown = jobs.iter().any(|view| !view.is_finished() && view.work.is_none());
+    if held || unknown {
+        return 0;
+    }
+    let taken: u32 = jobs.iter().map(JobView::pods_wanted).sum();
+    spec.workers.max_pods.saturating_sub(taken)
 }
 
 impl JobView {

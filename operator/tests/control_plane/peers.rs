@@ -252,15 +252,7 @@ async fn processors_follow_their_peers_and_pods_are_given_what_they_need() {
         unknown.message
     );
     place.condition("us-ct", "Ready", "False", "PeerMissing").await;
-    assert!(
-        place
-            .api::<Job>()
-            .list(&ListParams::default())
-            .await
-            .unwrap()
-            .items
-            .is_empty()
-    );
+    assert_eq!(place.jobs().await, 0);
 
     place.create_peer(&apples, "apple", "Ingestor").await;
     place.condition("us-ct", "PeersKnown", "True", "AsExpected").await;
@@ -321,10 +313,9 @@ async fn processors_follow_their_peers_and_pods_are_given_what_they_need() {
         .unwrap();
     place.condition("us-ct", "PeersKnown", "False", "PeerMissing").await;
     place.condition("us-ct", "Ready", "False", "PeerMissing").await;
-    let count = async || place.api::<Job>().list(&works()).await.unwrap().items.len();
-    let before = count().await;
+    let before = place.jobs().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(count().await, before);
+    assert_eq!(place.jobs().await, before);
     operator.stopped().await;
     place.gone().await;
 }

@@ -305,6 +305,16 @@ impl Place {
         .await
     }
 
+    /// How many Jobs of work there are.
+    pub async fn jobs(&self) -> usize {
+        self.api::<Job>()
+            .list(&works())
+            .await
+            .unwrap()
+            .items
+            .len()
+    }
+
     pub async fn first_job(&self) -> Job {
         until("a worker Job", async || {
             self.api::<Job>().list(&works()).await.ok()?.items.into_iter().next()
