@@ -40,12 +40,12 @@ static ALLOCATOR: Counting = Counting;
 static ALONE: Mutex<()> = Mutex::new(());
 
 const BINS: u32 = 16;
-/// Enough to fill what is on its way from a folder at once: 8 chunks of an object.
-const FEW: usize = 60_000;
-const MANY: usize = 100_000;
-/// What a packet may take, in bytes: 16 of fingerprints, half as much again while their room grows, and slack. A UUID alone
-/// would be 16 more, a record's entry 30.
-const PACKET_BYTES: usize = 32;
+/// Enough to fill what is on its way from a folder at once: 8 chunks of an object. One chunk of fingerprints, and two.
+const FEW: usize = 65_000;
+const MANY: usize = 131_000;
+/// What a packet may take, in bytes: 16 of fingerprints, and slack, for how many parts are under way at the peak is a matter
+/// of chance. A UUID alone would be 16 more, a record's entry 30.
+const PACKET_BYTES: usize = 24;
 
 /// Packets for Second, encrypted on all cores.
 fn packets(keys: &Keys, count: usize) -> Vec<DataSharePacket> {
