@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::*;
 use crate::crypto::{BatchSigningKey, PacketDecryptionKey};
 use crate::formats::ingestion::IngestionHeader;
-use crate::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, ValidationPart};
+use crate::formats::names::{AggregationId, BatchId, BatchTime, ValidationPart};
 use crate::formats::signature::BatchSignature;
 use crate::formats::validation::ValidationHeader;
 use crate::sample::{Recipient, Sample, SampleSpec, make};
