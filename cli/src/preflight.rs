@@ -26,7 +26,7 @@ with what to do, – not checkable from there.
 
   kubectl prio preflight us-ct -n us-ct-workers
 
-Exit codes: 0 nothing failed, 78 a check failed, 69 no answer in time.
+Exit codes: 0 nothing failed, 78 a check failed, 69 it isn't over (in time).
 You need the right to get and patch datashareprocessors.";
 
 /// Check that a processor could do its work: keys, rights, clocks, formats.
@@ -109,6 +109,7 @@ fn tell(preflight: &PreflightStatus) -> Result<(), Failure> {
         .filter(|line| line.outcome == PreflightOutcome::Failed)
         .count()
     {
+        0 if preflight.finished.is_none() => Err(Failure::cluster("the last preflight", "it isn't over yet")),
         0 => Ok(()),
         1 => Err(Failure::configuration("1 check failed: the line above says what to do")),
         count => Err(Failure::configuration(format!(
@@ -177,5 +178,15 @@ mod tests {
         );
         assert_eq!(tell(&status("Failed")).unwrap_err().code, 78);
         assert!(tell(&status("Passed")).is_ok());
+        let unfinished = |outcome| PreflightStatus {
+            finished: None,
+            ..status(outcome)
+        };
+        assert_eq!(
+            tell(&unfinished("Passed")).unwrap_err().code,
+            69,
+            "what is missing may fail"
+        );
+        assert_eq!(tell(&unfinished("Failed")).unwrap_err().code, 78);
     }
 }

@@ -14,6 +14,8 @@ pub(crate) const MARK: &str = "prio-operator-put";
 
 /// What a put that can't succeed sends: should a store take it all the same, whoever finds it knows what it is.
 pub(crate) const PROBE: &[u8] = b"a preflight of prio-operator: this object may be removed\n";
+/// An MD5 that isn't [`PROBE`]'s, nor any other content's that one could find.
+pub(crate) const OTHER_MD5: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
 /// Of a store that took [`PROBE`].
 pub(crate) const TOOK_THE_PROBE: &str =
     "the store took an object whose checksum is wrong: remove it, and use a store that compares checksums";

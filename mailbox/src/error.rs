@@ -12,7 +12,7 @@ pub enum MailboxErrorKind {
     NotFound,
     /// The bucket or folder itself isn't there.
     NoSuchMailbox,
-    /// The store refuses our identity.
+    /// The store refuses our identity, or a right to it: [`MailboxError::is_of_identity`].
     Denied,
     /// The store doesn't answer, is busy or full. The only kind that a retry can help.
     Unavailable,
@@ -70,12 +70,22 @@ impl MailboxErrorKind {
 
 /// A failed call on a mailbox: where, which object, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Snafu)]
-#[snafu(display("{place}: {}{}; {}", kind.title(), Detail(detail), kind.advice()))]
+#[snafu(display("{place}: {}{}; {}", kind.title(), Detail(detail), advice(*kind, *of_identity)))]
 pub struct MailboxError {
     kind: MailboxErrorKind,
+    /// [`MailboxErrorKind::Denied`]: it isn't known, or not believed, who we are.
+    of_identity: bool,
     /// The mailbox's URL, and the object's name where one is concerned.
     place: String,
     detail: String,
+}
+
+/// What to do about a kind of error, as the end of a message.
+fn advice(kind: MailboxErrorKind, of_identity: bool) -> &'static str {
+    if of_identity {
+        return "mend the credentials: the mounted Secret, or whom the store and its token service trust";
+    }
+    kind.advice()
 }
 
 struct Detail<'a>(&'a str);
@@ -96,6 +106,7 @@ impl MailboxError {
     pub fn of_mailbox(kind: MailboxErrorKind, url: &MailboxUrl, detail: impl std::fmt::Display) -> Self {
         Self {
             kind,
+            of_identity: false,
             place: format!("mailbox {url}"),
             detail: detail.to_string(),
         }
@@ -111,6 +122,7 @@ impl MailboxError {
     ) -> Self {
         Self {
             kind,
+            of_identity: false,
             place: format!("mailbox {url}, object {key}"),
             detail: detail.to_string(),
         }
@@ -121,9 +133,31 @@ impl MailboxError {
         let short: String = text.chars().take(200).collect();
         Self {
             kind,
+            of_identity: false,
             place: format!("{short:?}"),
             detail: detail.to_owned(),
         }
+    }
+
+    /// The same where it is our identity that is refused (a key that isn't known, a token that has expired), and no right of it.
+    #[must_use]
+    pub fn of_identity(self, of_identity: bool) -> Self {
+        Self {
+            of_identity: of_identity && self.kind == MailboxErrorKind::Denied,
+            ..self
+        }
+    }
+
+    /// Whether our identity itself is refused: no right that anybody grants to it would help.
+    #[must_use]
+    pub fn is_of_identity(&self) -> bool {
+        self.of_identity
+    }
+
+    /// What to do about it, as the message ends.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        advice(self.kind, self.of_identity)
     }
 
     /// What went wrong.

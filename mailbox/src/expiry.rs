@@ -1,12 +1,14 @@
 //! Rules by which stores delete objects by themselves.
 
 /// A rule of a bucket that deletes objects of a mailbox when they are old.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpiryRule {
     /// Names inside the mailbox begin with it; empty: all of them.
     pub prefix: String,
     /// At what age, in days; `None`: the rule says it in another way.
     pub days: Option<u64>,
+    /// It asks for more of an object than its name's beginning and its age, as a size: whether ours are such isn't known.
+    pub partly: bool,
 }
 
 impl ExpiryRule {
@@ -19,7 +21,11 @@ impl ExpiryRule {
             None => return None,
         };
         let prefix = prefix.to_owned();
-        Some(Self { prefix, days })
+        Some(Self {
+            prefix,
+            days,
+            partly: false,
+        })
     }
 }
 

@@ -26,7 +26,7 @@ use tempfile::NamedTempFile;
 use self::upload::FileUpload;
 use crate::{
     ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey, ObjectMeta,
-    PutOutcome, Upload, walk,
+    ProbeEnd, PutOutcome, Upload, walk,
 };
 
 /// The folder of unfinished uploads, in the mailbox's root; never listed, read or written as objects.
@@ -364,12 +364,13 @@ impl Mailbox for FileMailbox {
         .await
     }
 
-    async fn may_put(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+    async fn may_put(&self, key: &ObjectKey) -> Result<ProbeEnd, MailboxError> {
         let key = key.clone();
         self.blocking(move |inner| {
             drop(inner.begin(&key)?);
             let folder = inner.lowest_folder(&key);
             rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+                .map(|()| ProbeEnd::ContentRefused)
                 .map_err(|error| inner.error(&key, "writing to its folder", &error.into()))
         })
         .await

@@ -77,6 +77,15 @@ pub enum PutOutcome {
     Exists,
 }
 
+/// How a put ended that couldn't succeed, of who may put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeEnd {
+    /// The store compares checksums and refused the content; of a folder: nothing was sent.
+    ContentRefused,
+    /// An object of that name is there. Whether the store compares checksums isn't known.
+    NameTaken,
+}
+
 /// What to list: names `n` with `prefix` ≤ n, `start_after` < n and n < `end_before`.
 #[derive(Clone, Debug, Default)]
 pub struct ListRequest {
@@ -163,9 +172,11 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     /// Nothing becomes visible, and an object that is there stays as it is.
     ///
     /// # Errors
-    /// [`MailboxErrorKind::Denied`] where we may not; [`MailboxErrorKind::Unsupported`] where the store took the content.
-    async fn may_put(&self, key: &ObjectKey) -> Result<(), MailboxError> {
-        self.begin_upload(key).await?.abort().await
+    /// [`MailboxErrorKind::Denied`] where we may not; [`MailboxErrorKind::Unsupported`] where the store took the content: a
+    /// store that isn't known to compare checksums is asked in a mailbox of our own first.
+    async fn may_put(&self, key: &ObjectKey) -> Result<ProbeEnd, MailboxError> {
+        self.begin_upload(key).await?.abort().await?;
+        Ok(ProbeEnd::ContentRefused)
     }
 
     /// The rules by which the store deletes objects of this mailbox by itself.

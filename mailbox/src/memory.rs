@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::{
     ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey,
-    ObjectMeta, PutOutcome, Upload,
+    ObjectMeta, ProbeEnd, PutOutcome, Upload,
 };
 
 /// Entries of a page where the request names no limit; as S3's.
@@ -37,6 +37,9 @@ struct State {
     open_uploads: usize,
     time: Option<Timestamp>,
     refuse_listing: bool,
+    error: Option<MailboxError>,
+    silent: bool,
+    takes_everything: bool,
     expiry_rules: Option<Vec<ExpiryRule>>,
 }
 
@@ -104,6 +107,21 @@ impl MemoryMailbox {
         self.state().refuse_listing = refuse;
     }
 
+    /// From now on every call ends with this error; `None`: as before.
+    pub fn fail_with(&self, error: Option<MailboxError>) {
+        self.state().error = error;
+    }
+
+    /// From now on it answers no call but those that list.
+    pub fn fall_silent(&self) {
+        self.state().silent = true;
+    }
+
+    /// From now on it is a store that doesn't compare checksums: what [`Mailbox::may_put`] sends stays there.
+    pub fn take_everything(&self) {
+        self.state().takes_everything = true;
+    }
+
     /// From now on it has these rules. They delete nothing.
     pub fn expire(&self, rules: Vec<ExpiryRule>) {
         self.state().expiry_rules = Some(rules);
@@ -132,6 +150,9 @@ impl MemoryMailbox {
 
     fn enter(&self, key: Option<&ObjectKey>, call: Call) -> Result<MutexGuard<'_, State>, MailboxError> {
         let mut state = self.state();
+        if let Some(error) = &state.error {
+            return Err(error.clone());
+        }
         let refused = match call {
             Call::Read => state.refuse_reads,
             Call::Write => state.refuse_writes,
@@ -149,6 +170,12 @@ impl MemoryMailbox {
             (None, _) => Ok(state),
             (Some((kind, detail)), Some(key)) => Err(MailboxError::of_object(kind, &self.url, key, detail)),
             (Some((kind, detail)), None) => Err(MailboxError::of_mailbox(kind, &self.url, detail)),
+        }
+    }
+
+    async fn answers(&self) {
+        if self.state().silent {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -194,6 +221,7 @@ impl Mailbox for MemoryMailbox {
     }
 
     async fn open(&self, key: &ObjectKey) -> Result<ObjectBody, MailboxError> {
+        self.answers().await;
         let state = self.enter(Some(key), Call::Read)?;
         let Some((content, modified)) = state.objects.get(key.as_str()) else {
             return Err(MailboxError::of_object(MailboxErrorKind::NotFound, &self.url, key, ""));
@@ -208,6 +236,7 @@ impl Mailbox for MemoryMailbox {
     }
 
     async fn read_range(&self, key: &ObjectKey, offset: u64, length: u64) -> Result<Bytes, MailboxError> {
+        self.answers().await;
         let state = self.enter(Some(key), Call::Read)?;
         let Some((content, _)) = state.objects.get(key.as_str()) else {
             return Err(MailboxError::of_object(MailboxErrorKind::NotFound, &self.url, key, ""));
@@ -217,6 +246,7 @@ impl Mailbox for MemoryMailbox {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, MailboxError> {
+        self.answers().await;
         let state = self.enter(Some(key), Call::Read)?;
         Ok(state
             .objects
@@ -225,6 +255,7 @@ impl Mailbox for MemoryMailbox {
     }
 
     async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError> {
+        self.answers().await;
         self.enter(Some(key), Call::Write)?.open_uploads += 1;
         Ok(Box::new(MemoryUpload {
             mailbox: self.clone(),
@@ -234,10 +265,37 @@ impl Mailbox for MemoryMailbox {
     }
 
     async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
+        self.answers().await;
         self.put(key, content)
     }
 
+    async fn may_put(&self, key: &ObjectKey) -> Result<ProbeEnd, MailboxError> {
+        self.answers().await;
+        let mut state = self.enter(Some(key), Call::Write)?;
+        if !state.takes_everything {
+            return Ok(ProbeEnd::ContentRefused);
+        }
+        if state.objects.contains_key(key.as_str()) {
+            return Ok(ProbeEnd::NameTaken);
+        }
+        let now = (self.clock)();
+        state
+            .objects
+            .insert(key.as_str().to_owned(), (Bytes::from_static(b"a probe"), now));
+        let detail = "the test's store compares no checksums";
+        Err(MailboxError::of_object(
+            MailboxErrorKind::Unsupported,
+            &self.url,
+            key,
+            detail,
+        ))
+    }
+
     async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {
+        self.answers().await;
+        if let Some(error) = &self.state().error {
+            return Err(error.clone());
+        }
         let detail = "memory has no rules but those that a test gives";
         let absent = || MailboxError::of_mailbox(MailboxErrorKind::Unsupported, &self.url, detail);
         self.state().expiry_rules.clone().ok_or_else(absent)

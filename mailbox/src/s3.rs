@@ -21,7 +21,7 @@ use crate::cloud::{Cloud, SHA256};
 use crate::listing;
 use crate::{
     Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
-    ObjectKey, ObjectMeta, Patience, PutOutcome, Upload,
+    ObjectKey, ObjectMeta, Patience, ProbeEnd, PutOutcome, Upload,
 };
 
 /// A mailbox in a bucket.
@@ -124,7 +124,7 @@ impl Mailbox for S3Mailbox {
         self.bucket.put(key, &content).await
     }
 
-    async fn may_put(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+    async fn may_put(&self, key: &ObjectKey) -> Result<ProbeEnd, MailboxError> {
         self.bucket.may_put(key).await
     }
 

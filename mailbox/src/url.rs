@@ -125,6 +125,12 @@ impl MailboxUrl {
         }
     }
 
+    /// Whether it is a part of a bucket: rights on the bucket may then be for its names alone.
+    #[must_use]
+    pub fn has_prefix(&self) -> bool {
+        matches!(&self.0, Place::S3 { prefix, .. } | Place::Gcs { prefix, .. } if !prefix.is_empty())
+    }
+
     pub(crate) fn open(&self, access: &Access, patience: Patience) -> Result<Arc<dyn Mailbox>, MailboxError> {
         Ok(match &self.0 {
             Place::File { folder } if *access == Access::default() => {

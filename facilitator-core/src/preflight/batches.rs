@@ -2,39 +2,53 @@
 
 use std::collections::BTreeSet;
 
-use mailbox::{ListPage, Mailbox};
+use jiff::SignedDuration;
+use mailbox::{ListPage, ListRequest, Mailbox};
 
-use super::mailboxes::Looked;
+use super::mailboxes::{Listed, NAMES};
 use super::{Fault, Preflight, failed, not_checkable, passed, within};
 use crate::crypto::{SignatureError, TrustedKeys};
 use crate::formats::BatchError;
 use crate::formats::batch::{MAX_HEADER_BYTES, read_header, read_signature};
 use crate::formats::ingestion::IngestionHeader;
-use crate::formats::names::{BatchId, IngestionPart, ValidationPart, parse_validation_name};
-use crate::formats::preflight::{Check, Line, Place};
+use crate::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, ValidationPart, parse_validation_name};
+use crate::formats::preflight::{Check, Line, Outcome, Place};
 use crate::formats::work::Share;
 use crate::intake::complete_batches;
 use crate::peer_messages::{Found, PeerBatch, max_object_bytes, read_head};
 
 /// The longest single-object validation that is read here, in packets.
 const MAX_PACKETS: u64 = 1 << 16;
+/// Aggregations in which a recent batch is looked for, and how many top-level names are asked for to find them.
+const AGGREGATIONS: usize = 8;
+const FOLDERS: usize = 50;
+/// What came before so many periods is of windows that are over: its keys may be gone.
+const RECENT_PERIODS: i64 = 2;
+
+/// A batch to look at.
+struct Sample {
+    batch: BatchId,
+    /// It is of a window that may still be open.
+    recent: bool,
+}
 
 impl Preflight<'_> {
     /// The ingestion mailbox, and one of its batches.
-    pub(super) async fn ingestion(&self, keys: &TrustedKeys) -> Vec<Line> {
-        let place = Place::Ingestion;
-        let mailbox = &self.mailboxes.ingestion;
-        let Looked { mut lines, page, .. } = self.looked(place, mailbox).await;
-        if let (Ok(mailbox), Some(page)) = (mailbox, page) {
-            let batch = complete_batches(page.objects.iter().map(|meta| &meta.key))
-                .into_iter()
-                .last();
-            lines.extend(match batch {
-                Some(batch) => self.ingested(&**mailbox, &batch, keys).await,
-                None => none_yet(place, "batch"),
-            });
+    pub(super) async fn ingestion(&self, keys: &TrustedKeys, told: &mut Vec<Line>) {
+        let (place, mailbox) = (Place::Ingestion, &self.mailboxes.ingestion);
+        let listed = self.listed(place, mailbox, told).await;
+        let (Ok(mailbox), Some(listed)) = (mailbox, listed) else {
+            return;
+        };
+        told.push(self.reading(place, &**mailbox, &listed, None).await);
+        let batches = |page: &ListPage| complete_batches(page.objects.iter().map(|meta| &meta.key));
+        match self.sample(&**mailbox, &listed, batches).await {
+            Some(sample) => {
+                let lines = self.ingested(&**mailbox, &sample.batch, keys).await;
+                told.extend(lines.into_iter().map(|line| sample.judge(line)));
+            }
+            None => told.extend(none_yet(place, "batch", &listed)),
         }
-        lines
     }
 
     async fn ingested(&self, mailbox: &dyn Mailbox, batch: &BatchId, keys: &TrustedKeys) -> Vec<Line> {
@@ -67,37 +81,106 @@ impl Preflight<'_> {
     }
 
     /// The mailbox of the peer's validations, and one of them.
-    pub(super) async fn peer_validation(&self, keys: &TrustedKeys) -> Vec<Line> {
-        let place = Place::PeerValidation;
-        let mailbox = &self.mailboxes.peer_validation;
-        let Looked { mut lines, page, .. } = self.looked(place, mailbox).await;
-        let (Ok(mailbox), Some(page)) = (mailbox, page) else {
-            return lines;
+    pub(super) async fn peer_validation(&self, keys: &TrustedKeys, told: &mut Vec<Line>) {
+        let (place, mailbox) = (Place::PeerValidation, &self.mailboxes.peer_validation);
+        let listed = self.listed(place, mailbox, told).await;
+        let (Ok(mailbox), Some(listed)) = (mailbox, listed) else {
+            return;
         };
+        told.push(self.reading(place, &**mailbox, &listed, None).await);
         let share = self.parameters.share.peer();
-        let Some(batch) = validations(&page, share).into_iter().last() else {
-            lines.extend(none_yet(place, "validation"));
-            return lines;
-        };
+        match self.sample(&**mailbox, &listed, |page| validations(page, share)).await {
+            Some(sample) => {
+                let lines = self.validated(&**mailbox, &sample.batch, share, keys, &listed).await;
+                told.extend(lines.into_iter().map(|line| sample.judge(line)));
+            }
+            None => told.extend(none_yet(place, "validation", &listed)),
+        }
+    }
+
+    async fn validated(
+        &self,
+        mailbox: &dyn Mailbox,
+        batch: &BatchId,
+        share: Share,
+        keys: &TrustedKeys,
+        listed: &Listed,
+    ) -> Vec<Line> {
+        let place = Place::PeerValidation;
         let bound = max_object_bytes(MAX_PACKETS);
-        match within(read_head(&**mailbox, &batch, share, bound, keys)).await {
-            Err(fault) => lines.push(unread(place, &batch, &fault)),
+        match within(read_head(mailbox, batch, share, bound, keys)).await {
+            Err(fault) => vec![unread(place, batch, &fault)],
             Ok(Found::There(head)) => {
                 let signed = format!("{} is signed by a key that is known", batch.path());
-                lines.push(passed(Check::Signature, signed).of(place));
-                lines.push(match head.header.parameters.check() {
+                let formats = match head.header.parameters.check() {
                     Ok(bins) => passed(Check::Formats, format_args!("{}: {bins} bins", batch.path())).of(place),
-                    Err(error) => malformed(place, "the peer", &batch, &error.to_string()),
-                });
+                    Err(error) => malformed(place, "the peer", batch, &error.to_string()),
+                };
+                vec![passed(Check::Signature, signed).of(place), formats]
             }
             Ok(Found::Not(PeerBatch::SignerUnknown { detail } | PeerBatch::Bad { detail })) => {
                 let detail = format!("{}: {detail}", batch.path());
                 let remedy = "compare the peer's keys with its manifest, and its validation with its own preflight";
-                lines.push(failed(Check::Signature, detail, remedy).of(place));
+                vec![failed(Check::Signature, detail, remedy).of(place)]
             }
-            Ok(Found::Not(PeerBatch::Absent | PeerBatch::Read { .. })) => lines.extend(none_yet(place, "validation")),
+            Ok(Found::Not(PeerBatch::Absent | PeerBatch::Read { .. })) => none_yet(place, "validation", listed),
         }
-        lines
+    }
+
+    /// A batch to look at: of the latest times where one is found, for names begin with the oldest.
+    async fn sample(
+        &self,
+        mailbox: &dyn Mailbox,
+        listed: &Listed,
+        batches: impl Fn(&ListPage) -> BTreeSet<BatchId>,
+    ) -> Option<Sample> {
+        let page = listed.page.as_ref()?;
+        let recent = SignedDuration::from_secs(RECENT_PERIODS * i64::from(self.parameters.windows.period_seconds));
+        let since = (self.clock)().checked_sub(recent).ok()?;
+        let from = BatchTime::from_timestamp(since)?.to_path();
+        let folders = ListRequest {
+            folders: true,
+            limit: Some(FOLDERS),
+            ..ListRequest::default()
+        };
+        // What can't be asked now was told already, by the line on listing.
+        let folders = within(mailbox.list(&folders)).await.unwrap_or_default().folders;
+        let of_aggregations = folders
+            .iter()
+            .filter(|folder| AggregationId::parse(folder.trim_end_matches('/')).is_ok());
+        for folder in of_aggregations.take(AGGREGATIONS) {
+            let request = ListRequest {
+                prefix: folder.clone(),
+                start_after: Some(format!("{folder}{from}")),
+                limit: Some(NAMES),
+                ..ListRequest::default()
+            };
+            let found = within(mailbox.list(&request)).await.unwrap_or_default();
+            if let Some(batch) = batches(&found).pop_last() {
+                return Some(Sample { batch, recent: true });
+            }
+        }
+        let batch = batches(page).pop_last()?;
+        let recent = batch.time.timestamp() >= since;
+        Some(Sample { batch, recent })
+    }
+}
+
+impl Sample {
+    /// Work never comes back to windows that are over: what is wrong with their batches keeps nothing from being done.
+    fn judge(&self, line: Line) -> Line {
+        if self.recent || line.outcome != Outcome::Failed {
+            return line;
+        }
+        let detail = format!(
+            "there are only old batches, and their keys may be gone: {}",
+            line.detail
+        );
+        let place = line.mailbox;
+        Line {
+            mailbox: place,
+            ..not_checkable(line.check, detail)
+        }
     }
 }
 
@@ -113,9 +196,12 @@ fn validations(page: &ListPage, share: Share) -> BTreeSet<BatchId> {
         .collect()
 }
 
-fn none_yet(place: Place, what: &str) -> Vec<Line> {
-    let detail = format!("no {what} is among the first names there: its signer and its format show with the first one");
-    vec![not_checkable(Check::Signature, detail).of(place)]
+/// Nothing where names can't be listed: that is told.
+fn none_yet(place: Place, what: &str, listed: &Listed) -> Vec<Line> {
+    let detail =
+        format!("no {what} is among the names that were looked at: its signer and its format show with the first one");
+    let line = not_checkable(Check::Signature, detail).of(place);
+    listed.page.iter().map(|_| line.clone()).collect()
 }
 
 fn unread(place: Place, batch: &BatchId, fault: &Fault) -> Line {

@@ -3,28 +3,33 @@
 use bytes::Bytes;
 use mailbox::{ConditionalWrites, ExpiryRule, Mailbox, MailboxErrorKind, ObjectKey};
 
-use super::mailboxes::{Looked, READ_RIGHT};
+use super::mailboxes::{READ_RIGHT, Refusal, refusal};
 use super::{Fault, Preflight, failed, not_checkable, passed, within};
 use crate::formats::claims::CLAIMS;
 use crate::formats::ledger::{PREFLIGHT_CONTENT, PREFLIGHT_OBJECT};
 use crate::formats::names::InstanceName;
-use crate::formats::preflight::{Check, Line, Place};
+use crate::formats::preflight::{Check, Line, Outcome, Place};
 use crate::identity::{ExpectedLedger, IdentityError, look};
 
 const PLACE: Place = Place::Ledger;
+/// For how many days beyond the horizon claims are needed: of a day that is looked at, none of its runs may go.
+const BEYOND_HORIZON_DAYS: u64 = 7;
 
 impl Preflight<'_> {
     /// All of it.
-    pub(super) async fn ledger(&self) -> Vec<Line> {
-        let Looked { mut lines, answers, .. } = self.looked(PLACE, &self.mailboxes.ledger).await;
-        let Some(mailbox) = self.mailboxes.ledger.as_ref().ok().filter(|_| answers) else {
-            return lines;
+    pub(super) async fn ledger(&self, told: &mut Vec<Line>) {
+        let listed = self.listed(PLACE, &self.mailboxes.ledger, told).await;
+        let (Ok(mailbox), Some(listed)) = (&self.mailboxes.ledger, listed) else {
+            return;
         };
-        lines.push(self.writing(PLACE, &self.mailboxes.ledger).await);
-        lines.push(self.conditional_writes(&**mailbox).await.of(PLACE));
-        lines.push(self.identity(&**mailbox).await.of(PLACE));
-        lines.push(self.expiry(&**mailbox).await.of(PLACE));
-        lines
+        told.push(self.writing(PLACE, &self.mailboxes.ledger).await);
+        let conditional = self.conditional_writes(&**mailbox).await.of(PLACE);
+        let put = conditional.outcome == Outcome::Passed;
+        told.push(conditional);
+        let ours = ObjectKey::parse(PREFLIGHT_OBJECT).ok().filter(|_| put);
+        told.push(self.reading(PLACE, &**mailbox, &listed, ours.as_ref()).await);
+        told.push(self.identity(&**mailbox).await.of(PLACE));
+        told.push(self.expiry(&**mailbox).await.of(PLACE));
     }
 
     /// Puts the one object of a preflight, and makes the store refuse it the second time.
@@ -42,7 +47,7 @@ impl Preflight<'_> {
         let content = Bytes::from_static(PREFLIGHT_CONTENT);
         match within(ledger.check_conditional_writes(&key, content)).await {
             Ok(()) => passed(check, format_args!("the store refuses to replace {PREFLIGHT_OBJECT}")),
-            Err(Fault::Mailbox(error)) if error.kind() == MailboxErrorKind::Denied => {
+            Err(Fault::Mailbox(error)) if refusal(&error) == Some(Refusal::Right) => {
                 not_checkable(check, "nothing may be put there: see Write")
             }
             Err(fault) => self.faulty(check, PLACE, &fault, "to put objects"),
@@ -70,6 +75,9 @@ impl Preflight<'_> {
             Ok(Ok(Some(identity))) => passed(check, identity.id),
             Ok(Ok(None)) => passed(check, "it is new: the first worker gives it an id"),
             Ok(Err(error)) => failed(check, error, "never start over with an empty or another ledger"),
+            Err(Fault::Mailbox(error)) if refusal(&error) == Some(Refusal::Right) => {
+                not_checkable(check, "ledger.json can't be read: see Read")
+            }
             Err(fault) => self.faulty(check, PLACE, &fault, READ_RIGHT),
         }
     }
@@ -77,7 +85,7 @@ impl Preflight<'_> {
     async fn expiry(&self, ledger: &dyn Mailbox) -> Line {
         match within(ledger.expiry_rules()).await {
             Ok(rules) => self.judge(&rules),
-            Err(Fault::Mailbox(error)) if error.kind() == MailboxErrorKind::Denied => not_checkable(
+            Err(Fault::Mailbox(error)) if refusal(&error) == Some(Refusal::Right) => not_checkable(
                 Check::Expiry,
                 "we may not read the bucket's lifecycle (S3: s3:GetLifecycleConfiguration; GCS: storage.buckets.get): look yourself that nothing expires",
             ),
@@ -85,6 +93,12 @@ impl Preflight<'_> {
                 Check::Expiry,
                 "the store has no rules that could be read: see yourself that nothing deletes old objects",
             ),
+            // No work needs to read them: a store that can't be asked is no fault.
+            Err(Fault::Mailbox(error)) if refusal(&error).is_none() => not_checkable(
+                Check::Expiry,
+                format_args!("{error}: see yourself that nothing deletes old objects"),
+            ),
+            Err(Fault::Silent) => not_checkable(Check::Expiry, "no answer in time"),
             Err(fault) => self.faulty(Check::Expiry, PLACE, &fault, "to read its lifecycle"),
         }
     }
@@ -92,12 +106,15 @@ impl Preflight<'_> {
     /// Only claims may expire, and those not before they are of no use.
     fn judge(&self, rules: &[ExpiryRule]) -> Line {
         let guard = &self.parameters.replay_guard;
+        let needed = u64::from(guard.horizon_days) + BEYOND_HORIZON_DAYS;
         let is_fine = |rule: &&ExpiryRule| {
-            let of_claims = rule.prefix.starts_with(&format!("{CLAIMS}/"));
-            let late = rule.days.is_some_and(|days| days > u64::from(guard.horizon_days));
+            // `claims` without a slash begins no other name of a ledger.
+            let of_claims = rule.prefix == CLAIMS || rule.prefix.starts_with(&format!("{CLAIMS}/"));
+            let late = rule.days.is_some_and(|days| days >= needed);
             of_claims && (late || !guard.enabled)
         };
-        let Some(bad) = rules.iter().find(|rule| !is_fine(rule)) else {
+        let bad = || rules.iter().filter(|rule| !is_fine(rule));
+        let Some(bad) = bad().find(|rule| !rule.partly).or_else(|| bad().next()) else {
             let detail = match rules.len() {
                 0 => "nothing expires".to_owned(),
                 _ => format!("nothing but {CLAIMS}/ expires"),
@@ -112,14 +129,17 @@ impl Preflight<'_> {
         } else {
             format!("{}*", bad.prefix)
         };
-        let remedy = format!(
-            "take that rule away: only {CLAIMS}/ may expire, later than {} days and the time that a window is open",
-            guard.horizon_days
-        );
+        if bad.partly {
+            let detail = format!(
+                "a rule of the bucket deletes {what} {age}, but not all of that (it asks for a size, a storage class or a \
+                 name's end): see yourself that it takes nothing of the ledger"
+            );
+            return not_checkable(Check::Expiry, detail);
+        }
         failed(
             Check::Expiry,
             format_args!("a rule of the bucket deletes {what} {age}"),
-            remedy,
+            format_args!("take that rule away: only {CLAIMS}/ may expire, after {needed} days or more"),
         )
     }
 }

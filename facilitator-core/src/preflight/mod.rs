@@ -8,12 +8,12 @@ mod mailboxes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mailbox::{Mailbox, MailboxError};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::aggregate::Clock;
 use crate::crypto::PublicPoint;
@@ -21,8 +21,21 @@ use crate::formats::names::InstanceName;
 use crate::formats::preflight::{Check, Line, Outcome, Place, PreflightStage};
 use crate::formats::work::{Parameters, ValidationFormat};
 
-/// One call on a store may take so long: a preflight is to be over within a minute.
+/// One call on a store may take so long.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The checks of a mailbox that partners write into.
+const OF_PARTNERS: &[Check] = &[Check::List, Check::Clock, Check::Read, Check::Signature];
+/// Those of our ledger.
+const OF_LEDGER: &[Check] = &[
+    Check::List,
+    Check::Clock,
+    Check::Write,
+    Check::ConditionalWrites,
+    Check::Read,
+    Check::Identity,
+    Check::Expiry,
+];
 
 /// What is wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,44 +87,49 @@ pub struct Preflight<'a> {
     pub manifest: Option<&'a str>,
     /// The pod's clock.
     pub clock: Clock<'a>,
+    /// All of it takes at most so long: what isn't checked by then is told as such.
+    pub time: Duration,
 }
 
 impl Preflight<'_> {
     /// Checks all of it. A check that fails keeps none of the others from being made.
     pub async fn run(&self) -> Vec<Line> {
-        let now = (self.clock)();
+        let (now, until) = ((self.clock)(), Instant::now() + self.time);
         let mut lines = keys::own(self.keys, self.manifest, now);
         let (ingestor, line) = keys::partner(Check::IngestorKeys, "the ingestor", &self.parameters.ingestor_keys);
         lines.push(line);
         let (peer, line) = keys::partner(Check::PeerKeys, "the peer", &self.parameters.peer_keys);
         lines.extend([line, self.formats()]);
-        let all = &self.mailboxes;
-        let ledger = self.ledger();
+        let ledger = in_time(until, Place::Ledger, OF_LEDGER, async |told| self.ledger(told).await);
+        let ingestion = in_time(until, Place::Ingestion, OF_PARTNERS, async |told| {
+            self.ingestion(&ingestor, told).await;
+        });
         let rest = async {
             match self.stage {
                 PreflightStage::Intake => {
-                    let (ingestion, outgoing) =
-                        futures::join!(self.ingestion(&ingestor), self.writing(Place::Peer, &all.peer));
-                    [ingestion, vec![outgoing]].concat()
+                    in_time(until, Place::Peer, &[Check::Write], async |told| {
+                        told.push(self.writing(Place::Peer, &self.mailboxes.peer).await);
+                    })
+                    .await
                 }
                 PreflightStage::Aggregate => {
-                    let (ingestion, validation, times, outgoing) = futures::join!(
-                        self.ingestion(&ingestor),
-                        self.peer_validation(&peer),
-                        self.peer_times(),
-                        self.writing(Place::Portal, &all.portal)
-                    );
-                    [ingestion, validation, vec![times, outgoing]].concat()
+                    let validation = in_time(until, Place::PeerValidation, OF_PARTNERS, async |told| {
+                        self.peer_validation(&peer, told).await;
+                    });
+                    let times = in_time(until, Place::Peer, &[Check::List, Check::Clock], async |told| {
+                        self.peer_times(told).await;
+                    });
+                    let portal = in_time(until, Place::Portal, &[Check::Write], async |told| {
+                        told.push(self.writing(Place::Portal, &self.mailboxes.portal).await);
+                    });
+                    let (validation, times, portal) = futures::join!(validation, times, portal);
+                    [validation, times, portal].concat()
                 }
             }
         };
-        let (ledger, rest) = futures::join!(ledger, rest);
-        lines.extend(ledger);
-        lines.extend(rest);
-        // What is wrong with a mailbox may show at more than one of its calls.
-        let mut told = BTreeSet::new();
-        lines.retain(|line| told.insert((line.check, line.mailbox)));
-        lines
+        let (ledger, ingestion, rest) = futures::join!(ledger, ingestion, rest);
+        lines.extend([ledger, ingestion, rest].concat());
+        once(lines)
     }
 
     /// What the spec says of formats, before any batch is there.
@@ -145,9 +163,39 @@ fn not_checkable(check: Check, detail: impl std::fmt::Display) -> Line {
     Line::new(check, Outcome::NotCheckable, detail, "")
 }
 
+/// What is wrong with a mailbox may show at more than one of its calls: a line a check, and a failed one before others.
+fn once(lines: Vec<Line>) -> Vec<Line> {
+    let mut told: Vec<Line> = Vec::with_capacity(lines.len());
+    for line in lines {
+        let same = told
+            .iter_mut()
+            .find(|other| (other.check, other.mailbox) == (line.check, line.mailbox));
+        match same {
+            None => told.push(line),
+            Some(other) if line.outcome == Outcome::Failed && other.outcome != Outcome::Failed => *other = line,
+            Some(_) => {}
+        }
+    }
+    told
+}
+
+/// Gives the checks of a mailbox their time: what was found by then is kept, and the rest told as not checked.
+async fn in_time(until: Instant, place: Place, checks: &[Check], work: impl AsyncFnOnce(&mut Vec<Line>)) -> Vec<Line> {
+    let mut told = Vec::new();
+    if timeout_at(until, work(&mut told)).await.is_err() {
+        for check in checks {
+            if !told.iter().any(|line: &Line| line.check == *check) {
+                let detail = "no time was left: what comes before took too long";
+                told.push(not_checkable(*check, detail).of(place));
+            }
+        }
+    }
+    told
+}
+
 /// Gives a call its time. Inside the error, what is wrong for a person.
 async fn within<T>(call: impl Future<Output = Result<T, MailboxError>>) -> Result<T, Fault> {
-    match tokio::time::timeout(PATIENCE, call).await {
+    match timeout(PATIENCE, call).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Fault::Mailbox(error)),
         Err(_) => Err(Fault::Silent),

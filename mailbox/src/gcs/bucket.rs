@@ -220,7 +220,10 @@ impl Bucket {
 
 impl From<MailboxError> for Fault {
     fn from(error: MailboxError) -> Self {
-        Self::new(error.kind(), error.to_string())
+        let mut fault = Self::new(error.kind(), error.to_string());
+        // Of whoever gives tokens.
+        fault.of_identity = error.kind() == MailboxErrorKind::Denied;
+        fault
     }
 }
 

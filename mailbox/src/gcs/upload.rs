@@ -16,7 +16,7 @@ use super::wire::{Fault, OBJECT_FIELDS, Object, crc32c_text};
 
 use crate::body::{crc32c_digest, hex};
 use crate::cloud::{MARK, PROBE, SHA256, TOOK_THE_PROBE};
-use crate::{MailboxError, MailboxErrorKind, ObjectKey, PutOutcome, Upload};
+use crate::{MailboxError, MailboxErrorKind, ObjectKey, ProbeEnd, PutOutcome, Upload};
 
 /// Objects up to so many bytes are put whole, and again where the put is cut.
 const WHOLE: usize = 8 << 20;
@@ -117,7 +117,7 @@ pub(super) async fn put(bucket: &Arc<Bucket>, key: &ObjectKey, content: &Bytes) 
 }
 
 /// As [`put`], but with the checksum of another content: the store refuses that, after it has looked at who we are.
-pub(super) async fn may_put(bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<(), MailboxError> {
+pub(super) async fn may_put(bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<ProbeEnd, MailboxError> {
     let mut crc32c = crc32c_digest();
     crc32c.update(b"another content");
     let sha256 = hex(&Sha256::digest(PROBE));
@@ -130,7 +130,8 @@ pub(super) async fn may_put(bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<(),
             let request = bucket.upload(envelope, body.clone().into());
             match bucket.call(request, bucket.cloud.answer_time(), true).await {
                 Ok(_) => Err(bucket.cloud.error(MailboxErrorKind::Unsupported, key, TOOK_THE_PROBE)),
-                Err(fault) if fault.taken || fault.bad_content => Ok(()),
+                Err(fault) if fault.bad_content => Ok(ProbeEnd::ContentRefused),
+                Err(fault) if fault.taken => Ok(ProbeEnd::NameTaken),
                 Err(fault) => Err(bucket.error(fault, key)),
             }
         })

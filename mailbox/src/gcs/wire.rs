@@ -70,10 +70,14 @@ struct LifecycleCondition {
     days_since_noncurrent_time: Option<u64>,
     noncurrent_time_before: Option<String>,
     matches_prefix: Vec<String>,
+    matches_suffix: Vec<String>,
+    matches_storage_class: Vec<String>,
+    days_since_custom_time: Option<u64>,
+    custom_time_before: Option<String>,
 }
 
 impl BucketResource {
-    /// The rules that delete current objects of the mailbox `root`, whatever else they ask of them.
+    /// The rules that delete current objects of the mailbox `root`.
     pub fn expiry_rules(&self, root: &str) -> Vec<ExpiryRule> {
         let mut rules = Vec::new();
         for LifecycleRule { action, condition } in &self.lifecycle.rule {
@@ -81,7 +85,9 @@ impl BucketResource {
                 || condition.num_newer_versions.is_some_and(|number| number > 0)
                 || condition.days_since_noncurrent_time.is_some()
                 || condition.noncurrent_time_before.is_some();
-            if action.r#type != "Delete" || of_old_versions {
+            // Ours have no such time.
+            let of_custom_time = condition.days_since_custom_time.is_some() || condition.custom_time_before.is_some();
+            if action.r#type != "Delete" || of_old_versions || of_custom_time {
                 continue;
             }
             let every = [String::new()];
@@ -90,8 +96,10 @@ impl BucketResource {
             } else {
                 &condition.matches_prefix
             };
+            let partly = !condition.matches_suffix.is_empty() || !condition.matches_storage_class.is_empty();
             let inside = |prefix: &String| ExpiryRule::inside(root, prefix, condition.age);
-            rules.extend(prefixes.iter().filter_map(inside));
+            let rule = |rule| ExpiryRule { partly, ..rule };
+            rules.extend(prefixes.iter().filter_map(inside).map(rule));
         }
         rules
     }
@@ -137,6 +145,8 @@ pub(super) struct Fault {
     pub out_of_range: bool,
     /// The token wasn't accepted.
     pub unauthorized: bool,
+    /// It is our identity that is refused, by the store or before it by who gives tokens.
+    pub of_identity: bool,
     detail: String,
 }
 
@@ -148,15 +158,17 @@ impl Fault {
             bad_content: false,
             out_of_range: false,
             unauthorized: false,
+            of_identity: false,
             detail: detail.into(),
         }
     }
 
     pub fn into_error(self, url: &MailboxUrl, key: Option<&ObjectKey>) -> MailboxError {
-        match key {
+        let error = match key {
             Some(key) => MailboxError::of_object(self.kind, url, key, self.detail),
             None => MailboxError::of_mailbox(self.kind, url, self.detail),
-        }
+        };
+        error.of_identity(self.of_identity)
     }
 }
 
@@ -187,6 +199,7 @@ pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
         bad_content,
         out_of_range: status == 416,
         unauthorized: status == 401,
+        of_identity: status == 401,
         ..Fault::new(kind, detail)
     }
 }
@@ -204,16 +217,26 @@ mod tests {
             {"action":{"type":"Delete"},"condition":{"createdBefore":"2026-01-01"}},
             {"action":{"type":"Delete"},"condition":{"age":1,"isLive":false}},
             {"action":{"type":"Delete"},"condition":{"numNewerVersions":3}},
+            {"action":{"type":"Delete"},"condition":{"age":2,"daysSinceCustomTime":3}},
+            {"action":{"type":"Delete"},"condition":{"customTimeBefore":"2026-01-01"}},
+            {"action":{"type":"Delete"},"condition":{"age":4,"matchesSuffix":[".tmp"]}},
+            {"action":{"type":"Delete"},"condition":{"age":5,"matchesStorageClass":["NEARLINE"]}},
             {"action":{"type":"SetStorageClass","storageClass":"NEARLINE"},"condition":{"age":1}},
             {"action":{"type":"AbortIncompleteMultipartUpload"},"condition":{"age":1}}]}}"#;
         let resource: BucketResource = serde_json::from_str(text).unwrap();
-        let rule = |prefix: &str, days| ExpiryRule {
+        let rule = |prefix: &str, days, partly| ExpiryRule {
             prefix: prefix.into(),
             days,
+            partly,
         };
         assert_eq!(
             resource.expiry_rules("us-ct/"),
-            [rule("claims/", Some(30)), rule("", None)]
+            [
+                rule("claims/", Some(30), false),
+                rule("", None, false),
+                rule("", Some(4), true),
+                rule("", Some(5), true)
+            ]
         );
         let none: BucketResource = serde_json::from_str("{}").unwrap();
         assert_eq!(none.expiry_rules(""), []);
@@ -248,6 +271,10 @@ mod tests {
             );
         }
         assert!(classify(412, b"", true).taken);
+        for (status, of_identity) in [(401, true), (403, false)] {
+            let error = classify(status, b"", true).into_error(&MailboxUrl::memory("a"), None);
+            assert_eq!(error.is_of_identity(), of_identity, "{error}");
+        }
         assert!(classify(503, b"<html>", true).detail.ends_with("503"));
     }
 

@@ -12,6 +12,16 @@ use crate::{MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, credentials};
 /// Codes of answers to a content that isn't the one whose checksum came along.
 const BAD_CONTENT: [&str; 3] = ["BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"];
 
+/// Codes of answers to whom it isn't known, or not believed, who they are.
+const NO_IDENTITY: [&str; 6] = [
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "InvalidClientTokenId",
+    "TokenRefreshRequired",
+];
+
 /// A failed call.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -20,6 +30,8 @@ pub(super) struct Fault {
     pub taken: bool,
     /// The content isn't the one whose checksum came along.
     pub bad_content: bool,
+    /// It is our identity that is refused.
+    of_identity: bool,
     /// The upload isn't known (any more).
     pub no_upload: bool,
     /// The bucket has no lifecycle.
@@ -35,6 +47,7 @@ impl Fault {
             kind,
             taken: false,
             bad_content: false,
+            of_identity: false,
             no_upload: false,
             no_rules: false,
             out_of_range: false,
@@ -43,10 +56,11 @@ impl Fault {
     }
 
     pub fn into_error(self, url: &MailboxUrl, key: Option<&ObjectKey>) -> MailboxError {
-        match key {
+        let error = match key {
             Some(key) => MailboxError::of_object(self.kind, url, key, self.detail),
             None => MailboxError::of_mailbox(self.kind, url, self.detail),
-        }
+        };
+        error.of_identity(self.of_identity)
     }
 
     /// What a failed call of the SDK means for a mailbox in `region`.
@@ -93,10 +107,8 @@ fn classify(status: u16, code: &str, message: &str, bucket_region: Option<&str>,
             | "InternalError"
             | "ServiceUnavailable",
         ) => Kind::Unavailable,
-        (
-            _,
-            "InvalidAccessKeyId" | "ExpiredToken" | "InvalidToken" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed",
-        ) => Kind::Denied,
+        (_, "RequestTimeTooSkewed") => Kind::Denied,
+        (_, code) if NO_IDENTITY.contains(&code) => Kind::Denied,
         (_, "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
             Kind::Configuration
         }
@@ -116,6 +128,7 @@ fn classify(status: u16, code: &str, message: &str, bucket_region: Option<&str>,
     Fault {
         taken: status == 412,
         bad_content: BAD_CONTENT.contains(&code),
+        of_identity: status == 401 || NO_IDENTITY.contains(&code),
         no_upload: code == "NoSuchUpload",
         no_rules: code == "NoSuchLifecycleConfiguration",
         out_of_range: status == 416,
@@ -129,15 +142,23 @@ fn of_no_answer<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> Fault 
     let chain = chain(error);
     // Our own providers say themselves what is wrong.
     if let Some(own) = find::<MailboxError>(error) {
-        return Fault::new(own.kind(), own.to_string());
+        return of_credentials(own.kind(), own.to_string());
     }
     let kind = match find::<CredentialsError>(error) {
-        Some(error) => credentials::kind_of(error, &chain),
+        Some(error) => return of_credentials(credentials::kind_of(error, &chain), chain),
         None if chain.contains("certificate") => Kind::Configuration,
         None if matches!(error, SdkError::ConstructionFailure(_)) => Kind::Configuration,
         None => Kind::Unavailable,
     };
     Fault::new(kind, chain)
+}
+
+/// Whoever can't get credentials has no identity to the store.
+fn of_credentials(kind: MailboxErrorKind, detail: String) -> Fault {
+    Fault {
+        of_identity: kind == MailboxErrorKind::Denied,
+        ..Fault::new(kind, detail)
+    }
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
@@ -175,6 +196,28 @@ mod tests {
         }
         assert!(classify(412, "PreconditionFailed", "", None, "us-east-1").taken);
         assert!(classify(404, "NoSuchUpload", "", None, "us-east-1").no_upload);
+    }
+
+    #[test]
+    fn a_refused_identity_is_told_from_a_refused_right() {
+        for (status, code, of_identity) in [
+            (403, "AccessDenied", false),
+            (403, "", false),
+            (403, "RequestTimeTooSkewed", false),
+            (403, "InvalidAccessKeyId", true),
+            (403, "SignatureDoesNotMatch", true),
+            (400, "ExpiredToken", true),
+            (401, "", true),
+            (404, "", false),
+        ] {
+            let error = classify(status, code, "", None, "us-east-1").into_error(&MailboxUrl::memory("a"), None);
+            assert_eq!(error.is_of_identity(), of_identity, "{status} {code}");
+            assert_eq!(
+                error.to_string().contains("mend the credentials"),
+                of_identity,
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -1,19 +1,19 @@
 //! What a bucket is asked of our rights and of its own rules.
 
-use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ExpirationStatus, LifecycleRule};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::bucket::Bucket;
-use crate::cloud::{PROBE, TOOK_THE_PROBE};
-use crate::{ExpiryRule, MailboxError, MailboxErrorKind, ObjectKey};
+use crate::cloud::{OTHER_MD5, PROBE, TOOK_THE_PROBE};
+use crate::{ExpiryRule, MailboxError, MailboxErrorKind, ObjectKey, ProbeEnd};
 
 impl Bucket {
-    /// As [`Bucket::put`] of a small object, but with the checksum of another content: the store refuses that, after it has
-    /// looked at who we are.
-    pub async fn may_put(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+    /// As [`Bucket::put`] of a small object, but with checksums of another content: the store refuses that, after it has
+    /// looked at who we are. `Content-MD5` is as old as S3; compatible stores may not know the later ones.
+    pub async fn may_put(&self, key: &ObjectKey) -> Result<ProbeEnd, MailboxError> {
         let name = &self.cloud.name(key)?;
         let checksum = &BASE64_STANDARD.encode(Sha256::digest(b"another content"));
         self.cloud
@@ -26,6 +26,8 @@ impl Bucket {
                     .bucket(&self.bucket)
                     .key(name)
                     .body(Bytes::from_static(PROBE).into())
+                    .content_md5(OTHER_MD5)
+                    .checksum_algorithm(ChecksumAlgorithm::Sha256)
                     .checksum_sha256(checksum)
                     .set_acl(self.acl())
                     .set_server_side_encryption(encryption)
@@ -33,14 +35,15 @@ impl Bucket {
                     .set_if_none_match(self.cloud.required().then(|| "*".to_owned()));
                 match self.call(self.cloud.answer_time(), request.send()).await {
                     Ok(_) => Err(self.cloud.error(MailboxErrorKind::Unsupported, key, TOOK_THE_PROBE)),
-                    Err(fault) if fault.taken || fault.bad_content => Ok(()),
+                    Err(fault) if fault.bad_content => Ok(ProbeEnd::ContentRefused),
+                    Err(fault) if fault.taken => Ok(ProbeEnd::NameTaken),
                     Err(fault) => Err(self.error(fault, key)),
                 }
             })
             .await
     }
 
-    /// The rules of its lifecycle that delete current objects of the mailbox, whatever their tags and size.
+    /// The rules of its lifecycle that delete current objects of the mailbox.
     pub async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {
         let rules = self
             .cloud
@@ -79,6 +82,15 @@ impl Bucket {
             .or(old)
             .unwrap_or_default();
         let days = expiration.days.and_then(|days| u64::try_from(days).ok());
-        ExpiryRule::inside(&self.cloud.root, prefix, days)
+        let sized = [
+            filter.and_then(|filter| filter.object_size_greater_than),
+            filter.and_then(|filter| filter.object_size_less_than),
+            and.and_then(|and| and.object_size_greater_than),
+            and.and_then(|and| and.object_size_less_than),
+        ];
+        Some(ExpiryRule {
+            partly: sized.iter().any(Option::is_some),
+            ..ExpiryRule::inside(&self.cloud.root, prefix, days)?
+        })
     }
 }

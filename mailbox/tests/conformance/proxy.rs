@@ -71,6 +71,10 @@ pub enum Fault {
     FlipAnswer(usize),
     /// The store doesn't learn that the put is conditional.
     HideCondition,
+    /// The store doesn't get the checksum that S3's later versions know; `Content-MD5` it gets.
+    HideLaterChecksum,
+    /// The store gets no checksum of a content.
+    HideChecksums,
     /// This answer; the store doesn't see the request.
     Answer(u16, Vec<(&'static str, &'static str)>, &'static str),
 }
@@ -184,10 +188,18 @@ impl Proxying {
             headers.remove("if-none-match");
             query = query.replace("ifGenerationMatch=0", "x=0");
         }
+        if let Fault::HideLaterChecksum | Fault::HideChecksums = fault {
+            headers.remove("x-amz-checksum-sha256");
+            headers.remove("x-amz-sdk-checksum-algorithm");
+        }
+        if let Fault::HideChecksums = fault {
+            headers.remove("content-md5");
+        }
         let body = body.into_data_stream().map(|piece| piece.map_err(|_| Cut));
         let body = match fault {
             Fault::CutRequest(after) => then(body, after, Err(Cut)).boxed(),
             Fault::FlipRequest(place) => flip(body, place).boxed(),
+            Fault::HideChecksums => misname(body).boxed(),
             _ => body.boxed(),
         };
         let url = format!("http://{}{}?{query}", self.upstream, seen.path);
@@ -235,6 +247,20 @@ fn first(body: impl Stream<Item = Piece> + Send + 'static, bytes: usize) -> impl
             Err(cut) => Some(Err(cut)),
         };
         std::future::ready(next)
+    })
+}
+
+/// GCS takes the checksum from the body: under another name it is none. The head of an upload comes in one piece.
+fn misname(body: impl Stream<Item = Piece> + Send + 'static) -> impl Stream<Item = Piece> + Send {
+    const NAME: &[u8] = b"\"crc32c\"";
+    body.map(|piece| {
+        piece.map(|piece| {
+            let mut changed = BytesMut::from(&piece[..]);
+            if let Some(at) = piece.windows(NAME.len()).position(|part| part == NAME) {
+                changed[at + 1] = b'x';
+            }
+            changed.freeze()
+        })
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mailbox::{
-    Access, CannedAcl, ConditionalWrites, Credentials, Encryption, ExpiryRule, ListRequest, MailboxErrorKind,
+    Access, CannedAcl, ConditionalWrites, Credentials, Encryption, ExpiryRule, ListRequest, MailboxErrorKind, ProbeEnd,
     PutOutcome, open_mailbox, open_mailbox_with,
 };
 
@@ -145,7 +145,8 @@ pub async fn who_may_not_write_is_told_so(stage: Stage) -> Shown {
 pub async fn the_right_to_put_is_shown_without_a_put(stage: Stage) -> Shown {
     let mailbox = stage.mailbox();
     let names_there = async || names(&mailbox.list_all(&ListRequest::default()).await.unwrap()).join(" ");
-    mailbox.may_put(&key("prio-operator/preflight")).await.unwrap();
+    let probed = mailbox.may_put(&key("prio-operator/preflight")).await.unwrap();
+    assert_eq!(probed, ProbeEnd::ContentRefused);
     assert_eq!(names_there().await, "", "something was put");
     mailbox.put_if_absent(&key("a"), content(10)).await.unwrap();
     mailbox.may_put(&key("a")).await.unwrap();
@@ -189,11 +190,41 @@ pub async fn the_right_to_put_is_shown_without_a_put(stage: Stage) -> Shown {
     Shown::Yes
 }
 
+pub async fn a_store_that_compares_no_checksums_is_told(stage: Stage) -> Shown {
+    let stage = stage.unsigned();
+    let protocol = shown!(stage.server()).protocol;
+    // A store's first object may take it seconds, and what is tried again finds the name taken.
+    stage.mailbox().put_if_absent(&key("a"), content(10)).await.unwrap();
+    let (older, _proxy) = shown!(stage.behind(|_| Fault::HideLaterChecksum).await);
+    assert_eq!(older.may_put(&key("b")).await.unwrap(), ProbeEnd::ContentRefused);
+    if protocol == Protocol::S3 {
+        let (usual, proxy) = shown!(stage.behind(|_| Fault::None).await);
+        usual.may_put(&key("b")).await.unwrap();
+        let both = |seen: &Seen| seen.header("content-md5").is_some() && seen.header("x-amz-checksum-sha256").is_some();
+        assert_eq!(proxy.count(both), 1, "{:?}", proxy.seen());
+    }
+    let there = async || names(&stage.mailbox().list_all(&ListRequest::default()).await.unwrap()).join(" ");
+    assert_eq!(there().await, "a", "something was put");
+
+    let (mailbox, _proxy) = shown!(stage.behind(|_| Fault::HideChecksums).await);
+    let error = mailbox.may_put(&key("b")).await.unwrap_err();
+    assert_eq!(error.kind(), MailboxErrorKind::Unsupported, "{error}");
+    assert!(
+        error.to_string().contains("object b: ") && error.to_string().contains("remove it"),
+        "{error}"
+    );
+    // It stays what it is: a second probe doesn't take the name for a sign that contents are compared.
+    assert_eq!(mailbox.may_put(&key("b")).await.unwrap(), ProbeEnd::NameTaken);
+    assert_eq!(there().await, "a b");
+    Shown::Yes
+}
+
 pub async fn expiry_rules_are_told(stage: Stage) -> Shown {
     let mailbox = stage.mailbox();
     let rule = ExpiryRule {
         prefix: "claims/".into(),
         days: Some(30),
+        partly: false,
     };
     match &stage.backend {
         Backend::Memory(memory) => memory.expire(vec![rule.clone()]),

@@ -20,12 +20,14 @@ use crate::batch::{BatchDecision, BatchPatch};
 use crate::settings::Settings;
 use crate::status::{Events, FIELD_MANAGER, apply_status};
 use crate::window::WindowDecision;
-use crate::workload::{self, KeySet, ObjectEvent, PlannedJob, Stage, Subject, WorkerContext};
+use crate::workload::{self, KeySet, ObjectEvent, PlannedJob, Stage, Subject, Work, WorkerContext};
 
 /// Writes to the API server at a time, of one processor.
 const WRITES: usize = 8;
 /// A Job is ended after six hours, whatever it does: a chunk takes minutes.
 const ACTIVE_DEADLINE_SECONDS: i64 = 21_600;
+/// A preflight is over a minute after its pod has started: so much longer than a pod may take to start it may last.
+const PREFLIGHT_DEADLINE_SECONDS: i64 = 120;
 /// A finished Job stays for five minutes, so that its end is seen by an operator that was away.
 const TTL_SECONDS: i32 = 300;
 
@@ -258,7 +260,12 @@ impl Actor<'_> {
             image: &self.settings.worker_image,
             image_pull_policy: self.settings.worker_image_pull_policy.as_deref(),
             parameters_config_map,
-            active_deadline_seconds: ACTIVE_DEADLINE_SECONDS,
+            active_deadline_seconds: match planned.work {
+                Work::Preflight { .. } => {
+                    i64::from(self.processor.spec.workers.start_deadline_seconds) + PREFLIGHT_DEADLINE_SECONDS
+                }
+                _ => ACTIVE_DEADLINE_SECONDS,
+            },
             ttl_seconds: TTL_SECONDS,
         };
         let (config_map, mut job) = workload::build(planned, &context);

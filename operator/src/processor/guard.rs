@@ -6,18 +6,29 @@
 use crds::conditions::{ADMISSION_GUARDED, reasons};
 use crds::window::Override;
 use crds::{AggregationWindow, AggregationWindowSpec, DataShareProcessor};
+use facilitator_core::formats::work::IntakeItem;
+use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, Volume};
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
+use uuid::Uuid;
 
+use super::look::Look;
+use super::memory::Memory;
 use crate::settings::PolicyNames;
 use crate::status::Verdict;
+use crate::workload::{KeySet, PlannedJob, Work};
 
 /// Name of every object that is only tried.
 const PROBE: &str = "prio-operator-guard-probe";
 /// An image that no list holds.
 const UNLISTED_IMAGE: &str = "prio-operator.invalid/guard-probe";
+
+/// The policies are tried so often while they stand.
+const EVERY: SignedDuration = SignedDuration::from_mins(10);
+/// And so often while they don't.
+const RETRY: SignedDuration = SignedDuration::from_mins(1);
 
 /// What became of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,6 +192,43 @@ fn with_unlisted_image(mut job: Job) -> Job {
         container.image = Some(UNLISTED_IMAGE.to_owned());
     }
     job
+}
+
+impl Look<'_> {
+    /// Tries the admission policies from time to time; `None`: not known.
+    pub(super) async fn guard(&self, memory: &mut Memory) -> Option<Verdict> {
+        let due = memory.guard.as_ref().is_none_or(|(tried, verdict)| {
+            let every = if verdict.status == Some(true) { EVERY } else { RETRY };
+            self.now.duration_since(*tried) >= every
+        });
+        if due {
+            let item = IntakeItem {
+                aggregation: "probe".into(),
+                time: "2000/01/01/00/00".into(),
+                uuid: Uuid::nil(),
+                take_anyway: false,
+            };
+            let planned = PlannedJob {
+                work: Work::Intake(vec![vec![item]]),
+                parallelism: 1,
+                attempt: 0,
+                canary: false,
+            };
+            let (_, job) = self.actor().build(&planned, &KeySet::default(), PROBE);
+            match probe(
+                &self.context.client,
+                &self.context.settings.policies,
+                self.processor,
+                &job,
+            )
+            .await
+            {
+                Ok(verdict) => memory.guard = Some((self.now, verdict)),
+                Err(error) => tracing::warn!(%error, "the admission policies could not be tried"),
+            }
+        }
+        memory.guard.as_ref().map(|(_, verdict)| verdict.clone())
+    }
 }
 
 #[cfg(test)]

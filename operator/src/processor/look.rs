@@ -1,8 +1,7 @@
 //! One look at one processor: observe, decide, act, report.
 
-use crds::conditions::{MANIFEST_PUBLISHED, PREFLIGHT, READY, WORKERS_READY, reasons};
-use crds::{AggregationWindow, DataShareProcessor, DataShareProcessorStatus};
-use facilitator_core::formats::work::IntakeItem;
+use crds::conditions::{WORKERS_READY, reasons};
+use crds::{AggregationWindow, DataShareProcessor};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use snafu::ResultExt;
@@ -11,33 +10,21 @@ use uuid::Uuid;
 use super::act::{Actor, Started};
 use super::ground::Ground;
 use super::keys::KeyLook;
-use super::memory::{self, Memory};
+use super::memory::Memory;
 use super::observe::{Mailboxes, ObserveError, Places};
-use super::report::{self, Findings, Stall};
+use super::report::{Findings, Stall};
+use super::usages::{Usage, less};
 use super::{
-    ActSnafu, ClusterSnafu, Context, LOOK_TIMEOUT, MailboxSnafu, ReconcileError, WRITE_TIMEOUT, cluster, guard,
-    manifest, parameters, partners, within,
+    ActSnafu, ClusterSnafu, Context, LOOK_TIMEOUT, MailboxSnafu, ReconcileError, WRITE_TIMEOUT, cluster, parameters,
+    partners, within,
 };
 use crate::batch::{self, BatchInput};
 use crate::claims::{self, ClaimsInput};
 use crate::inventory::Inventory;
 use crate::metrics::ProcessorKey;
-use crate::status::{Verdict, apply_status};
-use crate::window::{self, Schedule, Scope, WindowInput};
-use crate::workload::{
-    self, Allowance, HealthInput, HealthMemory, JobView, KeySet, PlannedJob, Stage, Work, WorkersHealth,
-};
-
-/// All old windows without a result are listed at least so often, so that what was deleted by hand comes back.
-pub(super) const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
-/// And not before so many ticks: a batch of an old date that comes late is found then.
-pub(super) const REBUILD_TICKS: i32 = 30;
-/// Of the time, such listings take a hundredth at most.
-const REBUILD_SHARE: i32 = 100;
-/// The admission policies are tried so often while they stand.
-const GUARD_EVERY: SignedDuration = SignedDuration::from_mins(10);
-/// And so often while they don't.
-const GUARD_RETRY: SignedDuration = SignedDuration::from_mins(1);
+use crate::status::Verdict;
+use crate::window::{self, WindowInput};
+use crate::workload::{self, Allowance, HealthInput, HealthMemory, JobView, PlannedJob, Stage, WorkersHealth};
 
 /// One look at one processor.
 #[derive(Clone, Copy)]
@@ -103,7 +90,7 @@ impl Look<'_> {
         // Apart from all other Jobs, and before anything that it is to find out about can fail.
         let (preflights, mut jobs): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|view| view.preflight_stage().is_some());
-        memory.preflights = usage(&preflights);
+        memory.preflights = Usage::of_preflights(unfinished(&preflights));
         let own = usage(&jobs).plus(memory.preflights);
         context.memories.usages().found(self.key, own);
         findings.preflight = self.preflight(memory, &preflights, own).await;
@@ -205,56 +192,6 @@ impl Look<'_> {
         health
     }
 
-    async fn inventory(
-        &self,
-        mailboxes: &Mailboxes,
-        schedule: &Schedule,
-        memory: &mut Memory,
-    ) -> Result<Inventory, ReconcileError> {
-        let tick = SignedDuration::try_from(self.context.settings.tick).unwrap_or(REBUILD_LATEST);
-        let due = |(rebuilt, took): (Timestamp, SignedDuration)| {
-            self.now.duration_since(rebuilt) >= rebuild_every(tick, took)
-        };
-        let everything = memory.open.is_none() || memory.rebuilt.is_none_or(due);
-        let open = memory.open.clone().unwrap_or_default();
-        let scope = Scope::new(schedule, &open, everything, self.now);
-        let (begun, before) = ((self.context.clock)(), (memory.open.clone(), memory.rebuilt));
-        if everything {
-            // Where a look is given up for taking too long, the next ones go on with what is known to be open.
-            (memory.open, memory.rebuilt) = (Some(open), Some((self.now, REBUILD_LATEST)));
-        }
-        let listings = mailboxes.listings(
-            &scope,
-            &schedule.aggregations,
-            &mut memory.ledger,
-            &self.context.metrics,
-        );
-        let listings = listings.await;
-        if everything {
-            (memory.open, memory.rebuilt) = before;
-        }
-        let listings = listings.context(MailboxSnafu)?;
-        if everything {
-            memory.rebuilt = Some((self.now, (self.context.clock)().duration_since(begun)));
-        }
-        Ok(Inventory::build(listings, schedule, self.now))
-    }
-
-    /// Lists claims from time to time. A look doesn't fail over it: what isn't compacted is read all the same.
-    async fn claims(&self, mailboxes: &Mailboxes, memory: &mut Memory) {
-        let due = memory
-            .claims_looked
-            .is_none_or(|looked| self.now.duration_since(looked) >= claims::LOOK_EVERY);
-        if !due || !self.processor.spec.replay_guard.enabled {
-            return;
-        }
-        memory.claims_looked = Some(self.now);
-        match mailboxes.claims(&claims::days(self.now)).await {
-            Ok(listed) => memory.claims = listed,
-            Err(error) => tracing::warn!(%error, "claims can't be listed; they aren't compacted"),
-        }
-    }
-
     #[allow(clippy::too_many_arguments)]
     async fn decide(
         &self,
@@ -294,7 +231,7 @@ impl Look<'_> {
                 .take(room.jobs.min(room.pods) as usize)
                 .cloned()
                 .collect();
-            let mut room = memory::less(room, &probes);
+            let mut room = less(room, &probes);
             let decided = batch::decide(
                 &BatchInput {
                     processor,
@@ -309,7 +246,7 @@ impl Look<'_> {
                 },
                 self.now,
             );
-            room = memory::less(room, &decided.jobs);
+            room = less(room, &decided.jobs);
             let summed = window::decide(
                 &WindowInput {
                     processor,
@@ -330,7 +267,7 @@ impl Look<'_> {
                 listed: &std::mem::take(&mut memory.claims),
                 jobs: &intake_jobs,
                 allowance: health.intake,
-                room: memory::less(room, &summed.jobs),
+                room: less(room, &summed.jobs),
             });
             let planned: Vec<PlannedJob> = decided
                 .jobs
@@ -383,94 +320,6 @@ impl Look<'_> {
         started.and(probed).context(ActSnafu).map(drop)
     }
 
-    fn measure(&self, inventory: &Inventory, findings: &Findings) {
-        let open = inventory
-            .windows
-            .values()
-            .filter(|window| window.planned.is_none() && window.finished.is_none());
-        let waiting = open
-            .flat_map(|window| window.batches.values())
-            .filter(|batch| !batch.is_done());
-        let oldest = waiting.filter_map(|batch| batch.signed).min();
-        let age = oldest.map_or(0, |signed| self.now.duration_since(signed).as_secs().max(0));
-        self.context.metrics.counted(self.key, age, findings.counts.as_ref());
-    }
-
-    /// Tries the admission policies from time to time; `None`: not known.
-    async fn guard(&self, memory: &mut Memory) -> Option<Verdict> {
-        let due = memory.guard.as_ref().is_none_or(|(tried, verdict)| {
-            let every = if verdict.status == Some(true) {
-                GUARD_EVERY
-            } else {
-                GUARD_RETRY
-            };
-            self.now.duration_since(*tried) >= every
-        });
-        if due {
-            let item = IntakeItem {
-                aggregation: "probe".into(),
-                time: "2000/01/01/00/00".into(),
-                uuid: Uuid::nil(),
-                take_anyway: false,
-            };
-            let planned = PlannedJob {
-                work: Work::Intake(vec![vec![item]]),
-                parallelism: 1,
-                attempt: 0,
-                canary: false,
-            };
-            let (_, job) = self
-                .actor()
-                .build(&planned, &KeySet::default(), "prio-operator-guard-probe");
-            match guard::probe(
-                &self.context.client,
-                &self.context.settings.policies,
-                self.processor,
-                &job,
-            )
-            .await
-            {
-                Ok(verdict) => memory.guard = Some((self.now, verdict)),
-                Err(error) => tracing::warn!(%error, "the admission policies could not be tried"),
-            }
-        }
-        memory.guard.as_ref().map(|(_, verdict)| verdict.clone())
-    }
-
-    /// Publishes our own manifests; `None`: none are asked for.
-    async fn publish(&self, memory: &mut Memory) -> Result<Option<Verdict>, ReconcileError> {
-        let publisher = manifest::Publisher {
-            client: &self.context.client,
-            processor: self.processor,
-            namespace: &self.key.0,
-            now: self.now,
-        };
-        let before = memory.published.take();
-        memory.published = publisher.publish(before).await.context(ClusterSnafu)?;
-        Ok(memory.published.as_ref().map(|published| published.verdict.clone()))
-    }
-
-    async fn report(&self, findings: &Findings) -> Result<(), ReconcileError> {
-        let before = self.processor.status.as_ref();
-        let generation = self.processor.metadata.generation.unwrap_or_default();
-        let after = report::status(before, findings, generation, self.now);
-        self.context.metrics.conditions(self.key, &after.conditions);
-        let api: Api<DataShareProcessor> = Api::namespaced(self.context.client.clone(), &self.key.0);
-        let written = match apply_status(&api, &self.key.1, before, &after).await {
-            Ok(written) => written,
-            // Deleted meanwhile.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-            Err(source) => return Err(ReconcileError::Cluster { source }),
-        };
-        for (reason, message) in news(before, &after).into_iter().filter(|_| written) {
-            self.context
-                .events
-                .publish(self.processor, true, &reason, "Reconcile", &message)
-                .await;
-        }
-        Ok(())
-    }
-
     pub(super) fn actor(&self) -> Actor<'_> {
         Actor {
             client: &self.context.client,
@@ -483,74 +332,11 @@ impl Look<'_> {
 }
 
 /// The Jobs that aren't over, and the pods that they want.
-fn usage(jobs: &[JobView]) -> memory::Usage {
-    memory::Usage::of(jobs.iter().filter(|view| !view.is_finished()).map(JobView::pods_wanted))
+fn usage(jobs: &[JobView]) -> Usage {
+    Usage::of(unfinished(jobs))
 }
 
-/// How long after a listing of all old windows, which took `took`, comes the next.
-fn rebuild_every(tick: SignedDuration, took: SignedDuration) -> SignedDuration {
-    let of = |time: SignedDuration, factor| time.checked_mul(factor).unwrap_or(REBUILD_LATEST);
-    of(tick, REBUILD_TICKS).max(of(took, REBUILD_SHARE)).min(REBUILD_LATEST)
-}
-
-/// What Events should tell: `Ready`, `ManifestPublished` or `Preflight` became False, or is False for another reason than before.
-fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<(String, String)> {
-    // The one is a person's wish; the other is so for a minute after each change, until the web server has it.
-    const NO_NEWS: [&str; 2] = [reasons::SUSPENDED, reasons::NOT_SERVED];
-    let of = |kind: &str| {
-        let find = |status: &DataShareProcessorStatus| status.conditions.iter().find(|c| c.type_ == kind).cloned();
-        let now = find(after).filter(|now| now.status == "False" && !NO_NEWS.contains(&now.reason.as_str()))?;
-        let same = before
-            .and_then(find)
-            .is_some_and(|then| then.status == now.status && then.reason == now.reason);
-        (!same).then_some((now.reason, now.message))
-    };
-    [READY, MANIFEST_PUBLISHED, PREFLIGHT]
-        .into_iter()
-        .filter_map(of)
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crds::conditions::PEERS_KNOWN;
-
-    #[test]
-    fn old_windows_are_looked_for_often_where_that_is_cheap() {
-        let of =
-            |tick, took| rebuild_every(SignedDuration::from_secs(tick), SignedDuration::from_millis(took)).as_secs();
-        assert_eq!(
-            [of(2, 10), of(10, 10), of(10, 9_000), of(10, 90_000)],
-            [60, 300, 900, 3_600]
-        );
-    }
-
-    #[test]
-    fn an_event_is_told_once_for_each_trouble() {
-        let status = |listed: Result<(), (&'static str, String)>| {
-            let findings = Findings {
-                peers: Some(Verdict::new(PEERS_KNOWN, Some(true), reasons::OK, "")),
-                listed: Some(listed),
-                ..Findings::default()
-            };
-            report::status(None, &findings, 1, Timestamp::UNIX_EPOCH)
-        };
-        let (bad, pending) = (status(Err((reasons::LISTING_FAILED, "no".into()))), status(Ok(())));
-        fn texts(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<String> {
-            news(before, after).into_iter().map(|(_, text)| text).collect()
-        }
-        assert_eq!(texts(None, &pending), [""; 0]);
-        assert_eq!(texts(Some(&pending), &bad), ["no"]);
-        assert_eq!(texts(Some(&bad), &bad), [""; 0]);
-        let published = |reason: &str| {
-            let mut status = bad.clone();
-            let verdict = Verdict::new(MANIFEST_PUBLISHED, Some(false), reason, "why");
-            crate::status::set_condition(&mut status.conditions, &verdict, Some(1), Timestamp::UNIX_EPOCH);
-            status
-        };
-        assert_eq!(texts(Some(&bad), &published(reasons::PUBLISH_FAILED)), ["why"]);
-        assert_eq!(texts(Some(&bad), &published(reasons::NOT_SERVED)), [""; 0]);
-    }
+/// The pods that each Job wants that isn't over.
+fn unfinished(jobs: &[JobView]) -> impl Iterator<Item = u32> {
+    jobs.iter().filter(|view| !view.is_finished()).map(JobView::pods_wanted)
 }

@@ -44,7 +44,7 @@ pub struct Published {
     /// The specific manifest as it was written; `None`: nothing was.
     pub specific: Option<String>,
     /// What was published, and when it was looked for where partners fetch it.
-    served: Option<(Documents, Timestamp)>,
+    pub(super) served: Option<(Documents, Timestamp)>,
 }
 
 /// Publishes one processor's manifests.

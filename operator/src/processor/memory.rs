@@ -1,5 +1,5 @@
-//! What is remembered between looks at a processor, and the room that processors share. All of it may be lost: the
-//! ledger, the Jobs and the statuses say the rest.
+//! What is remembered between looks at a processor. All of it may be lost: the ledger, the Jobs and the statuses say the
+//! rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,11 @@ use super::keys::ProbeMemory;
 use super::manifest::Published;
 use super::observe::{LedgerCache, Mailboxes, Places};
 use super::partners::Parties;
+use super::usages::{Usage, Usages};
 use crate::inventory::Listed;
 use crate::metrics::ProcessorKey;
-use crate::settings::Settings;
 use crate::status::Verdict;
-use crate::workload::{HealthMemory, PlannedJob, Retries, Room, Stage};
+use crate::workload::{HealthMemory, Retries, Stage};
 
 /// What is remembered of one processor.
 #[derive(Debug, Default)]
@@ -54,8 +54,8 @@ pub struct Memory {
     pub probes: ProbeMemory,
     /// Probe Jobs that were refused since the last look.
     pub refused_probes: Vec<String>,
-    /// Preflight Jobs that were refused since the last look.
-    pub refused_preflights: Vec<(Stage, String)>,
+    /// Preflight Jobs that were refused since the last look, beside the digest of what they were to rest on.
+    pub refused_preflights: Option<(String, Vec<(Stage, String)>)>,
     /// What preflight Jobs use of the room.
     pub preflights: Usage,
     /// When the marks of keys' use were listed last.
@@ -100,107 +100,6 @@ impl Memory {
     }
 }
 
-/// Jobs and pods that a processor uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Unfinished Jobs.
-    pub jobs: u32,
-    /// Pods that they want at once.
-    pub pods: u32,
-    /// There is work that found no room at the last plan.
-    waits: bool,
-}
-
-impl Usage {
-    /// Of unfinished Jobs, each with the pods that it wants.
-    pub fn of(pods: impl Iterator<Item = u32>) -> Self {
-        pods.fold(Self::default(), |sum, pods| Self {
-            jobs: sum.jobs + 1,
-            pods: sum.pods.saturating_add(pods),
-            ..sum
-        })
-    }
-
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            jobs: self.jobs.saturating_add(other.jobs),
-            pods: self.pods.saturating_add(other.pods),
-            waits: self.waits || other.waits,
-        }
-    }
-
-    /// With what was planned.
-    #[must_use]
-    pub fn and(self, planned: &[PlannedJob]) -> Self {
-        planned.iter().fold(self, |sum, job| Self {
-            jobs: sum.jobs + 1,
-            pods: sum.pods.saturating_add(job.parallelism),
-            ..sum
-        })
-    }
-}
-
-/// What planned Jobs leave of the room.
-#[must_use]
-pub fn less(room: Room, planned: &[PlannedJob]) -> Room {
-    let used = Usage::default().and(planned);
-    Room {
-        jobs: room.jobs.saturating_sub(used.jobs),
-        pods: room.pods.saturating_sub(used.pods),
-    }
-}
-
-/// What all processors use.
-#[derive(Debug, Default)]
-pub struct Usages(BTreeMap<ProcessorKey, Usage>);
-
-impl Usages {
-    /// What the caps leave for one processor that uses `own`. While others wait, each has an equal share at most, so that
-    /// one with much work can't keep the others waiting for ever.
-    #[must_use]
-    pub fn room(&self, key: &ProcessorKey, own: Usage, settings: &Settings) -> Room {
-        let others = || self.0.iter().filter(|(other, _)| *other != key).map(|(_, usage)| usage);
-        let sharing = 1 + u32::try_from(others().filter(|usage| usage.waits).count()).unwrap_or(u32::MAX - 1);
-        let left = |limit: u32, own: u32, others: u32| {
-            let free = limit.saturating_sub(own).saturating_sub(others);
-            if sharing == 1 {
-                free
-            } else {
-                free.min((limit / sharing).max(1).saturating_sub(own))
-            }
-        };
-        Room {
-            jobs: left(settings.max_jobs, own.jobs, others().map(|usage| usage.jobs).sum()),
-            pods: left(settings.max_pods, own.pods, others().map(|usage| usage.pods).sum()),
-        }
-    }
-
-    /// Notes what a processor uses, and whether it has work that found no room.
-    pub fn set(&mut self, key: &ProcessorKey, usage: Usage, waits: bool) {
-        self.0.insert(key.clone(), Usage { waits, ..usage });
-    }
-
-    /// Notes what a processor uses before anybody knows whether it has more to do: that stays as it was.
-    pub fn found(&mut self, key: &ProcessorKey, usage: Usage) {
-        let waits = self.0.get(key).is_some_and(|before| before.waits);
-        self.set(key, usage, waits);
-    }
-
-    /// A processor can't plan: nobody keeps room for it.
-    pub fn gave_up(&mut self, key: &ProcessorKey) {
-        if let Some(usage) = self.0.get_mut(key) {
-            usage.waits = false;
-        }
-    }
-
-    /// A processor is gone, or doesn't decode.
-    pub fn forget(&mut self, key: &ProcessorKey) {
-        self.0.remove(key);
-    }
-}
-
 /// What is remembered of all processors.
 #[derive(Debug, Default)]
 pub struct Memories {
@@ -223,7 +122,7 @@ impl Memories {
     #[must_use]
     pub fn keys(&self) -> BTreeSet<ProcessorKey> {
         let mut keys: BTreeSet<ProcessorKey> = self.entries().keys().cloned().collect();
-        keys.extend(self.usages().0.keys().cloned());
+        keys.extend(self.usages().keys().cloned());
         keys
     }
 
@@ -243,76 +142,6 @@ impl Memories {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::settings::Flags;
-    use clap::Parser;
-
-    fn settings(jobs: &str, pods: &str) -> Settings {
-        let flags = [
-            "operator",
-            "--namespaces=a",
-            "--worker-image=w:1",
-            "--max-jobs",
-            jobs,
-            "--max-pods",
-            pods,
-        ];
-        Settings::try_from(Flags::try_parse_from(flags).unwrap()).unwrap()
-    }
-
-    fn key(name: &str) -> ProcessorKey {
-        ("a".to_owned(), name.to_owned())
-    }
-
-    #[test]
-    fn the_caps_hold_over_all_processors_and_are_shared_while_others_wait() {
-        let usage = |jobs, pods| Usage {
-            jobs,
-            pods,
-            waits: false,
-        };
-        let room = |jobs, pods| Room { jobs, pods };
-        let settings = settings("4", "10");
-        let mut usages = Usages::default();
-        assert_eq!(usages.room(&key("a"), usage(0, 0), &settings), room(4, 10));
-        assert_eq!(usages.room(&key("a"), usage(1, 3), &settings), room(3, 7));
-        usages.set(&key("b"), usage(2, 6), false);
-        assert_eq!(usages.room(&key("a"), usage(1, 3), &settings), room(1, 1));
-        usages.set(&key("b"), usage(0, 0), true);
-        assert_eq!(usages.room(&key("a"), usage(1, 3), &settings), room(1, 2));
-        assert_eq!(usages.room(&key("a"), usage(3, 9), &settings), room(0, 0));
-        assert_eq!(
-            usages.room(&key("b"), usage(0, 0), &settings),
-            room(4, 10),
-            "its own entry doesn't count against it"
-        );
-    }
-
-    #[test]
-    fn one_that_can_no_longer_plan_keeps_no_room_from_others() {
-        let usage = |jobs, pods| Usage {
-            jobs,
-            pods,
-            waits: false,
-        };
-        let room = |jobs, pods| Room { jobs, pods };
-        let settings = settings("4", "10");
-        let memories = Memories::default();
-        memories.usages().set(&key("b"), usage(2, 6), true);
-        memories.usages().found(&key("b"), usage(0, 0));
-        let of_a = || memories.usages().room(&key("a"), usage(0, 0), &settings);
-        assert_eq!(of_a(), room(2, 5), "its Jobs are over, and it still waits");
-        memories.usages().gave_up(&key("b"));
-        assert_eq!(of_a(), room(4, 10));
-        memories.usages().set(&key("b"), usage(1, 1), true);
-        assert_eq!(
-            memories.keys().into_iter().collect::<Vec<_>>(),
-            [key("b")],
-            "a sweep finds it"
-        );
-        memories.forget(&key("b"));
-        assert_eq!(of_a(), room(4, 10));
-    }
-
     #[test]
     fn what_is_blocked_is_tried_again_when_other_parties_say_something_else() {
         use crate::processor::partners::{Peers, resolve};

@@ -16,8 +16,11 @@ pub mod observe;
 pub mod parameters;
 pub mod partners;
 pub mod preflight;
+mod rebuild;
 pub mod report;
 pub mod sweep;
+mod tell;
+pub mod usages;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -34,6 +34,8 @@ const EXIT_STOPPED: i32 = 75;
 pub(super) const EXIT_CONFIGURATION: i32 = 78;
 /// Failures of an index before it counts as failed; each restart waits longer.
 const BACKOFF_PER_INDEX: i32 = 3;
+/// The same of a preflight: a person waits.
+const PREFLIGHT_BACKOFF: i32 = 1;
 
 /// What a Job is built from beside its plan.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +139,10 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
         },
         spec: Some(JobSpec {
             active_deadline_seconds: Some(context.active_deadline_seconds),
-            backoff_limit_per_index: Some(BACKOFF_PER_INDEX),
+            backoff_limit_per_index: Some(match planned.work {
+                Work::Preflight { .. } => PREFLIGHT_BACKOFF,
+                _ => BACKOFF_PER_INDEX,
+            }),
             completion_mode: Some("Indexed".to_owned()),
             completions: Some(count(count_of_chunks)),
             parallelism: Some(i32::try_from(planned.parallelism).unwrap_or(i32::MAX)),

@@ -272,6 +272,27 @@ impl JobView {
         Some(message.lines().next().unwrap_or_default().trim().to_owned()).filter(|line| !line.is_empty())
     }
 
+    /// How a container of it ended that failed, as the kubelet says it: `OOMKilled (exit code 137)`.
+    #[must_use]
+    pub fn failed_container(&self) -> Option<String> {
+        let mut ended = self
+            .statuses()
+            .filter_map(|status| status.state.as_ref()?.terminated.as_ref());
+        let end = ended.find(|end| end.exit_code != 0)?;
+        let reason = end.reason.as_deref().unwrap_or("Error");
+        Some(format!("{reason} (exit code {})", end.exit_code))
+    }
+
+    /// Why it failed, as the Job controller says it.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let conditions = self.job.status.as_ref()?.conditions.as_ref()?;
+        let failed = conditions.iter().find(|c| c.type_ == "Failed" && c.status == "True")?;
+        let said = [failed.reason.as_deref(), failed.message.as_deref()];
+        let said: Vec<&str> = said.into_iter().flatten().collect();
+        Some(said.join(": ")).filter(|said| !said.is_empty())
+    }
+
     /// Whether it is to sum the window.
     #[must_use]
     pub fn holds_window(&self, id: &WindowId) -> bool {

@@ -1,6 +1,7 @@
 //! Preflights: begun by themselves and when asked, under both accounts, told line by line, and no Job of work waits.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crds::DataShareProcessor;
 use crds::processor::{PreflightOutcome, PreflightStage, PreflightStatus};
@@ -14,6 +15,7 @@ use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
+use crate::manifests::{POINTS, REQUEST};
 use crate::place::{Place, place, until};
 
 impl Place {
@@ -73,9 +75,25 @@ async fn what_pods_find_under_each_account_is_told_line_by_line_and_again_when_a
     let Some(place) = place("preflight").await else { return };
     let batch = format!("agg/{}/{}", crate::batch_names()[0].0, crate::batch_names()[0].1);
     place.put_batch(&batch).await;
-    place.create_processor("us-ct", place.spec()).await;
+    let mut spec = place.spec();
+    spec["manifest"] = json!({
+        "publishTo": {"configMap": {"name": "manifests"}},
+        "ingestionBucket": "gs://ours-ingestion", "peerValidationBucket": "gs://ours-peer-validation",
+        "batchSigningPublicKeys": [{"id": "ours-1", "publicKey": POINTS[0]}],
+        "packetEncryptionKey": {"id": "packet", "certificateSigningRequest": REQUEST},
+    });
+    place.create_processor("us-ct", spec).await;
     let operator = place.start_operator();
     let jobs = place.preflights(&BTreeSet::new()).await;
+    place.condition("us-ct", "Preflight", "Unknown", "Running").await;
+
+    // An operator that begins anew hasn't looked at our manifest yet: what runs goes on.
+    operator.stopped().await;
+    let operator = place.start_operator();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let uids = |jobs: &[Job]| jobs.iter().filter_map(ResourceExt::uid).collect::<BTreeSet<_>>();
+    let still = place.preflights(&BTreeSet::new()).await;
+    assert_eq!(uids(&still), uids(&jobs), "the restart began others");
     place.condition("us-ct", "Preflight", "Unknown", "Running").await;
     for (job, (account, of)) in jobs
         .iter()

@@ -13,9 +13,10 @@ use snafu::ResultExt;
 
 use super::{ProbeInput, Probes, Ring, Trouble, VersionHere, observed_until, probes, resolve, usage};
 use crate::inventory::Inventory;
-use crate::processor::look::{Look, REBUILD_LATEST, REBUILD_TICKS};
+use crate::processor::look::Look;
 use crate::processor::memory::Memory;
 use crate::processor::observe::Mailboxes;
+use crate::processor::rebuild::{REBUILD_LATEST, REBUILD_TICKS};
 use crate::processor::report::KeyFindings;
 use crate::processor::{ClusterSnafu, MailboxSnafu, ReconcileError};
 use crate::status::Verdict;

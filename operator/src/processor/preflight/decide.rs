@@ -2,31 +2,24 @@
 
 use crds::conditions::{KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, PREFLIGHT, reasons};
 use crds::processor::{PreflightLine, PreflightOutcome, PreflightStage, PreflightStatus};
-use facilitator_core::formats::preflight::{Line, Outcome, PreflightReport};
 use facilitator_core::formats::work::WorkList;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::judge::{Progress, age, judge, remedy_of, stands};
+use super::lines::{checker, no_pod, short, told};
 use crate::status::Verdict;
-use crate::workload::{JobEnd, JobView, PlannedJob, Stage, Work, cause, cause_of_refusal};
+use crate::workload::{JobView, PlannedJob, Stage, Work, cause_of_refusal};
 
 const STAGES: [Stage; 2] = [Stage::Intake, Stage::Aggregate];
 /// What the operator itself says of a processor, by its conditions.
 const CONDITIONS: [&str; 4] = [PEERS_KNOWN, MAILBOXES_LISTED, KEYS_LOADED, MANIFEST_PUBLISHED];
-/// A cause that keeps a pod from starting is believed once it has stood for so long: caches of a node lag.
-const CAUSE_STANDS: SignedDuration = SignedDuration::from_secs(20);
-/// A preflight that is not over by then hangs.
-const LONGEST: SignedDuration = SignedDuration::from_mins(3);
 /// How long a Job may be without its work list, which comes a moment after it.
 const WORK_LIST_GRACE: SignedDuration = SignedDuration::from_mins(1);
 /// What passes by itself is waited for that long: web servers lag a minute or two behind what was written.
 const SETTLING: SignedDuration = SignedDuration::from_mins(2);
 /// Such reasons.
 const PASSING: [&str; 2] = [reasons::NOT_SERVED, reasons::PROBING];
-/// The most lines of a status.
-const MAX_LINES: usize = 96;
-/// The check of whether there is a pod at all.
-const POD: &str = "Pod";
 
 /// All that a decision rests on.
 pub struct PreflightInput<'a> {
@@ -54,7 +47,7 @@ pub struct PreflightInput<'a> {
     pub refused: &'a [(Stage, String)],
 }
 
-/// What is decided.
+/// What is decided. A status has at most [`super::judge::MAX_LINES_OF_STAGE`] lines of each stage and the operator's four.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PreflightDecision {
     /// Jobs to start.
@@ -113,14 +106,25 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
             (Some(view), _) => match judge(view, input.start_deadline, now) {
                 Progress::Over(lines) => status.lines.extend(lines.into_iter().map(|line| told(stage, line))),
                 Progress::Stuck(detail, remedy) => {
-                    status.lines.push(no_pod(stage, detail, remedy));
-                    remove.push(view.name().to_owned());
+                    status.lines.push(no_pod(stage, &detail, &remedy));
+                    // Of one that is over, the pods' logs are all that is left to look at.
+                    if !view.is_finished() {
+                        remove.push(view.name().to_owned());
+                    }
                 }
                 Progress::Running(waiting) => waits.push(format!("Job {}{waiting}", view.name())),
             },
             (None, Some((_, message))) => {
                 let cause = cause_of_refusal(message);
-                status.lines.push(no_pod(stage, cause.message, remedy_of(cause.reason)));
+                let begun: Option<Timestamp> = status.started.parse().ok();
+                let for_long = begun.is_none_or(|begun| now.duration_since(begun) >= input.start_deadline);
+                if stands(&cause) || for_long {
+                    status
+                        .lines
+                        .push(no_pod(stage, &cause.message, &remedy_of(cause.reason)));
+                } else {
+                    waits.push(format!("the API server, which says: {}", cause.message));
+                }
             }
             (None, None) if start.len() < input.room as usize && input.hold.is_none() => {
                 start.push(planned(stage, input));
@@ -139,7 +143,6 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
         let mut lines: Vec<PreflightLine> = own.collect();
         status.lines.sort_by_key(|line| line.stage == PreflightStage::Aggregate);
         lines.append(&mut status.lines);
-        lines.truncate(MAX_LINES);
         status.lines = lines;
         status.finished = Some(now.to_string());
     }
@@ -168,113 +171,6 @@ fn planned(stage: Stage, input: &PreflightInput<'_>) -> PlannedJob {
         attempt: 0,
         canary: false,
     }
-}
-
-/// How far a Job is.
-enum Progress {
-    /// What its pod told.
-    Over(Vec<Line>),
-    /// It won't come to an end: what is wrong, and what to do.
-    Stuck(String, String),
-    /// And what keeps it, if anything does.
-    Running(String),
-}
-
-fn judge(view: &JobView, start_deadline: SignedDuration, now: Timestamp) -> Progress {
-    match view.end() {
-        Some(JobEnd::Complete) => {
-            let message = view.termination_message(0);
-            match message.as_deref().and_then(PreflightReport::from_message) {
-                Some(report) if !report.lines.is_empty() => Progress::Over(report.lines),
-                _ => Progress::Stuck(
-                    format!("Job {} ended, and what its pod found isn't known", view.name()),
-                    "run the preflight again, with workers of the operator's version".to_owned(),
-                ),
-            }
-        }
-        Some(_) => {
-            let said = [78, 77, 70, 69]
-                .into_iter()
-                .find_map(|code| view.termination_message(code));
-            let said = said.unwrap_or_else(|| "it failed; see the log of its pod".to_owned());
-            let remedy = "run workers of the operator's version; else mend what it names";
-            Progress::Stuck(format!("Job {}: {said}", view.name()), remedy.to_owned())
-        }
-        None => {
-            let waited = view.waiting_since().map(|since| now.duration_since(since));
-            let cause = cause(view);
-            let stands = waited.is_some_and(|waited| waited >= CAUSE_STANDS);
-            let too_long = waited.is_some_and(|waited| waited >= start_deadline);
-            let age = age(view, now);
-            match cause {
-                Some(cause) if stands => Progress::Stuck(cause.message, remedy_of(cause.reason)),
-                Some(cause) => Progress::Running(format!(" ({})", cause.message)),
-                None if too_long => Progress::Stuck(
-                    format!("no pod of Job {} started, and Kubernetes names no cause", view.name()),
-                    remedy_of(reasons::NOT_STARTED),
-                ),
-                None if waited.is_none() && age >= LONGEST.max(start_deadline) => Progress::Stuck(
-                    format!("Job {} isn't over after {} s", view.name(), age.as_secs()),
-                    "see the log of its pod".to_owned(),
-                ),
-                None => Progress::Running(String::new()),
-            }
-        }
-    }
-}
-
-fn age(view: &JobView, now: Timestamp) -> SignedDuration {
-    view.created()
-        .map(|created| now.duration_since(created))
-        .unwrap_or_default()
-}
-
-fn remedy_of(reason: &str) -> String {
-    format!("the guide's table of reasons says what to do about {reason}")
-}
-
-fn checker(stage: Stage) -> PreflightStage {
-    match stage {
-        Stage::Intake => PreflightStage::Intake,
-        Stage::Aggregate => PreflightStage::Aggregate,
-    }
-}
-
-fn no_pod(stage: Stage, detail: String, remedy: String) -> PreflightLine {
-    PreflightLine {
-        stage: checker(stage),
-        check: POD.to_owned(),
-        mailbox: None,
-        outcome: PreflightOutcome::Failed,
-        detail: short(&detail),
-        remedy: short(&remedy),
-    }
-}
-
-fn told(stage: Stage, line: Line) -> PreflightLine {
-    PreflightLine {
-        stage: checker(stage),
-        check: word(&line.check),
-        mailbox: line.mailbox.map(|place| word(&place)),
-        outcome: match line.outcome {
-            Outcome::Passed => PreflightOutcome::Passed,
-            Outcome::Failed => PreflightOutcome::Failed,
-            Outcome::NotCheckable => PreflightOutcome::NotCheckable,
-        },
-        detail: short(&line.detail),
-        remedy: short(&line.remedy),
-    }
-}
-
-/// As formats write it.
-fn word(of: &impl serde::Serialize) -> String {
-    let value = serde_json::to_value(of).unwrap_or_default();
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-/// A pod's text within the schema's bounds.
-fn short(text: &str) -> String {
-    text.chars().take(1000).collect()
 }
 
 /// What the operator waits for itself, and needn't much longer.

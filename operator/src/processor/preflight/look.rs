@@ -1,5 +1,6 @@
 //! A look at a processor's preflight.
 
+use crds::conditions::{PREFLIGHT, reasons};
 use crds::names::PREFLIGHT_ANNOTATION;
 use crds::processor::PreflightStatus;
 use facilitator_core::formats::work::Parameters;
@@ -10,7 +11,8 @@ use snafu::ResultExt;
 use super::{PreflightInput, decide};
 use crate::digest::short_digest;
 use crate::processor::look::Look;
-use crate::processor::memory::{Memory, Usage};
+use crate::processor::memory::Memory;
+use crate::processor::usages::Usage;
 use crate::processor::{ActSnafu, ReconcileError, parameters};
 use crate::status::Verdict;
 use crate::workload::{JobView, KeySet, PlannedJob};
@@ -34,6 +36,12 @@ impl Look<'_> {
         let asked = annotation.map(|value| value.chars().take(MAX_ASKED).collect::<String>());
         let before = status.and_then(|status| status.preflight.as_ref());
         let published = memory.published.as_ref();
+        if spec.manifest.is_some() && published.is_none() {
+            // What a preflight rests on isn't known: what is there stays.
+            let message = "No preflight of what is so now: our own manifest hasn't been looked at yet.";
+            let unknown = || (None, Verdict::new(PREFLIGHT, None, reasons::UNKNOWN, message));
+            return before.is_none().then(unknown);
+        }
         let manifest = published.and_then(|published| published.specific.clone());
         let start_at = match status.and_then(|status| status.start_at.as_ref()?.parse().ok()) {
             Some(start_at) => start_at,
@@ -59,41 +67,42 @@ impl Look<'_> {
             INPUTS_DIGITS,
         );
         let is_new_wish = asked.is_some() && before.and_then(|before| before.asked.as_ref()) != asked.as_ref();
-        let hold = if spec.manifest.is_some() && published.is_none() {
-            Some("our own manifest hasn't been looked at yet")
-        } else if spec.suspend && !is_new_wish && before.is_none_or(|before| before.inputs != inputs) {
+        let hold = if spec.suspend && !is_new_wish && before.is_none_or(|before| before.inputs != inputs) {
             Some(
                 "the processor is suspended, or a party isn't known; the annotation prio-operator.io/preflight asks for one all the same",
             )
         } else {
             None
         };
-        let room = {
-            let usages = self.context.memories.usages();
-            let room = usages.room(self.key, own, &self.context.settings);
-            room.jobs.min(room.pods)
+        // A refusal of what rested on something else says nothing of this.
+        let refused = memory.refused_preflights.take().filter(|(of, _)| *of == inputs);
+        let refused = refused.map(|(_, refused)| refused).unwrap_or_default();
+        let decision = {
+            // Held until what is begun is counted, as where work is planned.
+            let mut usages = self.context.memories.usages();
+            let decision = decide(
+                &PreflightInput {
+                    inputs: &inputs,
+                    asked: asked.as_deref(),
+                    manifest: manifest.as_deref(),
+                    before,
+                    conditions: status.map_or(&[][..], |status| &status.conditions),
+                    generation,
+                    jobs,
+                    hold,
+                    room: usages.room_for_preflights(self.key, own, &self.context.settings),
+                    start_deadline: SignedDuration::from_secs(spec.workers.start_deadline_seconds.into()),
+                    refused: &refused,
+                },
+                self.now,
+            );
+            usages.found(self.key, own.and(&decision.start));
+            decision
         };
-        let refused = std::mem::take(&mut memory.refused_preflights);
-        let decision = decide(
-            &PreflightInput {
-                inputs: &inputs,
-                asked: asked.as_deref(),
-                manifest: manifest.as_deref(),
-                before,
-                conditions: status.map_or(&[][..], |status| &status.conditions),
-                generation,
-                jobs,
-                hold,
-                room,
-                start_deadline: SignedDuration::from_secs(spec.workers.start_deadline_seconds.into()),
-                refused: &refused,
-            },
-            self.now,
-        );
         memory.preflights = memory.preflights.and(&decision.start);
         let acted = async {
             self.actor().remove_jobs(&decision.remove).await.context(ActSnafu)?;
-            self.begin(memory, &decision.start, parameters).await
+            self.begin(memory, &inputs, &decision.start, parameters).await
         };
         if let Err(error) = acted.await {
             tracing::warn!(%error, "a preflight can't be begun; it is tried again");
@@ -104,6 +113,7 @@ impl Look<'_> {
     async fn begin(
         &self,
         memory: &mut Memory,
+        inputs: &str,
         planned: &[PlannedJob],
         parameters: impl Fn(&KeySet) -> Parameters,
     ) -> Result<(), ReconcileError> {
@@ -116,7 +126,7 @@ impl Look<'_> {
             .start(planned, &keys, &parameters(&keys))
             .await
             .context(ActSnafu)?;
-        memory.refused_preflights = started.refused;
+        memory.refused_preflights = Some((inputs.to_owned(), started.refused));
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 //! never hold up work: their Jobs are apart from the stages' own, and nothing waits for them.
 
 mod decide;
+mod judge;
+mod lines;
 mod look;
 #[cfg(test)]
 mod tests;

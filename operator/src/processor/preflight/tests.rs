@@ -151,21 +151,62 @@ fn the_condition_names_the_first_thing_that_failed_and_what_to_do() {
     );
 }
 
+/// What became of the first stage's pod, and when.
+type Change = fn(JobView) -> JobView;
+
+const MOUNT: &str = "MountVolume.SetUp failed for volume \"batch-signing\" : secret \"batch-signing\" not found";
+const ATTACH: &str = "AttachVolume.Attach failed for volume \"pvc-1\" : volume attachment is being deleted";
+
 #[test]
-fn pods_that_do_not_start_or_do_not_tell_are_lines_of_their_own() {
-    type Change = fn(JobView) -> JobView;
-    let mount = "MountVolume.SetUp failed for volume \"batch-signing\" : secret \"batch-signing\" not found";
-    let cases: [(&str, Change, &str, Option<&str>); 5] = [
+fn what_passes_by_itself_has_the_start_deadline_and_what_stands_has_not() {
+    let unscheduled: Change = |view| view.unscheduled("0/3 nodes are available: insufficient cpu");
+    let attach: Change = |view| view.creating().event(Some(0), "FailedAttachVolume", ATTACH);
+    let quota: Change = |view| view.event(None, "FailedCreate", "pods \"x\" is forbidden: exceeded quota: compute");
+    let cases: [(&str, Change, &str, Option<&str>); 13] = [
         (
             "a Secret that isn't there",
+            |view| view.creating().event(Some(0), "FailedMount", MOUNT),
+            "02:01",
+            Some(MOUNT),
+        ),
+        (
+            "an image that isn't there",
             |view| {
-                let mount =
-                    "MountVolume.SetUp failed for volume \"batch-signing\" : secret \"batch-signing\" not found";
-                view.creating().event(Some(0), "FailedMount", mount)
+                let waiting = json!({"waiting": {"reason": "ErrImagePull", "message": "manifest unknown"}});
+                view.pod("Pending", waiting, "02:00")
             },
             "02:01",
-            Some(mount),
+            Some("manifest unknown"),
         ),
+        (
+            "an account that isn't there",
+            |view| {
+                view.event(
+                    None,
+                    "FailedCreate",
+                    "error looking up service account a/intake: not found",
+                )
+            },
+            "02:01",
+            Some("service account"),
+        ),
+        (
+            "a policy that refuses its pods",
+            |view| view.event(None, "FailedCreate", "pods \"x\" is forbidden: violates PodSecurity"),
+            "02:01",
+            Some("PodSecurity"),
+        ),
+        ("no node yet", unscheduled, "02:01", None),
+        ("no node", unscheduled, "02:05", Some("insufficient cpu")),
+        ("a volume that another node still has", attach, "02:01", None),
+        (
+            "a volume that another node keeps",
+            attach,
+            "02:05",
+            Some("being deleted"),
+        ),
+        ("no quota yet", quota, "02:01", None),
+        ("no quota", quota, "02:05", Some("exceeded quota")),
         ("one that only just began", |view| view.creating(), "02:01", None),
         (
             "no pod, and nobody says why",
@@ -174,44 +215,139 @@ fn pods_that_do_not_start_or_do_not_tell_are_lines_of_their_own() {
             Some("names no cause"),
         ),
         (
-            "a refused configuration",
-            |view| view.refused("unknown variant `Preflight`"),
-            "02:01",
-            Some("unknown variant"),
-        ),
-        (
-            "a pod that said nothing",
-            |view| view.complete(),
-            "02:01",
-            Some("isn't known"),
+            "one that hangs",
+            |view| view.running(),
+            "02:07",
+            Some("isn't over after 420 s"),
         ),
     ];
     for (what, change, now, expected) in cases {
-        let mut world = World::begun();
-        world.ended(1, vec![passed()]);
-        world.jobs[0] = change(world.jobs[0].clone());
-        let decision = world.look(now);
-        let Some(expected) = expected else {
-            assert_eq!(told(&decision).1, reasons::RUNNING, "{what}");
-            continue;
-        };
-        let lines = decision.status.clone().unwrap().lines;
-        let line = lines
-            .iter()
-            .find(|line| line.outcome == PreflightOutcome::Failed)
-            .unwrap();
+        let removed = told_of_first(what, change, now, expected);
         assert_eq!(
-            (line.stage, line.check.as_str()),
-            (PreflightStage::Intake, "Pod"),
-            "{what}"
+            removed,
+            usize::from(expected.is_some()),
+            "{what}: it holds on to its room"
         );
-        assert!(
-            line.detail.contains(expected) && !line.remedy.is_empty(),
-            "{what}: {line:?}"
-        );
-        assert_eq!(told(&decision).1, reasons::FAILED, "{what}");
-        assert_eq!(decision.remove.len(), 1, "{what}");
     }
+}
+
+#[test]
+fn a_job_that_is_over_keeps_its_pods_and_their_logs() {
+    let cases: [(&str, Change, &str); 6] = [
+        (
+            "a refused configuration",
+            |view| view.refused("unknown variant `Preflight`"),
+            "unknown variant",
+        ),
+        ("a pod that said nothing", |view| view.complete(), "isn't known"),
+        (
+            "too little memory",
+            |view| {
+                let state = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+                view.crashed().pod("Failed", state, "02:00")
+            },
+            "its pod ended with OOMKilled (exit code 137)",
+        ),
+        (
+            "a crash without a word",
+            |view| {
+                let state = json!({"terminated": {"exitCode": 101, "reason": "Error"}});
+                view.crashed().pod("Failed", state, "02:00")
+            },
+            "its pod ended with Error (exit code 101)",
+        ),
+        (
+            "a deadline",
+            |view| view.failed("DeadlineExceeded", "Job was active longer than specified deadline"),
+            "DeadlineExceeded: Job was active longer",
+        ),
+        (
+            "more lines than there are checks",
+            |view| {
+                let message =
+                    PreflightReport::new(vec![Line::new(Check::Clock, Outcome::Passed, "", ""); 47]).to_message();
+                let state = json!({"terminated": {"exitCode": 0, "message": message}});
+                view.complete().pod("Succeeded", state, "02:00")
+            },
+            "told 47 lines",
+        ),
+    ];
+    for (what, change, expected) in cases {
+        assert_eq!(
+            told_of_first(what, change, "02:01", Some(expected)),
+            0,
+            "{what}: its log is gone"
+        );
+    }
+    let world = told_lines(|view| {
+        let state = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        view.crashed().pod("Failed", state, "02:00")
+    });
+    assert!(world[0].remedy.contains("memory"), "{world:?}");
+}
+
+/// The lines of a preflight of which the first stage's Job became that, and the second's is well.
+fn told_lines(change: Change) -> Vec<crds::processor::PreflightLine> {
+    let mut world = World::begun();
+    world.ended(1, vec![passed()]);
+    world.jobs[0] = change(world.jobs[0].clone());
+    let lines = world.look("02:01").status.unwrap().lines;
+    let failed = lines
+        .into_iter()
+        .filter(|line| line.outcome == PreflightOutcome::Failed);
+    failed.collect()
+}
+
+/// Looks at a preflight of which the first stage's Job became that; `expected`: what its line must say, if it is over.
+/// Returns how many Jobs are removed.
+fn told_of_first(what: &str, change: Change, now: &str, expected: Option<&str>) -> usize {
+    let mut world = World::begun();
+    world.ended(1, vec![passed()]);
+    world.jobs[0] = change(world.jobs[0].clone());
+    let decision = world.look(now);
+    let Some(expected) = expected else {
+        assert_eq!(told(&decision).1, reasons::RUNNING, "{what}");
+        return decision.remove.len();
+    };
+    let lines = decision.status.clone().unwrap().lines;
+    let failed: Vec<_> = lines
+        .iter()
+        .filter(|line| line.outcome == PreflightOutcome::Failed)
+        .collect();
+    assert_eq!(failed.len(), 1, "{what}: {lines:?}");
+    let line = failed[0];
+    assert_eq!(
+        (line.stage, line.check.as_str()),
+        (PreflightStage::Intake, "Pod"),
+        "{what}"
+    );
+    assert!(
+        line.detail.contains(expected) && !line.remedy.is_empty(),
+        "{what}: {line:?}"
+    );
+    assert_eq!(told(&decision).1, reasons::FAILED, "{what}");
+    let others = lines.iter().filter(|line| line.stage == PreflightStage::Aggregate);
+    assert_eq!(others.count(), 1, "{what}: the other stage's are all there");
+    decision.remove.len()
+}
+
+#[test]
+fn a_full_report_of_both_stages_fits_into_a_status_and_a_terminal_obeys_no_line() {
+    let mut world = World::begun();
+    let hostile = |n: usize| Line {
+        detail: format!("\u{1b}[2J{n}"),
+        ..Line::new(Check::Clock, Outcome::Failed, "", "")
+    };
+    for stage in 0..2 {
+        world.ended(stage, (0..46).map(hostile).collect());
+    }
+    let lines = world.look("02:01").status.unwrap().lines;
+    assert_eq!(lines.len(), 1 + 2 * 46);
+    assert!(lines.iter().all(|line| !line.detail.contains('\u{1b}')));
+}
+
+#[test]
+fn jobs_that_are_refused_are_told_at_once_where_waiting_is_of_no_use() {
     let mut world = World::new();
     world.look("02:00");
     let policy = "jobs.batch is forbidden: Secret batch-signing is not listed".to_owned();
@@ -221,6 +357,18 @@ fn pods_that_do_not_start_or_do_not_tell_are_lines_of_their_own() {
         told(&decision).2.starts_with("Intake Pod: jobs.batch is forbidden"),
         "{decision:?}"
     );
+
+    let mut world = World::new();
+    world.look("02:00");
+    let quota = "jobs.batch is forbidden: exceeded quota: jobs".to_owned();
+    world.refused = vec![(Stage::Intake, quota.clone()), (Stage::Aggregate, quota)];
+    let decision = world.look("02:01");
+    let (_, reason, message) = told(&decision);
+    assert!(
+        reason == reasons::RUNNING && message.contains("exceeded quota"),
+        "{message}"
+    );
+    assert_eq!(told(&world.look("02:05")).1, reasons::FAILED);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `facilitator work` as a pod runs it: folders, exit codes, reports, the ledger's identity, stopping.
 #![allow(clippy::unwrap_used)]
 
+mod preflight;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -323,71 +325,6 @@ fn a_probe_reports_the_keys_that_are_mounted_and_names_what_is_missing_or_anothe
         assert_eq!(code(&output), 78);
         assert!(message.contains(expected), "{message}");
     }
-}
-
-/// The failed lines of a preflight that a pod tells in its last words.
-fn preflight(pod: &Pod, of: &str, manifest: Option<&str>) -> Vec<String> {
-    let log = pod.path("termination-log");
-    fs::write(&log, "").unwrap();
-    pod.list(&json!({"stage": "Preflight", "revision": 1, "work": "preflight", "of": of, "inputs": "i", "manifest": manifest}));
-    let output = pod.command(0).arg("--termination-log").arg(&log).output().unwrap();
-    assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&fs::read(&log).unwrap()).unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).lines().count();
-    let lines = report["lines"].as_array().unwrap();
-    assert_eq!(printed, lines.len());
-    let failed = lines.iter().filter(|line| line["outcome"] == "Failed");
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    failed
-        .map(|line| format!("{} {}", text(&line["check"]), text(&line["mailbox"])))
-        .collect()
-}
-
-#[test]
-fn a_preflight_names_what_is_broken_in_the_pods_last_words_and_puts_nothing() {
-    let pod = Pod::new();
-    let world = |name: &str| pod.path("world").join(name);
-    assert_eq!(preflight(&pod, "Intake", None), [""; 0]);
-    assert_eq!(preflight(&pod, "Aggregate", None), [""; 0]);
-    assert_eq!(
-        fs::read_dir(pod.ledger())
-            .unwrap()
-            .filter(|entry| { !entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.') })
-            .count(),
-        0
-    );
-
-    fs::rename(world("portal-first"), world("elsewhere")).unwrap();
-    assert_eq!(preflight(&pod, "Intake", None), [""; 0], "intake needs no portal");
-    assert_eq!(preflight(&pod, "Aggregate", None), ["Write portal"]);
-    fs::rename(world("elsewhere"), world("portal-first")).unwrap();
-
-    pod.parameters(|parameters| parameters["ingestorKeys"][0]["publicKey"] = json!("AAAA"));
-    assert_eq!(
-        preflight(&pod, "Intake", None),
-        ["IngestorKeys ", "Signature ingestion"]
-    );
-    pod.parameters(|parameters| parameters["mailboxes"]["ingestion"]["url"] = json!("file:///nowhere/at/all"));
-    assert_eq!(preflight(&pod, "Intake", None), ["List ingestion"]);
-    pod.parameters(|parameters| parameters["ledgerId"] = json!("00000000-0000-0000-0000-000000000007"));
-    assert_eq!(preflight(&pod, "Aggregate", None), ["Identity ledger"]);
-    pod.parameters(|_| {});
-    let manifest = json!({
-        "format": 2, "ingestion-bucket": "gs://i", "peer-validation-bucket": "gs://v",
-        "batch-signing-public-keys": {"another": {
-            "public-key": fs::read_to_string(world("first-keys/batch-signing/public.pem")).unwrap(), "expiration": "2099-01-01T00:00:00Z"}},
-        "packet-encryption-keys": {},
-    });
-    let failed = preflight(&pod, "Intake", Some(&manifest.to_string()));
-    assert!(
-        failed.contains(&"Manifest ".to_owned()) || failed.contains(&"SigningKey ".to_owned()),
-        "{failed:?}"
-    );
-    let key = world("first-keys/packet-decryption/0/key");
-    fs::write(&key, "AAAA").unwrap();
-    assert_eq!(preflight(&pod, "Aggregate", None), ["PacketKeys "]);
-    fs::write(pod.path("parameters/parameters.json"), "{}").unwrap();
-    assert_eq!(preflight(&pod, "Intake", None), ["Parameters "]);
 }
 
 #[test]
