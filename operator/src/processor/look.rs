@@ -1,5 +1,7 @@
 //! One look at one processor: observe, decide, act, report.
 
+use std::collections::BTreeSet;
+
 use crds::conditions::{MANIFEST_PUBLISHED, PREFLIGHT, READY, WORKERS_READY, reasons};
 use crds::{AggregationWindow, DataShareProcessor, DataShareProcessorStatus};
 use facilitator_core::formats::work::IntakeItem;
@@ -29,9 +31,9 @@ use crate::workload::{
 };
 
 /// All old windows without a result are listed at least so often, so that what was deleted by hand comes back.
-pub(super) const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
+const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
 /// And not before so many ticks: a batch of an old date that comes late is found then.
-pub(super) const REBUILD_TICKS: i32 = 30;
+const REBUILD_TICKS: i32 = 30;
 /// Of the time, such listings take a hundredth at most.
 const REBUILD_SHARE: i32 = 100;
 /// The admission policies are tried so often while they stand.
@@ -71,8 +73,14 @@ impl Look<'_> {
         // Partners read our manifests whatever else goes wrong here.
         findings.published = within(WRITE_TIMEOUT, self.publish(memory)).await.ok();
         if let (Some(keys), Some(_)) = (&mut findings.keys, &findings.published) {
-            let published = memory.published.as_ref().map(|published| &published.keys);
-            keys.note_published(published, self.now);
+            match &memory.published {
+                None => keys.note_published(&BTreeSet::new(), self.now),
+                Some(published) => {
+                    if let Some(ids) = &published.keys {
+                        keys.note_published(ids, self.now);
+                    }
+                }
+            }
         }
         // What was found out is told even where the rest failed.
         let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
@@ -159,6 +167,7 @@ impl Look<'_> {
                 &ground.schedule,
                 &inventory,
                 &jobs,
+                &health,
                 findings.suspended,
             )
             .await?;

@@ -38,10 +38,10 @@ pub struct KeyFindings {
 }
 
 impl KeyFindings {
-    /// Takes in which keys partners get.
-    pub fn note_published(&mut self, published: Option<&BTreeSet<String>>, now: Timestamp) {
+    /// Takes in which keys partners get. While that isn't known, what is remembered stays: they have what was published.
+    pub fn note_published(&mut self, published: &BTreeSet<String>, now: Timestamp) {
         for key in self.status.iter_mut().flat_map(|status| &mut status.versions) {
-            let is_public = published.is_some_and(|published| published.contains(&key.id));
+            let is_public = published.contains(&key.id);
             let since = key.published.take().unwrap_or_else(|| now.to_string());
             key.published = is_public.then_some(since);
         }
@@ -454,6 +454,29 @@ mod tests {
         assert_eq!(
             reason(&status(Some(&stalled), &hangs, 2, Timestamp::UNIX_EPOCH)),
             reasons::OK
+        );
+    }
+
+    #[test]
+    fn since_when_partners_get_a_key_is_kept_until_they_get_a_manifest_without_it() {
+        let key = |id: &str, published: Option<&str>| serde_json::json!({"keyRing": "r", "id": id, "secret": "r.1", "state": "InUse", "published": published});
+        let before = Some("2026-11-20T00:00:00Z");
+        let versions = vec![key("a", before), key("b", before), key("c", None)];
+        let mut findings = KeyFindings {
+            status: serde_json::from_value(serde_json::json!({"versions": versions})).unwrap(),
+            ..KeyFindings::default()
+        };
+        findings.note_published(&["a".to_owned(), "c".to_owned()].into(), Timestamp::UNIX_EPOCH);
+        let since: Vec<_> = findings
+            .status
+            .unwrap()
+            .versions
+            .into_iter()
+            .map(|key| key.published)
+            .collect();
+        assert_eq!(
+            since,
+            [before.map(str::to_owned), None, Some("1970-01-01T00:00:00Z".to_owned())]
         );
     }
 
