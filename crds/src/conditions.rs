@@ -83,7 +83,7 @@ pub mod reasons {
 
     /// A KeyRing that the spec refers to isn't there.
     pub const KEY_RING_MISSING: &str = "KeyRingMissing";
-    /// A KeyRing that the spec refers to is for another purpose, or holds too many versions.
+    /// A KeyRing that the spec refers to is for another purpose, holds too many versions, or keys that aren't its own.
     pub const KEY_RING_UNUSABLE: &str = "KeyRingUnusable";
     /// A KeyRing that the spec refers to has no version that may be used yet.
     pub const NO_KEY_YET: &str = "NoKeyYet";
@@ -175,6 +175,8 @@ pub mod reasons {
     pub const PUBLISHED_KEY_DIFFERS: &str = "PublishedKeyDiffers";
     /// KeyRing: what would be published breaks a rule of the protocol.
     pub const PUBLICATION_REFUSED: &str = "PublicationRefused";
+    /// KeyRing: a second copy can't be made for a recipient.
+    pub const BACKUP_REFUSED: &str = "BackupRefused";
     /// KeyRing: the ages contradict each other.
     pub const AGES_REFUSED: &str = "AgesRefused";
     /// KeyRing: the record of its versions can't be used.

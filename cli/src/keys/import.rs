@@ -1,4 +1,4 @@
-//! `kubectl prio keys import`: the original's Secret of a key becomes the Secrets and the record of a KeyRing.
+//! `kubectl prio keys import`: a Secret of a key that is in use becomes the Secrets and the record of a KeyRing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use crds::key_ring::KeyPurpose;
 use facilitator_core::crypto::csr::SigningRequest;
 use facilitator_core::crypto::new_key::NewKey;
 use facilitator_core::crypto::original::{OriginalVersion, read_versions};
-use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey};
+use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, KeyError, PacketDecryptionKey};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use operator::keys::objects;
@@ -23,7 +23,9 @@ use crate::output::line;
 
 /// Examples for the help.
 pub const AFTER: &str = "\
-The Secret is read as `kubectl get secret -o json` shows it: its key_versions.
+The Secret is read as `kubectl get secret -o json` shows it: its key_versions,
+or else its one key with `key` and `id` (`secret_key` and `primary_kid`), as in
+secretRef. Such a key keeps its id, which must be the key-id prefix.
 What is written is secret (mode 0600): apply it, then delete it.
 
 Example:
@@ -38,7 +40,7 @@ Example:
 Then apply the KeyRing, with the same purpose and key-id prefix: it finds its
 versions, uses the primary one and renews it when its age says so.";
 
-/// Make the Secrets and the record of a KeyRing from a Secret of the original's key rotator.
+/// Make the Secrets and the record of a KeyRing from a Secret of the original's key rotator, or one of `secretRef`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The Secret as JSON; `-` is the standard input.
@@ -59,7 +61,8 @@ pub struct Args {
     /// An age recipient that second copies are wrapped to; may be given again.
     #[arg(long = "recipient", value_name = "age1...")]
     recipients: Vec<String>,
-    /// The manifest that is published now: requests for keys that it holds are taken from it, so that nothing changes there.
+    /// The manifest that is published now: certificate signing requests are taken from it, keys that it holds count as
+    /// published, and all of them must be in the Secret.
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// The folder that gets the files.
@@ -103,10 +106,9 @@ pub fn run(connection: &Connection, args: &Args) -> Result<(), Failure> {
     let manifest = args
         .manifest
         .as_ref()
-        .map(|file| requests(file))
-        .transpose()?
-        .unwrap_or_default();
-    let imported = import(args, &namespace, &secret, &manifest, Timestamp::now())?;
+        .map(|file| published(file, args.purpose))
+        .transpose()?;
+    let imported = import(args, &namespace, &secret, manifest.as_ref(), Timestamp::now())?;
     fs::create_dir_all(&args.into).map_err(|error| Failure::missing(format!("{}: {error}", args.into.display())))?;
     let list = json!({"apiVersion": "v1", "kind": "List", "items": imported.secrets});
     write(&args.into.join("secrets.json"), &list)?;
@@ -142,18 +144,26 @@ fn read(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The requests of packet keys in a manifest, by id.
-fn requests(file: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let manifest: Value =
-        serde_json::from_str(&read(file)?).map_err(|error| Failure::data(format!("{}: {error}", file.display())))?;
-    let keys = manifest
-        .get("packet-encryption-keys")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten();
-    let request =
-        |(id, key): (&String, &Value)| Some((id.clone(), key.get("certificate-signing-request")?.as_str()?.to_owned()));
-    Ok(keys.filter_map(request).collect())
+/// The keys of a purpose in a manifest, by id: public keys, or requests of packet keys.
+fn published(file: &Path, of: Purpose) -> Result<BTreeMap<String, String>, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::data(format!("{}: {error}", file.display()));
+    let manifest: Value = serde_json::from_str(&read(file)?).map_err(|error| wrong(&error))?;
+    let member = match of {
+        Purpose::BatchSigning => "public-key",
+        Purpose::PacketEncryption => "certificate-signing-request",
+    };
+    let field = objects::public_field(purpose(of));
+    let keys = manifest.get(field).and_then(Value::as_object);
+    let keys = keys.ok_or_else(|| {
+        wrong(&format_args!(
+            "no manifest of a data share processor, as it has no {field}"
+        ))
+    })?;
+    let key = |(id, key): (&String, &Value)| match key.get(member).and_then(Value::as_str) {
+        Some(text) => Ok((id.clone(), text.to_owned())),
+        None => Err(wrong(&format_args!("{field}: {id} has no {member}"))),
+    };
+    keys.iter().map(key).collect()
 }
 
 /// Written whole, readable by its owner alone; one that is there is not written over.
@@ -177,19 +187,16 @@ fn import(
     args: &Args,
     namespace: &str,
     secret: &Secret,
-    published: &BTreeMap<String, String>,
+    published: Option<&BTreeMap<String, String>>,
     now: Timestamp,
 ) -> Result<Imported, Failure> {
-    let data = secret.data.as_ref().and_then(|data| data.get("key_versions"));
-    let text = data.and_then(|text| std::str::from_utf8(&text.0).ok());
-    let text = text.ok_or_else(|| {
-        Failure::data("the Secret has no key_versions: see that it is one of the original's key rotator")
-    })?;
-    let originals = read_versions(text).map_err(Failure::data)?;
-    let primary = originals
-        .iter()
-        .find(|version| version.primary)
-        .map_or(0, |version| version.created);
+    let existing = existing(args, secret, now)?;
+    let ids = |id: &&String| existing.iter().all(|one| one.key.id() != *id);
+    if let Some(id) = published.and_then(|published| published.keys().find(ids)) {
+        return Err(Failure::data(format!(
+            "the manifest holds the key {id}, and the Secret doesn't: a KeyRing must have all keys that are published"
+        )));
+    }
     let mut imported = Imported {
         secrets: Vec::new(),
         record: ConfigMap::default(),
@@ -202,22 +209,24 @@ fn import(
         rotation_answered: None,
         versions: Vec::new(),
     };
-    for original in &originals {
-        let number = original.created;
-        let id = key_id(&args.key_id_prefix, number);
-        let key = forms(args, &id, original)?;
-        let mut made = vec![objects::secret(&args.ring, number, &key)];
+    let primary = existing.iter().find(|one| one.primary);
+    let primary = primary.ok_or_else(|| Failure::data("no version is primary"))?;
+    for one in &existing {
+        let (number, id) = (one.number, one.key.id());
+        let mut made = vec![objects::secret(&args.ring, number, &one.key)];
         if !args.recipients.is_empty() {
-            let backup = objects::backup(&args.ring, number, &key, namespace, &args.recipients);
+            let backup = objects::backup(&args.ring, number, &one.key, namespace, &args.recipients);
             made.insert(0, backup.map_err(Failure::data)?);
         }
         for secret in &mut made {
             secret.metadata.namespace = Some(namespace.to_owned());
         }
         imported.secrets.extend(made);
-        let mut version = version(&key, number, primary, now)?;
+        let mut version = version(one, primary, now);
         version.backed_up = (!args.recipients.is_empty()).then_some(now);
-        keep_request(&mut version, published)?;
+        if let Some(theirs) = published.and_then(|published| published.get(id)) {
+            note_published(&mut version, theirs, now)?;
+        }
         let state = version.state().map_or_else(String::new, |state| format!("{state:?}"));
         imported
             .told
@@ -232,6 +241,66 @@ fn import(
 
 fn objects_name(ring: &str, number: i64) -> String {
     operator::keys::version::secret_name(ring, number)
+}
+
+/// A key that is there.
+struct Existing {
+    number: i64,
+    created: Timestamp,
+    /// Whether it is used for new work.
+    primary: bool,
+    key: NewKey,
+}
+
+/// The keys of the Secret, oldest first.
+fn existing(args: &Args, secret: &Secret, now: Timestamp) -> Result<Vec<Existing>, Failure> {
+    let text = |names: [&str; 2]| {
+        let data = secret.data.as_ref()?;
+        let text = names.iter().find_map(|name| data.get(*name))?;
+        std::str::from_utf8(&text.0).ok()
+    };
+    if let Some(versions) = text(["key_versions"; 2]) {
+        let existing = |original: &OriginalVersion| -> Result<Existing, Failure> {
+            let number = original.created;
+            Ok(Existing {
+                number,
+                created: Timestamp::from_second(number).map_err(|_| Failure::data(format!("{number} is no time")))?,
+                primary: original.primary,
+                key: forms(args, &key_id(&args.key_id_prefix, number), original)?,
+            })
+        };
+        return read_versions(versions)
+            .map_err(Failure::data)?
+            .iter()
+            .map(existing)
+            .collect();
+    }
+    let (Some(key), Some(id)) = (text(["key", "secret_key"]), text(["id", "primary_kid"])) else {
+        return Err(Failure::data(
+            "the Secret has neither key_versions, as the original's key rotator makes them, nor key and id",
+        ));
+    };
+    let id = id.trim();
+    if id != args.key_id_prefix {
+        return Err(Failure::data(format!(
+            "the key's id is {id}: it stays, so that --key-id-prefix must be {id}, and the ids of later versions begin with it"
+        )));
+    }
+    let wrong = |error: KeyError| Failure::data(format!("{id}: {error}"));
+    let key = match args.purpose {
+        Purpose::BatchSigning => BatchSigningKey::parse(id, key).and_then(|key| NewKey::of_batch_signing(&key)),
+        Purpose::PacketEncryption => {
+            let name = args.common_name.as_deref().unwrap_or_default();
+            PacketDecryptionKey::parse(key).and_then(|key| NewKey::of_packet_encryption(id, &key, name))
+        }
+    };
+    let made = secret.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    Ok(vec![Existing {
+        number: 0,
+        created: made.min(now),
+        primary: true,
+        key: key.map_err(wrong)?,
+    }])
 }
 
 fn forms(args: &Args, id: &str, original: &OriginalVersion) -> Result<NewKey, Failure> {
@@ -249,43 +318,43 @@ fn forms(args: &Args, id: &str, original: &OriginalVersion) -> Result<NewKey, Fa
 }
 
 /// As the original had it: the primary one is in use, older ones were.
-fn version(key: &NewKey, number: i64, primary: i64, now: Timestamp) -> Result<Version, Failure> {
-    let time = |second| Timestamp::from_second(second).map_err(|_| Failure::data(format!("{second} is no time")));
-    let (created, primary_since) = (time(number)?, time(primary)?);
+fn version(one: &Existing, primary: &Existing, now: Timestamp) -> Version {
+    let (key, created) = (&one.key, one.created);
     let request = key.signing_request().map(str::to_owned);
     let mut version = Version::new(
-        number,
+        one.number,
         key.id().to_owned(),
         created,
         key.public_key().to_owned(),
         request,
     );
     version.written = Some(now);
-    if number <= primary {
+    if one.number <= primary.number {
         (version.published, version.promoted) = (Some(created), Some(created));
-        version.superseded = (number < primary).then_some(primary_since);
+        version.superseded = (one.number < primary.number).then_some(primary.created);
     }
-    Ok(version)
+    version
 }
 
-/// The text that partners have, where it is of the same key.
-fn keep_request(version: &mut Version, published: &BTreeMap<String, String>) -> Result<(), Failure> {
-    let (Some(ours), Some(theirs)) = (&version.certificate_signing_request, published.get(&version.id)) else {
-        return Ok(());
-    };
+/// The manifest holds it: partners know it since now at the latest, and a request keeps its text.
+fn note_published(version: &mut Version, theirs: &str, now: Timestamp) -> Result<(), Failure> {
+    let id = version.id.clone();
     let point = |text: &str| {
-        let parsed = SigningRequest::parse(text);
-        parsed
-            .map(|request| request.public_point)
-            .map_err(|error| Failure::data(format!("{}: {error}", version.id)))
+        let point = match version.certificate_signing_request {
+            Some(_) => SigningRequest::parse(text).map(|request| request.public_point),
+            None => BatchVerifyingKey::parse(text).map(|key| *key.point()),
+        };
+        point.map_err(|error| Failure::data(format!("{id}: {error}")))
     };
-    if point(ours)? != point(theirs)? {
-        let id = &version.id;
+    if point(version.public_text())? != point(theirs)? {
         return Err(Failure::data(format!(
             "the manifest holds another key under the id {id} than the Secret"
         )));
     }
-    version.certificate_signing_request = Some(theirs.clone());
+    if let Some(request) = &mut version.certificate_signing_request {
+        *request = theirs.to_owned();
+    }
+    version.published.get_or_insert(now);
     Ok(())
 }
 

@@ -82,11 +82,16 @@ async fn processors(client: &Client, namespace: &str) -> Result<Vec<DataSharePro
     let api: Api<DeserializeGuard<DataShareProcessor>> = Api::namespaced(client.clone(), namespace);
     let list = api.list(&ListParams::default()).await;
     let list = list.map_err(|error| Failure::cluster("listing DataShareProcessors", error))?;
-    Ok(list
-        .items
-        .into_iter()
-        .filter_map(|DeserializeGuard(processor)| processor.ok())
-        .collect())
+    let decoded = |DeserializeGuard(processor): DeserializeGuard<DataShareProcessor>| {
+        processor.map_err(|invalid| {
+            Failure::data(format!(
+                "DataShareProcessor {} doesn't decode, and may refer to a KeyRing: {}",
+                invalid.metadata.name.unwrap_or_default(),
+                invalid.error
+            ))
+        })
+    };
+    list.items.into_iter().map(decoded).collect()
 }
 
 async fn read(
@@ -98,10 +103,10 @@ async fn read(
     let mut vault = ClusterVault::new(client, ring);
     let of_ring = |error: &dyn std::fmt::Display| Failure::cluster(&format!("KeyRing {name}"), error);
     let record = vault.read_record().await.map_err(|error| of_ring(&error))?;
-    let known = ring.status.as_ref().map_or(&[][..], |status| &status.versions);
-    let record = record
-        .map_err(Failure::data)?
-        .unwrap_or_else(|| Record::from_status(&ring.spec, known));
+    let record = match record.map_err(Failure::data)? {
+        Some(record) => record,
+        None => Record::from_status(&name, &ring.spec, ring.status.as_ref()).map_err(Failure::data)?,
+    };
     let published = vault.read_public().await.map_err(|error| of_ring(&error))?;
     let observed = observed(ring, &record, processors, published);
     Ok((record, observed))

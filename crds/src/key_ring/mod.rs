@@ -2,7 +2,7 @@
 
 mod status;
 
-pub use status::{KeyRingStatus, KeyVersion, MAX_VERSIONS, NextStep, RotationPlan, VersionState};
+pub use status::{KeyRingStatus, KeyVersion, MAX_ANSWER, MAX_VERSIONS, NextStep, RotationPlan, VersionState};
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -69,7 +69,7 @@ pub struct KeyRingSpec {
 }
 
 /// What the keys are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum KeyPurpose {
     /// They sign batches: all of a ring's public keys are in the manifest, one signs.
     BatchSigning,
@@ -220,11 +220,11 @@ pub struct Publication {
 /// Who publishes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PublicationMethod {
-    /// The keys controller writes what the manifest must hold of this ring into the ConfigMap `<name>.public`, and reads
-    /// it back.
+    /// The DataShareProcessors that refer to this ring take what the ConfigMap `<name>.public` holds into their own
+    /// manifests. Where none of them has `spec.manifest`, a person does, as with `Manual`.
     #[default]
     ConfigMap,
-    /// A person takes it from there to the manifest, and annotates the KeyRing with `prio-operator.io/published: <key ids>`
-    /// when the manifest holds just these.
+    /// A person takes what the ConfigMap `<name>.public` holds to the manifest, and annotates the KeyRing with
+    /// `prio-operator.io/published: <key ids>` when the manifest holds just these.
     Manual,
 }

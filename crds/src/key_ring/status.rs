@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The most versions that a status shows, retired ones among them.
 pub const MAX_VERSIONS: usize = 40;
+/// The most characters of an annotation's value that are remembered with its answer.
+pub const MAX_ANSWER: usize = 250;
 /// The most lines of a plan.
 const MAX_PLAN_LINES: usize = 64;
 
@@ -39,6 +41,10 @@ pub struct KeyRingStatus {
     #[schemars(length(max = MAX_VERSIONS))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub versions: Vec<KeyVersion>,
+    /// The value of the annotation `prio-operator.io/rotate` that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_ANSWER))]
+    pub rotation_answered: Option<String>,
     /// The answer to the annotation `prio-operator.io/plan`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<RotationPlan>,

@@ -1,5 +1,5 @@
-//! Carries one step out. A key is in this process's memory only from its making to the writing of its Secret; whatever
-//! fails in between leaves a version that was never proven, published or used, and that the next look forgets.
+//! Carries one step out. No key is kept after its Secret is written (copies that the API client made of it aren't wiped);
+//! whatever fails before leaves a version that was never proven, published or used, and that the next look forgets.
 
 use std::future::Future;
 
@@ -18,6 +18,9 @@ pub trait Vault {
 
     /// Writes the record, unless somebody else wrote it since it was read here.
     fn write_record(&mut self, record: &Record) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Tries to write a key's second copy and its Secret without doing it: what would be refused leaves nothing behind.
+    fn rehearse(&mut self, number: i64, key: &NewKey) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Writes a key's second copy; `false`: the spec wants none.
     fn write_backup(&mut self, number: i64, key: &NewKey) -> impl Future<Output = Result<bool, Self::Error>> + Send;
@@ -78,7 +81,7 @@ pub async fn act<V: Vault>(
     }
 }
 
-/// The intention first, so that a key that is written half is known for what it is; then the second copy, then the Secret.
+/// The intention before any key, so that a key that is written half is known for what it is; then the second copy, then the Secret.
 async fn create<V: Vault>(
     vault: &mut V,
     record: &mut Record,
@@ -90,6 +93,9 @@ async fn create<V: Vault>(
     let id = key_id(&record.key_id_prefix, number);
     let key = make(&id).context(MakeSnafu)?;
     let request = key.signing_request().map(str::to_owned);
+    vault.rehearse(number, &key).await.context(WriteSnafu {
+        doing: "trying to write a key's Secrets",
+    })?;
     let mut next = record.clone();
     next.versions.push(Version::new(
         number,

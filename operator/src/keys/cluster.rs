@@ -156,10 +156,25 @@ impl<'a> ClusterVault<'a> {
         Ok(written.resource_version())
     }
 
-    async fn create_secret(&self, secret: &Secret) -> Result<(), VaultError> {
+    /// `None`: the spec wants no second copy.
+    fn backup(&self, number: i64, key: &NewKey) -> Result<Option<Secret>, VaultError> {
+        let backup = &self.ring.spec.backup;
+        if backup.method == BackupMethod::None {
+            return Ok(None);
+        }
+        objects::backup(&self.name, number, key, &self.namespace, &backup.recipients)
+            .map(Some)
+            .context(WrapSnafu)
+    }
+
+    async fn create_secret(&self, secret: &Secret, dry_run: bool) -> Result<(), VaultError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let parameters = PostParams {
+            dry_run,
+            ..PostParams::default()
+        };
         // One that is there already isn't the key that was made now.
-        api.create(&PostParams::default(), secret)
+        api.create(&parameters, secret)
             .await
             .map(drop)
             .with_context(|_| ApiSnafu {
@@ -193,19 +208,25 @@ impl Vault for ClusterVault<'_> {
         Ok(())
     }
 
-    async fn write_backup(&mut self, number: i64, key: &NewKey) -> Result<bool, VaultError> {
-        let backup = &self.ring.spec.backup;
-        if backup.method == BackupMethod::None {
-            return Ok(false);
+    async fn rehearse(&mut self, number: i64, key: &NewKey) -> Result<(), VaultError> {
+        if let Some(secret) = self.backup(number, key)? {
+            self.create_secret(&secret, true).await?;
         }
-        let secret =
-            objects::backup(&self.name, number, key, &self.namespace, &backup.recipients).context(WrapSnafu)?;
-        self.create_secret(&secret).await?;
+        self.create_secret(&objects::secret(&self.name, number, key), true)
+            .await
+    }
+
+    async fn write_backup(&mut self, number: i64, key: &NewKey) -> Result<bool, VaultError> {
+        let Some(secret) = self.backup(number, key)? else {
+            return Ok(false);
+        };
+        self.create_secret(&secret, false).await?;
         Ok(true)
     }
 
     async fn write_secret(&mut self, number: i64, key: &NewKey) -> Result<(), VaultError> {
-        self.create_secret(&objects::secret(&self.name, number, key)).await
+        self.create_secret(&objects::secret(&self.name, number, key), false)
+            .await
     }
 
     async fn publish(&mut self, keys: &PublicKeys) -> Result<(), VaultError> {

@@ -1,6 +1,6 @@
 //! What would happen to a ring and when, if nothing came in between: the decision itself, with the clock moved on. Pure.
 
-use crds::key_ring::KeyPurpose;
+use crds::key_ring::{KeyPurpose, PublicationMethod};
 use jiff::{SignedDuration, Timestamp};
 
 use super::decide::{Decision, Observed, Settings, Step, Wait, apply, decide};
@@ -120,7 +120,10 @@ impl Future<'_> {
             Step::Publish(keys) => {
                 let ids: Vec<&str> = keys.keys().map(String::as_str).collect();
                 self.say(format!("publish {}", ids.join(" and ")));
-                self.observed.published = Some(keys.clone());
+                if self.settings.publication == PublicationMethod::ConfigMap && self.observed.is_in_manifests() {
+                    self.observed.published = Some(keys.clone());
+                }
+                self.observed.written = Some(keys.clone());
             }
             Step::Forget { id } => self.say(format!("forget {id}, which was not written to its end")),
             Step::Promote { id } => self.say(match in_use {
@@ -167,23 +170,21 @@ impl Future<'_> {
             "Load" => {
                 for processor in &mut ring.processors {
                     processor.loaded.entry(id.clone()).or_insert(now);
+                    processor.trouble = None;
                 }
             }
             "Certify" => drop(ring.certified.insert(id)),
             "Publish" => {
-                for published in ring
-                    .processors
-                    .iter_mut()
-                    .filter_map(|processor| processor.published.as_mut())
-                {
-                    published.insert(id.clone());
+                for processor in &mut ring.processors {
+                    processor.unserved = false;
+                    if let Some(published) = &mut processor.published {
+                        if self.settings.purpose == KeyPurpose::PacketEncryption {
+                            published.clear();
+                        }
+                        published.entry(id.clone()).or_insert(now);
+                    }
                 }
-                let shown = self.record.version(&id).map(|version| version.public_text().to_owned());
-                let published = ring.published.get_or_insert_default();
-                if self.settings.purpose == KeyPurpose::PacketEncryption {
-                    published.clear();
-                }
-                published.extend(shown.map(|text| (id, text)));
+                ring.published.clone_from(&ring.written);
             }
             "Retire" if !ring.processors.is_empty() => {
                 for processor in &mut ring.processors {

@@ -14,15 +14,16 @@ use kube::runtime::controller::Action;
 use kube::{Api, Client, ResourceExt};
 use snafu::{ResultExt, Snafu};
 
-use super::act::{ActError, act};
+use super::act::{ActError, Vault, act};
 use super::cluster::{ClusterVault, VaultError};
-use super::decide::{Decision, Observed, Refusal, Settings, Step, decide};
+use super::decide::{Decision, Observed, Refusal, Settings, Step, Wait, decide};
 use super::forecast::{forecast, horizon};
 use super::guard::Guard;
-use super::observe::observed;
+use super::observe::{bounded, observed};
 use super::settings::KeysSettings;
 use super::status::{Findings, status};
-use super::version::{Record, secret_name};
+use super::tries::{Failed, RingKey, Tries};
+use super::version::{Record, RecordError, backup_name, secret_name};
 use crate::metrics::{ControllerLabels, ErrorLabels, Metrics};
 use crate::processor::backoff;
 use crate::status::{Events, apply_status};
@@ -53,6 +54,8 @@ pub struct Context {
     pub clock: fn() -> Timestamp,
     /// Whether the admission policy stands.
     pub guard: Guard,
+    /// Keys that couldn't be made.
+    pub tries: Tries,
 }
 
 /// Why a look at a ring failed. The status says so.
@@ -76,6 +79,17 @@ pub enum LookError {
         /// Why.
         source: ActError<VaultError>,
     },
+    /// A processor can't be read: it may refer to the ring, and its workers may need any of its keys.
+    #[snafu(display(
+        "DataShareProcessor {name} doesn't decode, and may refer to this KeyRing ({detail}): apply it anew, in the form of \
+         this version"
+    ))]
+    Undecodable {
+        /// Its name.
+        name: String,
+        /// Why.
+        detail: String,
+    },
     /// It took too long.
     #[snafu(display("not done after {} s; the API server hangs", LOOK_TIMEOUT.as_secs()))]
     TimedOut,
@@ -87,6 +101,7 @@ impl LookError {
         match self {
             Self::Cluster { .. } | Self::Vault { .. } => "cluster",
             Self::Act { .. } => "act",
+            Self::Undecodable { .. } => "undecodable",
             Self::TimedOut => "timeout",
         }
     }
@@ -125,6 +140,7 @@ async fn at(context: &Context, namespace: &str, name: &str) -> Result<Action, Lo
     let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
     let Some(DeserializeGuard(read)) = api.get_opt(name).await.context(ClusterSnafu)? else {
         context.metrics.ring_gone(namespace, name);
+        context.tries.forget(&(namespace.to_owned(), name.to_owned()));
         return Ok(Action::await_change());
     };
     let ring = match read {
@@ -168,6 +184,20 @@ fn wait(decision: Option<&Decision>, now: Timestamp, tick: Duration) -> Duration
     left.map_or(tick, |left| left.clamp(Duration::from_secs(1), tick))
 }
 
+/// No key is made before it is time to try again.
+fn held(failed: Failed) -> Decision {
+    Decision {
+        waits: vec![Wait {
+            step: "Create",
+            id: None,
+            reason: None,
+            text: format!("the next try at making a key, as the last one failed: {}", failed.error),
+            at: Some(failed.next),
+        }],
+        ..Decision::default()
+    }
+}
+
 struct Look<'a> {
     context: &'a Context,
     ring: &'a KeyRing,
@@ -182,9 +212,8 @@ impl Look<'_> {
         let guard = &self.context.guard;
         findings.guarded = guard.verdict(&self.context.client, &namespace, policy, self.now).await;
         let mut vault = ClusterVault::new(&self.context.client, self.ring);
-        let mut record = match vault.read_record().await.context(VaultSnafu)? {
-            Ok(Some(record)) => record,
-            Ok(None) => self.remembered(),
+        let mut record = match self.record(&mut vault).await? {
+            Ok(record) => record,
             Err(error) => {
                 findings.unusable = Some(Refusal {
                     reason: crds::conditions::reasons::RECORD_UNUSABLE,
@@ -195,6 +224,7 @@ impl Look<'_> {
         };
         vault.know(&record);
         findings.record = Some(record.clone());
+        let key: RingKey = (namespace, self.name.to_owned());
         let processors = self.processors().await?;
         let settings = Settings::of(&self.ring.spec);
         for _ in 0..STEPS {
@@ -206,6 +236,12 @@ impl Look<'_> {
                 findings.plan = self.plan(&settings, &record, &observed);
                 return Ok(());
             };
+            let creates = matches!(step, Step::Create { .. });
+            if creates && let Some(failed) = self.context.tries.held(&key, self.now) {
+                findings.decision = Some(held(failed));
+                findings.plan = self.plan(&settings, &record, &observed);
+                return Ok(());
+            }
             let spec = &self.ring.spec;
             let make = |id: &str| match (&spec.purpose, &spec.certificate) {
                 (KeyPurpose::PacketEncryption, Some(certificate)) => {
@@ -215,35 +251,58 @@ impl Look<'_> {
             };
             let done = act(&mut vault, &mut record, &step, &observed, make, self.now).await;
             findings.record = Some(record.clone());
+            if creates {
+                match &done {
+                    Ok(()) => self.context.tries.forget(&key),
+                    Err(error) => {
+                        let tick = self.context.settings.tick;
+                        self.context.tries.failed(&key, tick, self.now, &error.to_string());
+                    }
+                }
+            }
             done.context(ActSnafu)?;
             self.tell(&step).await;
         }
         Ok(())
     }
 
-    /// Where the record is gone and the status isn't, the status is the record.
-    fn remembered(&self) -> Record {
-        let known = self.ring.status.as_ref();
-        let versions = known.map_or(&[][..], |status| &status.versions);
-        Record::from_status(&self.ring.spec, versions)
+    /// Where the record is gone and the status isn't, the status is the record: written at once, as either may be lost.
+    async fn record(&self, vault: &mut ClusterVault<'_>) -> Result<Result<Record, RecordError>, LookError> {
+        let record = match vault.read_record().await.context(VaultSnafu)? {
+            Ok(Some(record)) => return Ok(Ok(record)),
+            Ok(None) => Record::from_status(self.name, &self.ring.spec, self.ring.status.as_ref()),
+            Err(error) => Err(error),
+        };
+        if let Ok(record) = &record
+            && !record.versions.is_empty()
+        {
+            vault.write_record(record).await.context(VaultSnafu)?;
+            tracing::warn!(
+                key_ring = self.name,
+                "the record of versions was gone and is written again from the status"
+            );
+        }
+        Ok(record)
     }
 
     async fn processors(&self) -> Result<Vec<DataShareProcessor>, LookError> {
         let namespace = self.ring.namespace().unwrap_or_default();
         let api: Api<DeserializeGuard<DataShareProcessor>> = Api::namespaced(self.context.client.clone(), &namespace);
         let list = api.list(&ListParams::default()).await.context(ClusterSnafu)?;
-        Ok(list
-            .items
-            .into_iter()
-            .filter_map(|DeserializeGuard(processor)| processor.ok())
-            .collect())
+        let decoded = |DeserializeGuard(processor): DeserializeGuard<DataShareProcessor>| {
+            processor.map_err(|invalid| LookError::Undecodable {
+                name: invalid.metadata.name.unwrap_or_default(),
+                detail: invalid.error,
+            })
+        };
+        list.items.into_iter().map(decoded).collect()
     }
 
     /// The answer to the annotation, once for each of its values.
     fn plan(&self, settings: &Settings, record: &Record, observed: &Observed) -> Option<RotationPlan> {
-        let requested = self.ring.annotations().get(PLAN_ANNOTATION)?;
+        let requested = bounded(self.ring.annotations().get(PLAN_ANNOTATION)?);
         let answered = self.ring.status.as_ref().and_then(|status| status.plan.as_ref());
-        if answered.is_some_and(|plan| plan.requested == *requested) {
+        if answered.is_some_and(|plan| plan.requested == requested) {
             return None;
         }
         let steps = forecast(
@@ -256,7 +315,7 @@ impl Look<'_> {
         );
         let line = |step: &dyn ToString| step.to_string().chars().take(500).collect();
         Some(RotationPlan {
-            requested: requested.chars().take(250).collect(),
+            requested,
             made: self.now.to_string(),
             lines: steps.iter().map(|step| line(step)).collect(),
         })
@@ -273,8 +332,13 @@ impl Look<'_> {
                 )
             }
             Step::Forget { id } => {
+                let number = id.rsplit('-').next().and_then(|number| number.parse().ok());
+                let number = number.unwrap_or_default();
                 let note = format!(
-                    "{id} was not written to its end and is forgotten. A Secret of it was never used: delete it."
+                    "{id} was not written to its end and is forgotten: it was never used. If there is a Secret {} or {}, \
+                     delete it.",
+                    secret_name(self.name, number),
+                    backup_name(self.name, number)
                 );
                 (true, "KeyForgotten", note)
             }

@@ -12,6 +12,7 @@ pub mod observe;
 pub mod run;
 pub mod settings;
 pub mod status;
+pub mod tries;
 pub mod version;
 
 #[cfg(test)]

@@ -107,18 +107,25 @@ pub fn backup(
     })
 }
 
-fn wrap(text: &[u8], recipients: &[String]) -> Result<Vec<u8>, WrapError> {
+/// Reads recipients: before a key is made that couldn't be wrapped to them.
+///
+/// # Errors
+/// [`WrapError::Recipient`].
+pub fn recipients(texts: &[String]) -> Result<Vec<age::x25519::Recipient>, WrapError> {
+    let parse = |recipient: &String| {
+        recipient.parse().map_err(|detail| WrapError::Recipient {
+            recipient: recipient.clone(),
+            detail,
+        })
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn wrap(text: &[u8], texts: &[String]) -> Result<Vec<u8>, WrapError> {
     let age = |error: &dyn std::fmt::Display| WrapError::Age {
         detail: error.to_string(),
     };
-    let mut parsed = Vec::new();
-    for recipient in recipients {
-        let one: age::x25519::Recipient = recipient.parse().map_err(|detail| WrapError::Recipient {
-            recipient: recipient.clone(),
-            detail,
-        })?;
-        parsed.push(one);
-    }
+    let parsed = recipients(texts)?;
     let each = parsed.iter().map(|recipient| recipient as &dyn age::Recipient);
     let encryptor = age::Encryptor::with_recipients(each).map_err(|error| age(&error))?;
     let mut wrapped = Vec::new();

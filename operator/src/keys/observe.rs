@@ -1,12 +1,13 @@
 //! What others say of a ring's keys: the processors that refer to it, and annotations that people write. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::DataShareProcessor;
-use crds::key_ring::PublicationMethod;
+use crds::conditions::{KEYS_LOADED, MANIFEST_PUBLISHED, WORKERS_READY, reasons};
+use crds::key_ring::{MAX_ANSWER, PublicationMethod};
 use crds::names::{CERTIFICATE_ISSUED_ANNOTATION, PUBLISHED_ANNOTATION, ROTATE_ANNOTATION};
-use crds::processor::KeysStatus;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
 use super::decide::{Observed, ProcessorView};
@@ -20,24 +21,42 @@ pub fn refers_to(processor: &DataShareProcessor, ring: &str) -> bool {
     references.any(|reference| reference.key_ring_ref.as_ref().is_some_and(|named| named.name == ring))
 }
 
-/// What a processor's status says of the ring's keys. Times that can't be read are taken as not said. `publishes`: it has a
-/// manifest of its own.
+/// The value of an annotation, as far as it is remembered with its answer.
 #[must_use]
-pub fn processor_view(name: &str, ring: &str, publishes: bool, status: Option<&KeysStatus>) -> ProcessorView {
+pub fn bounded(value: &str) -> String {
+    value.chars().take(MAX_ANSWER).collect()
+}
+
+/// What a processor's status says of the ring's keys. Times that can't be read are taken as not said.
+#[must_use]
+pub fn processor_view(ring: &str, processor: &DataShareProcessor) -> ProcessorView {
+    let manifest = processor.spec.manifest.as_ref();
+    let status = processor.status.as_ref();
+    let conditions = status.map_or(&[][..], |status| &status.conditions);
+    let is_false = |kind: &str| conditions.iter().find(|one| one.type_ == kind && one.status == "False");
+    let inline = manifest.and_then(|manifest| manifest.packet_encryption_key.as_ref());
     let mut view = ProcessorView {
-        name: name.to_owned(),
-        published: publishes.then(BTreeSet::new),
+        name: processor.name_any(),
+        trouble: [KEYS_LOADED, WORKERS_READY]
+            .into_iter()
+            .filter_map(is_false)
+            .find_map(|condition| trouble(processor, condition)),
+        published: manifest.map(|_| BTreeMap::new()),
+        unserved: is_false(MANIFEST_PUBLISHED).is_some(),
+        inline: inline.map(|key| key.id.clone()),
         ..ProcessorView::default()
     };
     let time = |text: &Option<String>| text.as_ref()?.parse::<Timestamp>().ok();
     for key in status
+        .and_then(|status| status.keys.as_ref())
         .iter()
         .flat_map(|status| &status.versions)
         .filter(|key| key.key_ring == ring)
     {
         let id = &key.id;
-        if let (Some(published), Some(_)) = (&mut view.published, time(&key.published)) {
-            published.insert(id.clone());
+        view.known.insert(id.clone());
+        if let (Some(published), Some(since)) = (&mut view.published, time(&key.published)) {
+            published.insert(id.clone(), since);
         }
         view.loaded.extend(time(&key.loaded).map(|time| (id.clone(), time)));
         view.last_used
@@ -48,6 +67,19 @@ pub fn processor_view(name: &str, ring: &str, publishes: bool, status: Option<&K
             .extend(key.needed_by.clone().map(|window| (id.clone(), window)));
     }
     view
+}
+
+/// Why nothing new is to be told to partners. That a ring's first key isn't used yet, or another key is on its way, is none.
+fn trouble(processor: &DataShareProcessor, condition: &Condition) -> Option<String> {
+    let is_usual = [reasons::NO_KEY_YET, reasons::PROBING].contains(&condition.reason.as_str());
+    (!is_usual).then(|| {
+        format!(
+            "{} of {} to be True ({})",
+            condition.type_,
+            processor.name_any(),
+            condition.reason
+        )
+    })
 }
 
 /// All that is observed of a ring, of what was read.
@@ -65,26 +97,25 @@ pub fn observed(
         Some(ids.filter(|id| !id.is_empty()).collect())
     };
     let referring = processors.iter().filter(|processor| refers_to(processor, &name));
-    let published = match ring.spec.publication.method {
-        PublicationMethod::ConfigMap => written,
+    let mut observed = Observed {
+        processors: referring.map(|processor| processor_view(&name, processor)).collect(),
+        published: None,
+        written,
+        certified: ids(CERTIFICATE_ISSUED_ANNOTATION).unwrap_or_default(),
+        rotate: annotation(ROTATE_ANNOTATION).map(bounded),
+    };
+    let is_seen = ring.spec.publication.method == PublicationMethod::ConfigMap && observed.is_in_manifests();
+    observed.published = if is_seen {
+        observed.written.clone()
+    } else {
         // A person names keys, and what the manifest holds of them can't be seen from here.
-        PublicationMethod::Manual => ids(PUBLISHED_ANNOTATION).map(|ids| {
+        ids(PUBLISHED_ANNOTATION).map(|ids| {
             let text = |id: String| {
                 let known = record.version(&id).map(|version| version.public_text().to_owned());
                 (id, known.unwrap_or_default())
             };
             ids.into_iter().map(text).collect()
-        }),
+        })
     };
-    Observed {
-        processors: referring
-            .map(|processor| {
-                let status = processor.status.as_ref().and_then(|status| status.keys.as_ref());
-                processor_view(&processor.name_any(), &name, processor.spec.manifest.is_some(), status)
-            })
-            .collect(),
-        published,
-        certified: ids(CERTIFICATE_ISSUED_ANNOTATION).unwrap_or_default(),
-        rotate: annotation(ROTATE_ANNOTATION).map(str::to_owned),
-    }
+    observed
 }

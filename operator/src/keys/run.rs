@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crds::DataShareProcessor;
+use crds::conditions::{KEYS_LOADED, MANIFEST_PUBLISHED, WORKERS_READY};
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::guard::Guard;
 use super::look::{Context, Guarded, on_error, reconcile};
 use super::settings::KeysSettings;
+use super::tries::Tries;
 use crate::metrics::Metrics;
 use crate::run::{FIRST_LIST_TIMEOUT, RunError, Supervised, served, while_leading};
 use crate::status::Events;
@@ -78,6 +80,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
                 metrics: metrics.clone(),
                 clock,
                 guard: Guard::default(),
+                tries: Tries::default(),
             });
             let each = context
                 .settings
@@ -132,8 +135,14 @@ async fn control(context: &Arc<Context>, namespace: &str, stop: &CancellationTok
 fn keys_of(processor: &DeserializeGuard<DataShareProcessor>) -> Option<u64> {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let Ok(processor) = &processor.0 else { return None };
-    let status = processor.status.as_ref().and_then(|status| status.keys.as_ref());
-    let said = serde_json::to_string(&(&processor.spec.keys, status)).ok()?;
+    let status = processor.status.as_ref();
+    let conditions = status.map_or(&[][..], |status| &status.conditions).iter();
+    let conditions: Vec<_> = conditions
+        .filter(|one| [KEYS_LOADED, WORKERS_READY, MANIFEST_PUBLISHED].contains(&one.type_.as_str()))
+        .map(|one| (&one.type_, &one.status, &one.reason))
+        .collect();
+    let (keys, manifest) = (status.and_then(|status| status.keys.as_ref()), &processor.spec.manifest);
+    let said = serde_json::to_string(&(&processor.spec.keys, manifest, keys, conditions)).ok()?;
     let mut hash = DefaultHasher::new();
     said.hash(&mut hash);
     Some(hash.finish())

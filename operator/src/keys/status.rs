@@ -47,6 +47,7 @@ pub fn status(
         let active = record.versions.iter().filter(|version| version.is_active()).count();
         status.active_versions = i64::try_from(active).ok();
         status.versions = versions(ring, record, &decision.waits);
+        status.rotation_answered.clone_from(&record.rotation_answered);
     }
     if findings.decision.is_some() {
         status.next = decision.waits.first().map(next);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crds::KeyRingSpec;
-use crds::key_ring::{KeyPurpose, KeyVersion, VersionState};
+use crds::key_ring::{KeyPurpose, KeyRingStatus, KeyVersion, VersionState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use snafu::{Snafu, ensure};
@@ -110,6 +110,18 @@ pub fn secret_name(ring: &str, number: i64) -> String {
     format!("{ring}.{number}")
 }
 
+/// The version whose Secret has this name; `None`: it is no Secret of the ring.
+#[must_use]
+pub fn number_of(ring: &str, secret: &str) -> Option<i64> {
+    let digits = secret.strip_prefix(ring)?.strip_prefix('.')?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    // One way to write it: no other Secret passes for the version's.
+    digits
+        .parse()
+        .ok()
+        .filter(|number| is_number && secret_name(ring, *number) == secret)
+}
+
 /// The name of its second copy.
 #[must_use]
 pub fn backup_name(ring: &str, number: i64) -> String {
@@ -204,12 +216,14 @@ impl Record {
     }
 
     /// From what a status shows, where the record itself is gone.
-    #[must_use]
-    pub fn from_status(spec: &KeyRingSpec, versions: &[KeyVersion]) -> Self {
+    ///
+    /// # Errors
+    /// [`RecordError::Inconsistent`]: a version is left out of nothing silently.
+    pub fn from_status(ring: &str, spec: &KeyRingSpec, status: Option<&KeyRingStatus>) -> Result<Self, RecordError> {
         let time = |text: &Option<String>| text.as_ref()?.parse::<Timestamp>().ok();
         let version = |known: &KeyVersion| {
             Some(Version {
-                number: known.secret.rsplit_once('.')?.1.parse().ok()?,
+                number: number_of(ring, &known.secret)?,
                 id: known.id.clone(),
                 created: known.created.parse().ok()?,
                 backed_up: time(&known.backed_up),
@@ -224,9 +238,27 @@ impl Record {
                 certificate_signing_request: known.certificate_signing_request.clone(),
             })
         };
-        Self {
-            versions: versions.iter().rev().filter_map(version).collect(),
-            ..Self::new(spec)
+        let mut record = Self::new(spec);
+        let Some(status) = status else { return Ok(record) };
+        record.rotation_answered.clone_from(&status.rotation_answered);
+        for known in status.versions.iter().rev() {
+            let Some(version) = version(known) else {
+                let name = record_name(ring);
+                let detail = format!(
+                    "it is gone, and status.versions says of {} what no version has",
+                    known.id
+                );
+                return InconsistentSnafu { name, detail }.fail();
+            };
+            record.versions.push(version);
+        }
+        match record.inconsistency() {
+            None => Ok(record),
+            Some(detail) => {
+                let detail = format!("it is gone, and status.versions can't stand in for it: {detail}");
+                let name = record_name(ring);
+                InconsistentSnafu { name, detail }.fail()
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! One look at one processor: observe, decide, act, report.
 
+use std::collections::BTreeSet;
+
 use crds::conditions::{WORKERS_READY, reasons};
 use crds::{AggregationWindow, DataShareProcessor};
 use jiff::{SignedDuration, Timestamp};
@@ -58,8 +60,14 @@ impl Look<'_> {
         // Partners read our manifests whatever else goes wrong here.
         findings.published = within(WRITE_TIMEOUT, self.publish(memory)).await.ok();
         if let (Some(keys), Some(_)) = (&mut findings.keys, &findings.published) {
-            let published = memory.published.as_ref().map(|published| &published.keys);
-            keys.note_published(published, self.now);
+            match &memory.published {
+                None => keys.note_published(&BTreeSet::new(), self.now),
+                Some(published) => {
+                    if let Some(ids) = &published.keys {
+                        keys.note_published(ids, self.now);
+                    }
+                }
+            }
         }
         // What was found out is told even where the rest failed.
         let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
@@ -146,6 +154,7 @@ impl Look<'_> {
                 &ground.schedule,
                 &inventory,
                 &jobs,
+                &health,
                 findings.suspended,
             )
             .await?;

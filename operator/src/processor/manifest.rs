@@ -39,8 +39,8 @@ type Documents = BTreeMap<String, String>;
 pub struct Published {
     /// `ManifestPublished`.
     pub verdict: Verdict,
-    /// Ids of the keys that partners get.
-    pub keys: BTreeSet<String>,
+    /// Ids of the keys that partners get; `None`: not known, what was published before stays.
+    pub keys: Option<BTreeSet<String>>,
     /// The specific manifest as it was written; `None`: nothing was.
     pub specific: Option<String>,
     /// What was published, and when it was looked for where partners fetch it.
@@ -67,7 +67,7 @@ impl Publisher<'_> {
         let failed = |reason, message: String| {
             Ok(Some(Published {
                 verdict: Verdict::new(MANIFEST_PUBLISHED, Some(false), reason, message),
-                keys: BTreeSet::new(),
+                keys: None,
                 specific: None,
                 served: None,
             }))
@@ -106,7 +106,7 @@ impl Publisher<'_> {
             let message = format!("{written}; without spec.manifest.servedAt nobody looks whether partners get that.");
             return Ok(Some(Published {
                 verdict: Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, message),
-                keys: ids,
+                keys: Some(ids),
                 specific,
                 served: None,
             }));
@@ -129,11 +129,7 @@ impl Publisher<'_> {
             }
         };
         Ok(Some(Published {
-            keys: if verdict.status == Some(true) {
-                ids
-            } else {
-                BTreeSet::new()
-            },
+            keys: (verdict.status == Some(true)).then_some(ids),
             verdict,
             specific,
             served: Some((documents, self.now)),

@@ -36,10 +36,10 @@ pub struct KeyFindings {
 }
 
 impl KeyFindings {
-    /// Takes in which keys partners get.
-    pub fn note_published(&mut self, published: Option<&BTreeSet<String>>, now: Timestamp) {
+    /// Takes in which keys partners get. While that isn't known, what is remembered stays: they have what was published.
+    pub fn note_published(&mut self, published: &BTreeSet<String>, now: Timestamp) {
         for key in self.status.iter_mut().flat_map(|status| &mut status.versions) {
-            let is_public = published.is_some_and(|published| published.contains(&key.id));
+            let is_public = published.contains(&key.id);
             let since = key.published.take().unwrap_or_else(|| now.to_string());
             key.published = is_public.then_some(since);
         }

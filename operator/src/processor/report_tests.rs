@@ -135,6 +135,29 @@ fn a_look_that_is_not_finished_is_told_and_says_nothing_of_the_rest() {
 }
 
 #[test]
+fn since_when_partners_get_a_key_is_kept_until_they_get_a_manifest_without_it() {
+    let key = |id: &str, published: Option<&str>| serde_json::json!({"keyRing": "r", "id": id, "secret": "r.1", "state": "InUse", "published": published});
+    let before = Some("2026-11-20T00:00:00Z");
+    let versions = vec![key("a", before), key("b", before), key("c", None)];
+    let mut findings = KeyFindings {
+        status: serde_json::from_value(serde_json::json!({"versions": versions})).unwrap(),
+        ..KeyFindings::default()
+    };
+    findings.note_published(&["a".to_owned(), "c".to_owned()].into(), Timestamp::UNIX_EPOCH);
+    let since: Vec<_> = findings
+        .status
+        .unwrap()
+        .versions
+        .into_iter()
+        .map(|key| key.published)
+        .collect();
+    assert_eq!(
+        since,
+        [before.map(str::to_owned), None, Some("1970-01-01T00:00:00Z".to_owned())]
+    );
+}
+
+#[test]
 fn a_second_look_that_finds_the_same_changes_nothing() {
     let first = status(None, &good(), 1, Timestamp::from_second(1).unwrap());
     assert_eq!(

@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::place::{place, until};
-use help::{INTAKE, PERIOD_SECONDS, batch, hour_ago, is, party, ring, secrets};
+use help::{INTAKE, PERIOD_SECONDS, batch, hour_ago, is, manifest, party, ring, secrets};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_made_proven_published_used_followed_and_retired() {
@@ -406,11 +406,7 @@ async fn keys_are_public_for_a_partner_that_is_not_known_yet() {
         "batchSigning": {"keyRingRef": {"name": "signing"}},
         "packetDecryption": [{"keyRingRef": {"name": "packets"}}],
     });
-    spec["manifest"] = json!({
-        "publishTo": {"configMap": {"name": "manifests"}},
-        "ingestionBucket": "gs://ours-ingestion",
-        "peerValidationBucket": "gs://ours-peer-validation",
-    });
+    spec["manifest"] = manifest();
     place.create_processor("us-ct", spec).await;
     let (operator, keys) = (place.start_operator(), place.start_keys_controller());
     place.condition("us-ct", "ManifestPublished", "False", "NoKeyYet").await;

@@ -48,7 +48,7 @@ fn every_version_becomes_a_secret_that_workers_read_and_the_primary_one_is_in_us
     let identity = age::x25519::Identity::generate();
     let recipients = vec![identity.to_public().to_string()];
     let args = args(Purpose::PacketEncryption, recipients);
-    let imported = import(&args, "workers", &secret(&VERSIONS), &BTreeMap::new(), now).unwrap();
+    let imported = import(&args, "workers", &secret(&VERSIONS), None, now).unwrap();
     let names: Vec<_> = imported
         .secrets
         .iter()
@@ -108,7 +108,7 @@ fn signing_keys_are_read_too_and_a_published_request_is_kept_if_it_is_of_the_sam
         &args(Purpose::BatchSigning, Vec::new()),
         "workers",
         &secret(&VERSIONS),
-        &BTreeMap::new(),
+        None,
         now,
     )
     .unwrap();
@@ -126,10 +126,10 @@ fn signing_keys_are_read_too_and_a_published_request_is_kept_if_it_is_of_the_sam
             .to_owned()
     };
     let args = args(Purpose::PacketEncryption, Vec::new());
-    let published = |scalar| [("prod-us-ct-1700000000".to_owned(), request(scalar))].into();
-    let kept = import(&args, "workers", &secret(&VERSIONS), &published([2; 32]), now).unwrap();
+    let published = |scalar| BTreeMap::from([("prod-us-ct-1700000000".to_owned(), request(scalar))]);
+    let kept = import(&args, "workers", &secret(&VERSIONS), Some(&published([2; 32])), now).unwrap();
     assert!(kept.record.data.unwrap()[RECORD_FIELD].contains(&request([2; 32]).replace('\n', "\\n")));
-    let refused = import(&args, "workers", &secret(&VERSIONS), &published([9; 32]), now).unwrap_err();
+    let refused = import(&args, "workers", &secret(&VERSIONS), Some(&published([9; 32])), now).unwrap_err();
     assert!(
         refused
             .message
@@ -137,6 +137,139 @@ fn signing_keys_are_read_too_and_a_published_request_is_kept_if_it_is_of_the_sam
         "{}",
         refused.message
     );
+}
+
+fn record(imported: &Imported, spec: Value) -> Record {
+    let text = &imported.record.data.as_ref().unwrap()[RECORD_FIELD];
+    Record::read("ring", text, &serde_json::from_value(spec).unwrap()).unwrap()
+}
+
+fn signing(prefix: &str) -> Value {
+    json!({"purpose": "BatchSigning", "keyIdPrefix": prefix, "backup": {"method": "None"}})
+}
+
+#[test]
+fn what_the_manifest_holds_is_published_and_the_ring_has_all_of_it() {
+    let now: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
+    let public = |scalar| {
+        BatchSigningKey::from_scalar("k", &[scalar; 32])
+            .unwrap()
+            .verifying_key()
+            .to_pem()
+    };
+    let held = |keys: &[(&str, u8)]| -> BTreeMap<String, String> {
+        keys.iter()
+            .map(|(id, scalar)| ((*id).to_owned(), public(*scalar)))
+            .collect()
+    };
+    let args = args(Purpose::BatchSigning, Vec::new());
+    let of = |manifest: &BTreeMap<String, String>| import(&args, "workers", &secret(&VERSIONS), Some(manifest), now);
+    let imported = of(&held(&[("prod-us-ct-1700000000", 2), ("prod-us-ct-1720000000", 3)])).unwrap();
+    let record = record(&imported, signing("prod-us-ct"));
+    let states: Vec<_> = record
+        .versions
+        .iter()
+        .map(|one| format!("{:?}", one.state().unwrap()))
+        .collect();
+    assert_eq!(states, ["Superseded", "InUse", "Published"]);
+    assert_eq!(record.versions[2].published, Some(now), "not known for longer");
+    let refused = |manifest| of(&manifest).unwrap_err().message;
+    let strange = refused(held(&[("prod-us-ct-1600000000", 2)]));
+    assert!(
+        strange.contains("the manifest holds the key prod-us-ct-1600000000"),
+        "{strange}"
+    );
+    let other = refused(held(&[("prod-us-ct-1700000000", 3)]));
+    assert!(
+        other.contains("another key under the id prod-us-ct-1700000000"),
+        "{other}"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("manifest.json");
+    fs::write(
+        &file,
+        json!({"batch-signing-public-keys": {"a": {"public-key": "text", "expiration": ""}}}).to_string(),
+    )
+    .unwrap();
+    assert_eq!(published(&file, Purpose::BatchSigning).unwrap()["a"], "text");
+    let none = published(&file, Purpose::PacketEncryption).unwrap_err().message;
+    assert!(none.contains("no packet-encryption-keys"), "{none}");
+}
+
+#[test]
+fn the_secret_of_a_secret_reference_becomes_the_first_version_under_its_id() {
+    let now: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
+    let made: Timestamp = "2026-05-20T00:00:00Z".parse().unwrap();
+    let key = BatchSigningKey::from_scalar("by-hand", &[2; 32]).unwrap();
+    let one = |names: [&str; 2], key: &str| Secret {
+        metadata: serde_json::from_value(json!({"name": "signing", "creationTimestamp": "2026-05-20T00:00:00Z"}))
+            .unwrap(),
+        data: Some(
+            [(names[0], key), (names[1], "by-hand\n")]
+                .map(|(name, text)| (name.to_owned(), ByteString(text.into())))
+                .into(),
+        ),
+        ..Secret::default()
+    };
+    let text = key.to_base64().unwrap();
+    let mut args = args(Purpose::BatchSigning, Vec::new());
+    let wrong = import(&args, "workers", &one(["key", "id"], &text), None, now)
+        .unwrap_err()
+        .message;
+    assert!(wrong.contains("--key-id-prefix must be by-hand"), "{wrong}");
+    args.key_id_prefix = "by-hand".into();
+    for names in [["key", "id"], ["secret_key", "primary_kid"]] {
+        let imported = import(&args, "workers", &one(names, &text), None, now).unwrap();
+        assert_eq!(imported.secrets[0].metadata.name.as_deref(), Some("ring.0"));
+        let data = imported.secrets[0].data.as_ref().unwrap();
+        let written = BatchSigningKey::parse("by-hand", std::str::from_utf8(&data["key"].0).unwrap()).unwrap();
+        assert_eq!(
+            (data["id"].0.as_slice(), written.verifying_key()),
+            (b"by-hand".as_slice(), key.verifying_key())
+        );
+        let record = record(&imported, signing("by-hand"));
+        let version = &record.versions[0];
+        assert_eq!(
+            (version.id.as_str(), version.created, version.is_in_use()),
+            ("by-hand", made, true)
+        );
+        assert_eq!(version.public_key, key.verifying_key().to_pem());
+    }
+    let damaged = import(&args, "workers", &one(["key", "id"], "no key"), None, now)
+        .unwrap_err()
+        .message;
+    assert!(damaged.contains("by-hand") && !damaged.contains("no key"), "{damaged}");
+    let neither = import(&args, "workers", &Secret::default(), None, now)
+        .unwrap_err()
+        .message;
+    assert!(neither.contains("neither key_versions"), "{neither}");
+}
+
+#[test]
+fn the_packet_key_of_a_secret_reference_keeps_the_request_that_partners_have() {
+    let now = Timestamp::UNIX_EPOCH;
+    let key = PacketDecryptionKey::from_scalar([2; 32].into()).unwrap();
+    let request = NewKey::of_packet_encryption("by-hand", &key, "another.example").unwrap();
+    let request = request.signing_request().unwrap().to_owned();
+    let data = [("key", key.to_base64().to_string()), ("id", "by-hand".to_owned())];
+    let secret = Secret {
+        data: Some(
+            data.map(|(name, text)| (name.to_owned(), ByteString(text.into())))
+                .into(),
+        ),
+        ..Secret::default()
+    };
+    let args = Args {
+        key_id_prefix: "by-hand".into(),
+        ..args(Purpose::PacketEncryption, Vec::new())
+    };
+    let manifest = BTreeMap::from([("by-hand".to_owned(), request.clone())]);
+    let imported = import(&args, "workers", &secret, Some(&manifest), now).unwrap();
+    let spec = json!({
+        "purpose": "PacketEncryption", "keyIdPrefix": "by-hand", "certificate": {"commonName": "a.example"}, "backup": {"method": "None"},
+    });
+    assert_eq!(record(&imported, spec).versions[0].public_text(), request);
 }
 
 #[test]

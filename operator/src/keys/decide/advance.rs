@@ -1,7 +1,7 @@
 //! A version's way to being used.
 
 use crds::conditions::reasons;
-use crds::key_ring::{CertificateAuthority, KeyPurpose};
+use crds::key_ring::{CertificateAuthority, KeyPurpose, PublicationMethod};
 use crds::names::{CERTIFICATE_ISSUED_ANNOTATION, PUBLISHED_ANNOTATION};
 use jiff::Timestamp;
 
@@ -52,6 +52,10 @@ impl Ring<'_> {
                 return wait("Publish", reasons::WAITS_FOR_AGE, text, Some(due));
             }
         }
+        // It was loaded once, and may be lost since.
+        if let Err(text) = self.still_loaded(version) {
+            return wait("Load", reasons::WAITS_FOR_LOADING, text, None);
+        }
         if version.published.is_none() {
             if self.is_published(version) {
                 return match self.not_in_manifests(version) {
@@ -60,13 +64,18 @@ impl Ring<'_> {
                 };
             }
             let wanted = self.wanted(active);
-            if !self.is_left_to_a_person() {
-                // Publishing is one step for all versions, below.
+            // Publishing is one step for all versions, and comes before anybody is asked to.
+            if !self.is_left_to_a_person() || self.observed.written.as_ref() != Some(&wanted) {
                 return Next::Nothing;
             }
             let ids: Vec<&str> = wanted.keys().map(String::as_str).collect();
+            let why = match self.settings.publication {
+                PublicationMethod::Manual => "",
+                PublicationMethod::ConfigMap => ": no DataShareProcessor that refers to this KeyRing has spec.manifest",
+            };
             let text = format!(
-                "a person: publish just {}, then annotate this KeyRing with {PUBLISHED_ANNOTATION}={}",
+                "a person{why}: publish just {}, as in the ring's ConfigMap with what is public, then annotate this KeyRing \
+                 with {PUBLISHED_ANNOTATION}={}",
                 ids.join(" and "),
                 ids.join(",")
             );
@@ -82,7 +91,12 @@ impl Ring<'_> {
         }
         if self.settings.purpose == KeyPurpose::BatchSigning && !is_first {
             let public = version.published.unwrap_or(Timestamp::MAX);
-            let due = self.after(version.created.max(public), self.settings.primary_min_age);
+            let seen = self.observed.processors.iter();
+            // Whoever lost sight of it counts from when it was seen again.
+            let since = seen
+                .filter_map(|processor| processor.published.as_ref()?.get(&version.id))
+                .fold(version.created.max(public), |since, seen| since.max(*seen));
+            let due = self.after(since, self.settings.primary_min_age);
             if due > self.now {
                 let text = format!(
                     "primaryMinAgeSeconds: partners have known {} for so long then",
@@ -101,12 +115,29 @@ impl Ring<'_> {
             .is_some_and(|keys| keys.contains_key(&version.id))
     }
 
+    pub(super) fn is_written(&self, version: &Version) -> bool {
+        let written = self.observed.written.as_ref();
+        written.is_some_and(|keys| keys.contains_key(&version.id))
+    }
+
     /// Whose own manifest partners don't get it in.
     fn not_in_manifests(&self, version: &Version) -> Option<String> {
         let lacks = |processor: &&ProcessorView| {
             let published = processor.published.as_ref();
-            published.is_some_and(|published| !published.contains(&version.id))
+            published.is_some_and(|published| !published.contains_key(&version.id) || processor.unserved)
         };
+        if self.settings.purpose == KeyPurpose::PacketEncryption {
+            let inline = |processor: &ProcessorView| {
+                let inline = processor.inline.as_ref().filter(|id| **id != version.id)?;
+                Some(format!(
+                    "packetEncryptionKey to be taken out of spec.manifest of {}: partners get {inline} there instead of {}",
+                    processor.name, version.id
+                ))
+            };
+            if let Some(text) = self.observed.processors.iter().filter(lacks).find_map(inline) {
+                return Some(text);
+            }
+        }
         let names: Vec<&str> = (self.observed.processors.iter().filter(lacks))
             .map(|processor| processor.name.as_str())
             .collect();
@@ -117,6 +148,16 @@ impl Ring<'_> {
                 names.join(", ")
             )
         })
+    }
+
+    /// Whether every worker of every processor has it now, as far as is known.
+    pub(super) fn still_loaded(&self, version: &Version) -> Result<(), String> {
+        self.loaded(version)?;
+        let mut processors = self.observed.processors.iter();
+        match processors.find_map(|processor| processor.trouble.as_ref()) {
+            Some(trouble) => Err(format!("{trouble}: {} may be lost to workers", version.id)),
+            None => Ok(()),
+        }
     }
 
     /// Since when every worker of every processor has it.

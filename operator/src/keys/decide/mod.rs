@@ -27,8 +27,16 @@ pub struct ProcessorView {
     pub name: String,
     /// Since when all its workers have a key, by id.
     pub loaded: BTreeMap<String, Timestamp>,
-    /// Ids of keys that partners get in its own manifest; `None`: it publishes none.
-    pub published: Option<BTreeSet<String>>,
+    /// Keys of the ring that its status names: its workers mount them.
+    pub known: BTreeSet<String>,
+    /// Why nothing is to be published or used that its workers had once: they may not have it now.
+    pub trouble: Option<String>,
+    /// Since when partners get keys in its own manifest, without a break, by id; `None`: it publishes none.
+    pub published: Option<BTreeMap<String, Timestamp>>,
+    /// It can't publish now: what partners get is what it published before.
+    pub unserved: bool,
+    /// The packet key that its spec names for the manifest: no ring's is published then.
+    pub inline: Option<String>,
     /// When traffic under a key was seen last, by id.
     pub last_used: BTreeMap<String, Timestamp>,
     /// What isn't finished and needs a key, by id: for people.
@@ -42,8 +50,10 @@ pub struct ProcessorView {
 pub struct Observed {
     /// The DataShareProcessors that refer to it.
     pub processors: Vec<ProcessorView>,
-    /// What is published of it; `None`: nothing yet.
+    /// What counts as published of it: what was written, or what a person says; `None`: nothing yet.
     pub published: Option<PublicKeys>,
+    /// What the ring wrote to be published; `None`: nothing yet.
+    pub written: Option<PublicKeys>,
     /// Ids whose certificates a person says are issued.
     pub certified: BTreeSet<String>,
     /// The value of the rotate annotation.
@@ -194,7 +204,7 @@ struct Ring<'a> {
 impl Ring<'_> {
     fn decide(&self) -> Decision {
         if let Some(version) = self.record.versions.iter().find(|version| version.written.is_none()) {
-            return self.step(Step::Forget { id: version.id.clone() });
+            return self.forget(version);
         }
         let active: Vec<&Version> = self
             .record
@@ -204,7 +214,7 @@ impl Ring<'_> {
             .collect();
         let Some(youngest) = active.last() else {
             // The first is made even where versions don't follow each other.
-            return self.step(Step::Create { number: self.number() });
+            return self.create(Step::Create { number: self.number() });
         };
         let mut waits = Vec::new();
         for version in active.iter().rev() {
@@ -215,21 +225,11 @@ impl Ring<'_> {
             }
         }
         let wanted = self.wanted(&active);
-        if self.observed.published.as_ref() != Some(&wanted) && !wanted.is_empty() && !self.is_left_to_a_person() {
-            return match check_publication(
-                self.settings.purpose,
-                self.observed.published.as_ref(),
-                &wanted,
-                self.record,
-            ) {
+        let written = self.observed.written.as_ref();
+        if written != Some(&wanted) && !wanted.is_empty() {
+            return match check_publication(self.settings.purpose, written, &wanted, self.record) {
                 Ok(()) => self.step(Step::Publish(wanted)),
-                Err(message) => Decision {
-                    refusal: Some(Refusal {
-                        reason: reasons::PUBLICATION_REFUSED,
-                        message,
-                    }),
-                    ..Decision::default()
-                },
+                Err(message) => refused(reasons::PUBLICATION_REFUSED, message),
             };
         }
         match self.retirement(&active) {
@@ -238,7 +238,7 @@ impl Ring<'_> {
             Next::Nothing => {}
         }
         match self.creation(youngest, active.len()) {
-            Next::Step(step) => return self.step(step),
+            Next::Step(step) => return self.create(step),
             Next::Wait(wait) => waits.push(wait),
             Next::Nothing => {}
         }
@@ -257,6 +257,28 @@ impl Ring<'_> {
         }
     }
 
+    /// A key that couldn't be wrapped isn't made.
+    fn create(&self, step: Step) -> Decision {
+        match &self.settings.unusable_backup {
+            Some(problem) => refused(reasons::BACKUP_REFUSED, problem.clone()),
+            None => self.step(step),
+        }
+    }
+
+    /// Nobody can have a key that was never written; where somebody has, the record is of another time.
+    fn forget(&self, version: &Version) -> Decision {
+        let id = &version.id;
+        let is_known = self.observed.processors.iter().any(|one| one.known.contains(id));
+        if is_known || self.is_published(version) || self.is_written(version) {
+            let message = format!(
+                "the record of versions says that {id} was not written to its end, and it is published or mounted: restore the \
+                 ConfigMap with the ring's versions"
+            );
+            return refused(reasons::PUBLISHED_KEY_UNKNOWN, message);
+        }
+        self.step(Step::Forget { id: id.clone() })
+    }
+
     fn after(&self, time: Timestamp, duration: SignedDuration) -> Timestamp {
         time.checked_add(duration).unwrap_or(Timestamp::MAX)
     }
@@ -266,8 +288,24 @@ impl Ring<'_> {
         self.now.as_second().max(last.saturating_add(1))
     }
 
+    /// Whether nobody but a person can tell what partners get.
     fn is_left_to_a_person(&self) -> bool {
-        self.settings.publication == PublicationMethod::Manual
+        self.settings.publication == PublicationMethod::Manual || !self.observed.is_in_manifests()
+    }
+}
+
+impl Observed {
+    /// Whether a processor takes what is written into its own manifest.
+    #[must_use]
+    pub fn is_in_manifests(&self) -> bool {
+        self.processors.iter().any(|processor| processor.published.is_some())
+    }
+}
+
+fn refused(reason: &'static str, message: String) -> Decision {
+    Decision {
+        refusal: Some(Refusal { reason, message }),
+        ..Decision::default()
     }
 }
 

@@ -14,7 +14,7 @@ impl Ring<'_> {
             // All that partners may meet a signature of.
             KeyPurpose::BatchSigning => active
                 .iter()
-                .filter(|version| version.published.is_some() || version.loaded.is_some())
+                .filter(|version| version.published.is_some() || self.may_be_public(version))
                 .map(|version| of(version))
                 .collect(),
             // Just one.
@@ -24,7 +24,7 @@ impl Ring<'_> {
                     let is_old = self.after(version.created, self.settings.primary_min_age) <= self.now;
                     let certified =
                         self.settings.authority == CertificateAuthority::None || version.certified.is_some();
-                    is_younger && version.loaded.is_some() && certified && (is_old || in_use.is_none())
+                    is_younger && certified && (is_old || in_use.is_none()) && self.may_be_public(version)
                 };
                 active
                     .iter()
@@ -35,6 +35,11 @@ impl Ring<'_> {
                     .collect()
             }
         }
+    }
+
+    /// Whether every worker has it: still, where nobody was told of it yet.
+    fn may_be_public(&self, version: &Version) -> bool {
+        version.loaded.is_some() && (self.is_written(version) || self.still_loaded(version).is_ok())
     }
 }
 

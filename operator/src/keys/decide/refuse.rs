@@ -26,7 +26,19 @@ impl Ring<'_> {
             );
             return refused(reasons::VERSION_FROM_FUTURE, message);
         }
-        for (id, text) in self.observed.published.iter().flatten() {
+        for processor in &self.observed.processors {
+            let strange = processor.known.iter().find(|id| self.record.version(id).is_none());
+            if let Some(id) = strange {
+                let message = format!(
+                    "{} works with the key {id} of this ring, and the ring doesn't have it. Restore the ConfigMap with the \
+                     ring's versions; to begin anew, make a KeyRing of another name",
+                    processor.name
+                );
+                return refused(reasons::PUBLISHED_KEY_UNKNOWN, message);
+            }
+        }
+        let observed = self.observed;
+        for (id, text) in [&observed.published, &observed.written].into_iter().flatten().flatten() {
             let Some(version) = self.record.version(id) else {
                 let message = format!(
                     "the key {id} is published and this ring doesn't have it: partners use a key that nobody here may have. \

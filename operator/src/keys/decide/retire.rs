@@ -40,9 +40,10 @@ impl Ring<'_> {
         if self.settings.purpose == KeyPurpose::PacketEncryption {
             let in_manifest = |processor: &ProcessorView| {
                 let published = processor.published.as_ref();
-                published.is_some_and(|published| published.contains(&oldest.id))
+                published.is_some_and(|published| published.contains_key(&oldest.id))
             };
-            if self.is_published(oldest) || self.observed.processors.iter().any(in_manifest) {
+            let is_public = self.is_published(oldest) || self.is_written(oldest);
+            if is_public || self.observed.processors.iter().any(in_manifest) {
                 let text = format!("{} to vanish from what is published: clients encrypt to it", oldest.id);
                 return wait(text, None);
             }

@@ -4,6 +4,8 @@ use crds::KeyRingSpec;
 use crds::key_ring::{CertificateAuthority, KeyPurpose, PublicationMethod, RotationMode};
 use jiff::SignedDuration;
 
+use crate::keys::objects;
+
 /// A signing key is public for so long before it signs.
 const SIGNING_PRIMARY_MIN_AGE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// A packet key is so old before clients are told to encrypt to it.
@@ -33,6 +35,8 @@ pub struct Settings {
     pub authority: CertificateAuthority,
     /// Who publishes.
     pub publication: PublicationMethod,
+    /// Why no second copy can be made.
+    pub unusable_backup: Option<String>,
     /// What key ids begin with.
     pub key_id_prefix: String,
 }
@@ -64,6 +68,9 @@ impl Settings {
                 .as_ref()
                 .map_or(CertificateAuthority::None, |certificate| certificate.authority),
             publication: spec.publication.method,
+            unusable_backup: objects::recipients(&spec.backup.recipients)
+                .err()
+                .map(|error| error.to_string()),
             key_id_prefix: spec.key_id_prefix.clone(),
         }
     }

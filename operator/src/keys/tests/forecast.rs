@@ -35,7 +35,8 @@ fn a_whole_turn_is_foreseen_with_its_times() {
             format!("100: make {new}: its second copy, then its Secret"),
             format!("100: every worker has {new} (waits)"),
             format!("100: publish {} and {new}", id(0)),
-            format!("110: use {new} for new work instead of {}", id(0)),
+            // The processor has to say that partners get it.
+            format!("110: use {new} for new work instead of {} (waits)", id(0)),
             format!("200: make {}: its second copy, then its Secret", id(200)),
         ]
     );
@@ -67,7 +68,7 @@ fn persons_and_processors_that_are_waited_for_are_named() {
     );
     ring.observed.processors.clear();
     ring.record.versions.clear();
-    ring.observed.published = None;
+    (ring.observed.published, ring.observed.written) = (None, None);
     let said = forecast(&settings, &ring.record, &ring.observed, at(0), at(300), 10);
     assert!(
         said.last()

@@ -1,9 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
+mod faults;
 mod forecast;
+mod observations;
 mod refusals;
 mod simulation;
 mod steps;
+
+use std::collections::BTreeMap;
 
 use crds::KeyRingSpec;
 use crds::key_ring::KeyPurpose;
@@ -47,11 +51,12 @@ struct Ring {
 }
 
 impl Ring {
-    /// With one processor and nothing else.
+    /// With one processor that has a manifest, and nothing else.
     fn new(purpose: KeyPurpose) -> Self {
         let spec = spec(purpose);
         let processor = ProcessorView {
             name: "us-ct".into(),
+            published: Some(BTreeMap::new()),
             ..ProcessorView::default()
         };
         Self {
@@ -94,6 +99,20 @@ impl Ring {
             (version.id.clone(), version.public_text().to_owned())
         });
         self.observed.published = Some(texts.collect());
+        self.observed.written.clone_from(&self.observed.published);
+        self.seen_since(created, 0);
+    }
+
+    /// Partners get just these in every manifest, since then.
+    fn seen_since(&mut self, created: &[i64], since: i64) {
+        for published in self
+            .observed
+            .processors
+            .iter_mut()
+            .filter_map(|one| one.published.as_mut())
+        {
+            *published = created.iter().map(|created| (id(*created), at(since))).collect();
+        }
     }
 
     fn load(&mut self, created: i64, since: i64) {

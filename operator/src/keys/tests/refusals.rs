@@ -4,7 +4,7 @@ use crds::conditions::reasons;
 use crds::key_ring::KeyPurpose;
 
 use super::*;
-use crate::keys::decide::check_publication;
+use crate::keys::decide::{Step, check_publication};
 use crate::keys::version::PublicKeys;
 
 use KeyPurpose::{BatchSigning, PacketEncryption};
@@ -59,7 +59,37 @@ fn a_published_key_that_the_ring_lacks_stops_everything() {
         let mut ring = Ring::in_use(purpose);
         ring.record.versions.clear();
         refused(&ring, 500, reasons::PUBLISHED_KEY_UNKNOWN);
+        // Nor over what workers have, where what is public is gone too.
+        (ring.observed.published, ring.observed.written) = (None, None);
+        ring.observed.processors[0].known.insert(id(0));
+        let message = refused(&ring, 500, reasons::PUBLISHED_KEY_UNKNOWN);
+        assert!(message.contains("us-ct works with the key"), "{message}");
     }
+}
+
+#[test]
+fn a_version_that_somebody_has_is_not_forgotten() {
+    let unwritten = |ring: &mut Ring| ring.version(0).written = None;
+    let mut ring = Ring::in_use(BatchSigning);
+    unwritten(&mut ring);
+    refused(&ring, 50, reasons::PUBLISHED_KEY_UNKNOWN);
+    (ring.observed.published, ring.observed.written) = (None, None);
+    assert_eq!(ring.decide(50).step, Some(Step::Forget { id: id(0) }));
+    ring.observed.processors[0].known.insert(id(0));
+    refused(&ring, 50, reasons::PUBLISHED_KEY_UNKNOWN);
+}
+
+#[test]
+fn no_key_is_made_that_could_not_be_wrapped_and_the_others_go_on() {
+    let wrong = || vec![format!("age1{}", "q".repeat(58))];
+    let mut ring = Ring::new(BatchSigning);
+    ring.spec.backup.recipients = wrong();
+    let message = refused(&ring, 0, reasons::BACKUP_REFUSED);
+    assert!(message.contains("age1q"), "{message}");
+    let mut ring = Ring::in_use(BatchSigning);
+    ring.spec.backup.recipients = wrong();
+    assert_eq!(ring.decide(99).refusal, None, "nothing is to be made yet");
+    refused(&ring, 100, reasons::BACKUP_REFUSED);
 }
 
 #[test]

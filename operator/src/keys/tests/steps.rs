@@ -98,6 +98,7 @@ fn a_signing_key_is_public_for_its_age_before_it_signs() {
     assert_eq!(ring.decide(99).step, None);
     assert_eq!(ring.decide(100).step, Some(Step::Create { number }));
     ring.add(100, |version| version.loaded = Some(at(150)));
+    ring.load(100, 150);
     // Both are public: partners meet signatures of both.
     assert_eq!(ring.decide(150).step, Some(texts(&ring, &[0, 100])));
     ring.publish(&[0, 100]);
@@ -115,6 +116,7 @@ fn a_signing_key_is_public_for_its_age_before_it_signs() {
 fn a_packet_key_is_published_alone_when_it_is_loaded_and_old_enough() {
     let mut ring = Ring::in_use(PacketEncryption);
     ring.add(100, |version| version.loaded = Some(at(101)));
+    ring.load(100, 101);
     let waiting = ring.decide(109);
     assert_eq!(
         (waiting.step.clone(), waits(&waiting)[0]),
@@ -122,8 +124,10 @@ fn a_packet_key_is_published_alone_when_it_is_loaded_and_old_enough() {
     );
     assert_eq!(ring.decide(110).step, Some(texts(&ring, &[100])), "just one");
     ring.version(100).loaded = None;
+    let loaded = std::mem::take(&mut ring.observed.processors[0].loaded);
     assert_eq!(waits(&ring.decide(110))[0], ("Load", None));
     ring.version(100).loaded = Some(at(101));
+    ring.observed.processors[0].loaded = loaded;
     ring.publish(&[100]);
     assert_eq!(ring.decide(111).step, Some(Step::NotePublished { id: id(100) }));
     ring.version(100).published = Some(at(111));
@@ -136,6 +140,7 @@ fn an_external_authority_is_a_person_and_the_wait_says_so() {
     ring.spec.certificate =
         serde_json::from_value(json!({"commonName": "a.example", "authority": "External"})).unwrap();
     ring.add(100, |version| version.loaded = Some(at(101)));
+    ring.load(100, 101);
     let waiting = ring.decide(500);
     assert_eq!((waiting.step.clone(), waits(&waiting)[0]), (None, ("Certify", None)));
     assert_eq!(waiting.waits[0].reason, Some(reasons::WAITS_FOR_CERTIFICATE));
@@ -153,21 +158,31 @@ fn an_external_authority_is_a_person_and_the_wait_says_so() {
 }
 
 #[test]
-fn where_a_person_publishes_nothing_is_used_before_the_person_says_so() {
-    let mut ring = Ring::in_use(BatchSigning);
-    ring.spec.publication = serde_json::from_value(json!({"method": "Manual"})).unwrap();
-    ring.add(100, |version| version.loaded = Some(at(101)));
-    let waiting = ring.decide(500);
-    assert_eq!((waiting.step.clone(), waits(&waiting)[0]), (None, ("Publish", None)));
-    assert!(
-        waiting.waits[0]
-            .text
-            .contains(&format!("published={},{}", id(0), id(100))),
-        "{:?}",
-        waiting.waits[0]
-    );
-    ring.publish(&[0, 100]);
-    assert_eq!(ring.decide(500).step, Some(Step::NotePublished { id: id(100) }));
+fn where_a_person_publishes_all_is_there_to_be_taken_and_nothing_is_used_before_the_person_says_so() {
+    let manual: fn(&mut Ring) = |ring| {
+        ring.spec.publication = serde_json::from_value(json!({"method": "Manual"})).unwrap();
+    };
+    // Without a manifest of a processor nobody but a person knows what partners get.
+    let no_manifest: fn(&mut Ring) = |ring| ring.observed.processors[0].published = None;
+    for (change, told) in [(manual, "a person: publish"), (no_manifest, "has spec.manifest")] {
+        let mut ring = Ring::in_use(BatchSigning);
+        change(&mut ring);
+        ring.add(100, |version| version.loaded = Some(at(101)));
+        ring.load(100, 101);
+        let wanted = texts(&ring, &[0, 100]);
+        assert_eq!(ring.decide(500).step, Some(wanted.clone()));
+        let Step::Publish(keys) = wanted else { unreachable!() };
+        ring.observed.written = Some(keys);
+        let waiting = ring.decide(500);
+        assert_eq!((waiting.step.clone(), waits(&waiting)[0]), (None, ("Publish", None)));
+        let text = &waiting.waits[0].text;
+        assert!(
+            text.contains(&format!("published={},{}", id(0), id(100))) && text.contains(told),
+            "{text}"
+        );
+        ring.publish(&[0, 100]);
+        assert_eq!(ring.decide(500).step, Some(Step::NotePublished { id: id(100) }));
+    }
 }
 
 /// Two versions, the second in use since second 120.
@@ -323,6 +338,6 @@ fn a_version_that_was_not_written_to_its_end_is_forgotten() {
 #[test]
 fn what_vanished_from_what_is_published_is_published_again() {
     let mut ring = Ring::in_use(PacketEncryption);
-    ring.observed.published = None;
+    (ring.observed.published, ring.observed.written) = (None, None);
     assert_eq!(ring.decide(50).step, Some(texts(&ring, &[0])));
 }

@@ -21,7 +21,7 @@ use crate::processor::report::KeyFindings;
 use crate::processor::{ClusterSnafu, MailboxSnafu, ReconcileError};
 use crate::status::Verdict;
 use crate::window::Schedule;
-use crate::workload::{JobView, KeySet, PlannedJob};
+use crate::workload::{JobView, KeySet, PlannedJob, WorkersHealth};
 
 /// The shortest and the longest step in which [`KeyUse::observed_until`] moves on: a status isn't written once a tick.
 const STEP: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(1), SignedDuration::from_hours(1));
@@ -44,6 +44,7 @@ pub(in crate::processor) struct KeyLook {
 impl Look<'_> {
     /// `suspended`: a person wants no new Jobs. Peers that aren't known suspend work too, but not probes: our keys must
     /// be loaded before they are published, and a partner may wait for our manifest as we do for its own.
+    #[allow(clippy::too_many_arguments)]
     pub(in crate::processor) async fn keys(
         &self,
         memory: &mut Memory,
@@ -51,6 +52,7 @@ impl Look<'_> {
         schedule: &Schedule,
         inventory: &Inventory,
         jobs: &[JobView],
+        health: &WorkersHealth,
         suspended: bool,
     ) -> Result<KeyLook, ReconcileError> {
         let spec = &self.processor.spec;
@@ -67,18 +69,24 @@ impl Look<'_> {
                 start_deadline: SignedDuration::from_secs(spec.workers.start_deadline_seconds.into()),
                 timing: &self.context.timing,
                 refused: &refused,
+                workers: (health.condition.status == Some(false)).then_some(health.condition.message.as_str()),
                 memory: &memory.probes,
             },
             self.now,
         );
         memory.probes = probes.memory.clone();
         for version in &mut resolved.versions {
-            if probes.loaded.contains(&version.known.id) {
+            if probes.loaded.contains(&version.name()) {
                 version.known.loaded = Some(self.now.to_string());
+            } else if probes.lost.contains(&version.name()) {
+                version.known.loaded = None;
             }
         }
-        if self.uses_are_due(memory, &resolved.versions) {
-            let until = observed_until(inventory, self.now);
+        let listed = memory
+            .rebuilt
+            .map_or(Timestamp::MIN, |(listed, _)| listed.min(self.now));
+        if uses_are_due(memory, listed, &resolved.versions) {
+            let until = observed_until(inventory, listed);
             for version in resolved.versions.iter_mut().filter(|version| is_superseded(version)) {
                 let marks = mailboxes.key_uses(&version.known.id).await.context(MailboxSnafu)?;
                 let found = usage(&marks, inventory, schedule, self.now);
@@ -148,21 +156,14 @@ impl Look<'_> {
         rings.step = rings.step.max(STEP.0);
         Ok(rings)
     }
+}
 
-    /// Marks are listed as often as old windows are looked for, and at once where a key is superseded of which nothing is known.
-    fn uses_are_due(&self, memory: &Memory, versions: &[VersionHere]) -> bool {
-        let tick = SignedDuration::try_from(self.context.settings.tick).unwrap_or(REBUILD_LATEST);
-        let every = tick
-            .checked_mul(REBUILD_TICKS)
-            .map_or(REBUILD_LATEST, |every| every.min(REBUILD_LATEST));
-        let is_new = |version: &VersionHere| version.known.observed_until.is_none();
-        let mut superseded = versions.iter().filter(|version| is_superseded(version)).peekable();
-        superseded.peek().is_some()
-            && (superseded.any(is_new)
-                || memory
-                    .uses_listed
-                    .is_none_or(|listed| self.now.duration_since(listed) >= every))
-    }
+/// Marks are listed whenever all old windows were, `listed`, and at once where a key is superseded of which nothing is known.
+fn uses_are_due(memory: &Memory, listed: Timestamp, versions: &[VersionHere]) -> bool {
+    let is_unknown = |version: &VersionHere| version.known.observed_until.is_none();
+    let mut superseded = versions.iter().filter(|version| is_superseded(version)).peekable();
+    superseded.peek().is_some()
+        && (memory.uses_listed.is_none_or(|before| before < listed) || superseded.any(is_unknown))
 }
 
 struct Rings {

@@ -7,8 +7,11 @@ mod public;
 mod resolve;
 mod usage;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use look::KeyLook;
 pub use probe::{ProbeInput, ProbeMemory, Probes, probes};
 pub(super) use public::PublicParts;
-pub use resolve::{Resolution, Ring, Trouble, VersionHere, resolve};
+pub use resolve::{KeyName, Resolution, Ring, Trouble, VersionHere, resolve};
 pub use usage::{Usage, observed_until, usage};

@@ -8,9 +8,11 @@ use crds::key_ring::KeyPurpose;
 use facilitator_core::formats::work::{ProbedKey, WorkList};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Trouble, VersionHere};
+use super::{KeyName, Trouble, VersionHere};
 use crate::workload::{JobEnd, JobView, PlannedJob, Stage, Timing, Work, cause, cause_of_refusal};
 
+/// So old a proof of a key that isn't used yet is made anew: its Secret may be lost before anybody is told of it.
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(6);
 /// A worker's exit code where a key isn't there or is another (`docs/formats.md` §4.3).
 const EXIT_CONFIGURATION: i32 = 78;
 const STAGES: [Stage; 2] = [Stage::Intake, Stage::Aggregate];
@@ -18,8 +20,10 @@ const STAGES: [Stage; 2] = [Stage::Intake, Stage::Aggregate];
 /// What is remembered of probes. Lost with the process and harmless: it is probed again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeMemory {
-    /// What each stage's probes found: public halves by id.
-    passed: BTreeMap<Stage, BTreeMap<String, String>>,
+    /// What each stage's probes found: public halves, and when the youngest probe was made.
+    passed: BTreeMap<Stage, BTreeMap<KeyName, (String, Timestamp)>>,
+    /// Until when what was found of a key doesn't count: something named it as missing.
+    doubted: BTreeMap<KeyName, Timestamp>,
     /// Jobs whose end was counted.
     counted: BTreeSet<String>,
     failures: u32,
@@ -36,29 +40,47 @@ impl ProbeMemory {
                 continue;
             };
             let found: BTreeSet<&String> = view.reports.iter().flat_map(|report| &report.keys).collect();
-            let found = signing.iter().chain(packets).filter(|key| found.contains(&key.id));
-            let found: Vec<_> = found.map(|key| (key.id.clone(), key.public_key.clone())).collect();
-            self.passed.entry(stage).or_default().extend(found);
+            let made = view.created().unwrap_or(Timestamp::MIN);
+            let passed = self.passed.entry(stage).or_default();
+            for (purpose, keys) in [
+                (KeyPurpose::BatchSigning, signing),
+                (KeyPurpose::PacketEncryption, packets),
+            ] {
+                for key in keys.iter().filter(|key| found.contains(&key.id)) {
+                    let name = (purpose, key.id.clone());
+                    if passed.get(&name).is_none_or(|(_, before)| *before <= made) {
+                        passed.insert(name, (key.public_key.clone(), made));
+                    }
+                }
+            }
         }
+    }
+
+    fn counts(&self, name: &KeyName, made: Timestamp) -> bool {
+        self.doubted.get(name).is_none_or(|doubted| made > *doubted)
+    }
+
+    /// When the youngest probe of a stage was made that found this very key.
+    fn passed(&self, stage: Stage, version: &VersionHere) -> Option<Timestamp> {
+        let name = version.name();
+        let (public_key, made) = self.passed.get(&stage)?.get(&name)?;
+        (Some(public_key) == version.public_key.as_ref() && self.counts(&name, *made)).then_some(*made)
     }
 
     /// Whether the probes of a stage found this very key.
     fn has_passed(&self, stage: Stage, version: &VersionHere) -> bool {
-        let found = self.passed.get(&stage).and_then(|passed| passed.get(&version.known.id));
-        found.is_some() && found == version.public_key.as_ref()
+        self.passed(stage, version).is_some()
     }
 
-    /// Ids of keys that the probes of both stages found: new Jobs may mount them.
+    /// Keys that the probes of both stages found: new Jobs may mount them.
     #[must_use]
-    pub fn proven(&self) -> BTreeSet<String> {
-        let of = |stage| {
-            self.passed
-                .get(&stage)
-                .into_iter()
-                .flat_map(|passed| passed.keys().cloned())
-                .collect()
+    pub fn proven(&self) -> BTreeSet<KeyName> {
+        let of = |stage| -> BTreeSet<KeyName> {
+            let passed = self.passed.get(&stage).into_iter().flatten();
+            let found = passed.filter(|(name, (_, made))| self.counts(name, *made));
+            found.map(|(name, _)| name.clone()).collect()
         };
-        let (intake, aggregate): (BTreeSet<String>, BTreeSet<String>) = (of(Stage::Intake), of(Stage::Aggregate));
+        let (intake, aggregate) = (of(Stage::Intake), of(Stage::Aggregate));
         intake.intersection(&aggregate).cloned().collect()
     }
 }
@@ -77,6 +99,8 @@ pub struct ProbeInput<'a> {
     pub timing: &'a Timing,
     /// Refusals of probe Jobs since the last decision, in the API server's words.
     pub refused: &'a [String],
+    /// Why workers don't start, if they don't.
+    pub workers: Option<&'a str>,
     /// [`Probes::memory`] of the last decision, after [`ProbeMemory::note`].
     pub memory: &'a ProbeMemory,
 }
@@ -88,8 +112,10 @@ pub struct Probes {
     pub start: Vec<PlannedJob>,
     /// Jobs to delete: they don't start.
     pub remove: Vec<String>,
-    /// Ids of versions that all workers have as of now.
-    pub loaded: Vec<String>,
+    /// Versions that all workers have as of now.
+    pub loaded: Vec<KeyName>,
+    /// Versions that workers had, and that something names as missing.
+    pub lost: Vec<KeyName>,
     /// What keeps the others from it.
     pub trouble: Option<Trouble>,
     /// For the next decision.
@@ -103,6 +129,7 @@ pub fn probes(input: &ProbeInput<'_>, now: Timestamp) -> Probes {
         start: Vec::new(),
         remove: Vec::new(),
         loaded: Vec::new(),
+        lost: Vec::new(),
         trouble: None,
         memory: input.memory.clone(),
     };
@@ -112,12 +139,24 @@ pub fn probes(input: &ProbeInput<'_>, now: Timestamp) -> Probes {
         .filter(|view| !view.is_deleted())
         .partition(|view| view.probed_stage().is_some());
     count(input, &running, &mut probes, now);
+    doubt(input, &mut probes, now);
+    let is_lost = |version: &VersionHere, probes: &Probes| probes.lost.contains(&version.name());
     let unproven: Vec<&VersionHere> = input
         .versions
         .iter()
-        .filter(|version| version.waits_for_proof())
+        .filter(|version| version.waits_for_proof() || is_lost(version, &probes))
         .collect();
-    if unproven.is_empty() {
+    let is_old = |version: &&VersionHere, stage: Stage, memory: &ProbeMemory| {
+        let made = memory.passed(stage, version);
+        made.is_none_or(|made| now.duration_since(made) >= AGAIN_AFTER)
+    };
+    let known: Vec<&VersionHere> = input
+        .versions
+        .iter()
+        .filter(|version| version.can_be_probed() && version.known.loaded.is_some())
+        .filter(|version| STAGES.iter().any(|stage| is_old(version, *stage, &probes.memory)))
+        .collect();
+    if unproven.is_empty() && known.is_empty() {
         (probes.memory.failures, probes.memory.next, probes.memory.trouble) = (0, None, None);
         return probes;
     }
@@ -130,7 +169,7 @@ pub fn probes(input: &ProbeInput<'_>, now: Timestamp) -> Probes {
             .iter()
             .find(|view| !view.is_finished() && !view.mounts(&version.known.secret));
         match older {
-            None => probes.loaded.push(version.known.id.clone()),
+            None => probes.loaded.push(version.name()),
             Some(view) => {
                 waits = Some(format!(
                     "Job {} began without {} and still runs",
@@ -141,7 +180,8 @@ pub fn probes(input: &ProbeInput<'_>, now: Timestamp) -> Probes {
         }
     }
     for stage in STAGES {
-        let wanted = unproven.iter().any(|version| !probes.memory.has_passed(stage, version));
+        let wanted = unproven.iter().any(|version| !probes.memory.has_passed(stage, version))
+            || known.iter().any(|version| is_old(version, stage, &probes.memory));
         let is_running = running.iter().any(|view| {
             view.probed_stage() == Some(stage)
                 && !view.is_finished()
@@ -161,8 +201,8 @@ pub fn probes(input: &ProbeInput<'_>, now: Timestamp) -> Probes {
         };
         let ids: Vec<&str> = unproven
             .iter()
+            .filter(|version| !probes.loaded.contains(&version.name()))
             .map(|version| version.known.id.as_str())
-            .filter(|id| !probes.loaded.iter().any(|loaded| loaded == id))
             .collect();
         if let Some(waits) = waits {
             Some(probing(format!("{waits}.")))
@@ -181,6 +221,31 @@ pub fn probes(input: &ProbeInput<'_>, now: Timestamp) -> Probes {
         }
     });
     probes
+}
+
+/// Takes back what is known of new versions that a failed probe, or a worker that doesn't start, names: work goes on
+/// without them.
+fn doubt(input: &ProbeInput<'_>, probes: &mut Probes, now: Timestamp) {
+    let said = [
+        probes.memory.trouble.as_ref().map(|trouble| trouble.message.clone()),
+        input.workers.map(str::to_owned),
+    ];
+    let names = |version: &&VersionHere| {
+        let mut said = said.iter().flatten();
+        said.any(|said| said.contains(&version.known.secret) || said.contains(&version.known.id))
+    };
+    let new = || input.versions.iter().filter(|version| version.is_new());
+    for version in new().filter(names) {
+        let has_passed = STAGES.iter().any(|stage| probes.memory.has_passed(*stage, version));
+        if version.known.loaded.is_some() || has_passed {
+            probes.memory.doubted.insert(version.name(), now);
+        }
+        if version.known.loaded.is_some() {
+            probes.lost.push(version.name());
+        }
+    }
+    let kept: BTreeSet<KeyName> = new().map(VersionHere::name).collect();
+    probes.memory.doubted.retain(|name, _| kept.contains(name));
 }
 
 /// Counts probes that failed, don't start or were refused.
@@ -238,7 +303,9 @@ fn count(input: &ProbeInput<'_>, running: &[&JobView], probes: &mut Probes, now:
 
 fn planned(versions: &[VersionHere], stage: Stage, attempt: u32) -> PlannedJob {
     let of = |purpose: KeyPurpose| {
-        let versions = versions.iter().filter(|version| version.purpose == purpose);
+        let versions = versions
+            .iter()
+            .filter(|version| version.purpose == purpose && !version.left_out);
         let key = |version: &VersionHere| {
             Some(ProbedKey {
                 id: version.known.id.clone(),

@@ -48,7 +48,7 @@ impl PublicParts {
         Ok(parts.check(processor).map(|()| parts))
     }
 
-    /// A key that signs must not vanish from the manifest, whoever deleted what.
+    /// A key that signs must not vanish from the manifest, whoever deleted what. It was published before it signed.
     fn check(&self, processor: &DataShareProcessor) -> Result<(), String> {
         let status = processor.status.as_ref().and_then(|status| status.keys.as_ref());
         let signs = processor.spec.keys.batch_signing.key_ring_ref.as_ref();
@@ -56,10 +56,7 @@ impl PublicParts {
             return Ok(());
         };
         let lost = status.versions.iter().find(|key| {
-            key.key_ring == ring.name
-                && key.state == VersionState::InUse
-                && key.published.is_some()
-                && !self.signing.contains_key(&key.id)
+            key.key_ring == ring.name && key.state == VersionState::InUse && !self.signing.contains_key(&key.id)
         });
         match lost {
             None => Ok(()),
@@ -85,4 +82,49 @@ async fn published<T: DeserializeOwned>(
     };
     let parsed = serde_json::from_str(&text);
     Ok(parsed.map_err(|error| format!("ConfigMap {name} isn't what the keys controller writes: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::processor::example;
+
+    #[test]
+    fn a_key_that_signs_stays_in_the_manifest_look_after_look() {
+        let processor = |state: &str, published: Option<&str>| {
+            let mut processor = example::processor();
+            processor.spec.keys.batch_signing =
+                serde_json::from_value(json!({"keyRingRef": {"name": "signing"}})).unwrap();
+            let key = json!({"keyRing": "signing", "id": "k-1", "secret": "signing.1", "state": state, "published": published});
+            let status = json!({"keys": {"versions": [key]}});
+            processor.status = Some(serde_json::from_value(status).unwrap());
+            processor
+        };
+        let has = |id: &str| {
+            let key = BatchSigningPublicKey {
+                public_key: String::new(),
+                expiration: String::new(),
+            };
+            PublicParts {
+                signing: [(id.to_owned(), key)].into(),
+                packets: BTreeMap::new(),
+            }
+        };
+        let time = Some("2026-11-20T00:00:00Z");
+        let table = [
+            ("InUse", time, "k-1", true),
+            ("InUse", time, "k-2", false),
+            // Also where a look that failed has lost since when it was published.
+            ("InUse", None, "k-2", false),
+            ("Superseded", time, "k-2", true),
+            ("Published", None, "k-2", true),
+        ];
+        for (state, published, holds, fine) in table {
+            let checked = has(holds).check(&processor(state, published));
+            assert_eq!(checked.is_ok(), fine, "{state} {published:?} {holds}: {checked:?}");
+        }
+    }
 }

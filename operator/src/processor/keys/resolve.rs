@@ -6,6 +6,7 @@ use crds::conditions::reasons;
 use crds::key_ring::{KeyPurpose, KeyVersion, VersionState};
 use crds::processor::{KeyReference, KeyUse, Keys, KeysStatus, MAX_PACKET_KEYS};
 
+use crate::keys::version::number_of;
 use crate::workload::{KeySet, Mount};
 
 /// The most signing Secrets of a pod. The admission policies of the cluster chart look at as many.
@@ -29,6 +30,9 @@ pub struct Trouble {
     pub message: String,
 }
 
+/// What a key is for, and its id: of two purposes, ids may be equal by a mistake.
+pub type KeyName = (KeyPurpose, String);
+
 /// A version of a ring that isn't retired.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VersionHere {
@@ -38,6 +42,8 @@ pub struct VersionHere {
     pub purpose: KeyPurpose,
     /// PEM `PUBLIC KEY`; `None` where the ring is gone.
     pub public_key: Option<String>,
+    /// Nobody mounts it, for a reason that is told: it is new, and work needs it not yet.
+    pub left_out: bool,
 }
 
 impl VersionHere {
@@ -49,15 +55,34 @@ impl VersionHere {
         }
     }
 
+    /// Its purpose and id.
+    #[must_use]
+    pub fn name(&self) -> KeyName {
+        (self.purpose, self.known.id.clone())
+    }
+
+    /// Whether it isn't used for new work yet, and never was.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        use VersionState::{Loaded, Published, Written};
+        matches!(self.known.state, Written | Loaded | Published)
+    }
+
     /// Whether work may mount it: a broken new version must not keep workers from starting.
-    fn is_proven(&self, proven: &BTreeSet<String>) -> bool {
-        self.known.loaded.is_some() || self.known.state != VersionState::Written || proven.contains(&self.known.id)
+    fn is_proven(&self, proven: &BTreeSet<KeyName>) -> bool {
+        !self.is_new() || self.known.loaded.is_some() || proven.contains(&self.name())
+    }
+
+    /// Whether workers of ours are to look for it. Of one whose ring is gone nobody knows the public half.
+    #[must_use]
+    pub fn can_be_probed(&self) -> bool {
+        self.is_new() && !self.left_out && self.public_key.is_some()
     }
 
     /// Whether it waits for workers of ours.
     #[must_use]
     pub fn waits_for_proof(&self) -> bool {
-        self.known.state == VersionState::Written && self.known.loaded.is_none()
+        self.can_be_probed() && self.known.loaded.is_none()
     }
 }
 
@@ -77,26 +102,31 @@ pub struct Resolution {
 }
 
 /// Resolves. `rings` holds what was found of each name that the spec refers to; `before` is what the status remembers, for
-/// rings that are gone or forgot their versions; `proven` are ids of keys that probes of both stages found.
+/// rings that are gone or forgot their versions; `proven` are keys that probes of both stages found.
 #[must_use]
 pub fn resolve(
     keys: &Keys,
     rings: &BTreeMap<String, Ring>,
     before: Option<&KeysStatus>,
-    proven: &BTreeSet<String>,
+    proven: &BTreeSet<KeyName>,
 ) -> Resolution {
-    let signing = Part::of(
+    let mut signing = Part::of(
         std::slice::from_ref(&keys.batch_signing),
         KeyPurpose::BatchSigning,
         rings,
         before,
     );
-    let packets = Part::of(&keys.packet_decryption, KeyPurpose::PacketEncryption, rings, before);
-    let troubles = [&signing.trouble, &packets.trouble];
-    let trouble = troubles.into_iter().flatten().next().cloned();
+    let mut packets = Part::of(&keys.packet_decryption, KeyPurpose::PacketEncryption, rings, before);
+    refuse_equal_ids([&mut signing, &mut packets], proven);
+    signing.keep_within(MAX_SIGNING_KEYS, "batchSigning", proven);
+    packets.keep_within(MAX_PACKET_KEYS, "packetDecryption", proven);
+    let refused = signing.refused.take().or(packets.refused.take());
+    let trouble = signing.trouble.take().or(packets.trouble.take());
+    // What may be missing and can't be asked for keeps a probe from starting.
+    let can_be_asked = |version: &VersionHere| version.is_proven(proven) || version.can_be_probed();
     let all = KeySet {
-        signing: signing.mounts(|_| true),
-        packets: packets.mounts(|_| true),
+        signing: signing.mounts(can_be_asked),
+        packets: packets.mounts(can_be_asked),
     };
     let work = KeySet {
         signing: signing.mounts(|version| version.is_proven(proven)),
@@ -112,20 +142,8 @@ pub fn resolve(
         reason: reasons::NO_KEY_YET,
         message: format!("{what}: {advice}"),
     };
-    let too_many = |count: usize, most: usize, field: &str| {
-        (count > most).then(|| Trouble {
-            reason: reasons::KEY_RING_UNUSABLE,
-            message: format!(
-                "keys.{field} comes to {count} Secrets, and a pod mounts at most {most}: retire old versions"
-            ),
-        })
-    };
-    let work = if let Some(unusable) = troubles
-        .into_iter()
-        .flatten()
-        .find(|trouble| trouble.reason == reasons::KEY_RING_UNUSABLE)
-    {
-        Err(unusable.clone())
+    let work = if let Some(unusable) = refused {
+        Err(unusable)
     } else if !signs || work.signing.is_empty() {
         Err(trouble.clone().unwrap_or_else(|| {
             no_key(
@@ -138,10 +156,6 @@ pub fn resolve(
         Err(trouble
             .clone()
             .unwrap_or_else(|| no_key("keys.packetDecryption has no key that workers have yet", advice)))
-    } else if let Some(many) = too_many(all.signing.len(), MAX_SIGNING_KEYS, "batchSigning")
-        .or_else(|| too_many(all.packets.len(), MAX_PACKET_KEYS, "packetDecryption"))
-    {
-        Err(many)
     } else {
         Ok(work)
     };
@@ -163,7 +177,48 @@ enum Referred {
 /// The references of one purpose.
 struct Part {
     referred: Vec<Referred>,
+    /// Told although work goes on.
     trouble: Option<Trouble>,
+    /// Why no work may start.
+    refused: Option<Trouble>,
+}
+
+fn unusable(message: String) -> Trouble {
+    Trouble {
+        reason: reasons::KEY_RING_UNUSABLE,
+        message,
+    }
+}
+
+/// Marks of use, manifests and pins know keys by their ids. A new version with the id of another isn't mounted.
+fn refuse_equal_ids(parts: [&mut Part; 2], proven: &BTreeSet<KeyName>) {
+    let mut rings: BTreeMap<String, (Vec<String>, usize)> = BTreeMap::new();
+    for version in parts.iter().flat_map(|part| part.versions()) {
+        let (rings, proved) = rings.entry(version.known.id.clone()).or_default();
+        rings.push(version.known.key_ring.clone());
+        *proved += usize::from(version.is_proven(proven));
+    }
+    rings.retain(|_, (rings, _)| rings.len() > 1);
+    for part in parts {
+        let mut told = None;
+        for version in part.versions_mut() {
+            let Some((rings, proved)) = rings.get(&version.known.id) else {
+                continue;
+            };
+            let message = format!(
+                "KeyRings {} have both a key of the id {}: make one of them anew, with another name and keyIdPrefix",
+                rings.join(" and "),
+                version.known.id
+            );
+            version.left_out = !version.is_proven(proven);
+            told = Some((*proved > 1, unusable(message)));
+        }
+        match told {
+            Some((true, trouble)) => part.refused = part.refused.take().or(Some(trouble)),
+            Some((false, trouble)) => part.trouble = part.trouble.take().or(Some(trouble)),
+            None => {}
+        }
+    }
 }
 
 impl Part {
@@ -176,23 +231,69 @@ impl Part {
         let mut part = Self {
             referred: Vec::new(),
             trouble: None,
+            refused: None,
         };
         for reference in references {
             if let Some(secret) = &reference.secret_ref {
                 part.referred.push(Referred::Secret(secret.name.clone()));
             }
             if let Some(ring) = &reference.key_ring_ref {
-                let (versions, trouble) = of_ring(&ring.name, purpose, rings.get(&ring.name), before);
-                part.referred.push(Referred::Versions(versions));
-                part.trouble = part.trouble.or(trouble);
+                let found = rings.get(&ring.name);
+                part.trouble = part.trouble.or(found.is_none().then(|| missing(&ring.name)));
+                match of_ring(&ring.name, purpose, found, before) {
+                    Ok(versions) => part.referred.push(Referred::Versions(versions)),
+                    Err(refused) => {
+                        part.referred.push(Referred::Versions(Vec::new()));
+                        part.refused = part.refused.or(Some(refused));
+                    }
+                }
             }
         }
         part
     }
 
+    /// New versions that no pod has room for aren't mounted: work doesn't need them yet.
+    fn keep_within(&mut self, most: usize, field: &str, proven: &BTreeSet<KeyName>) {
+        let count = self.mounts(|version| version.is_proven(proven)).len();
+        if count > most {
+            let message =
+                format!("keys.{field} comes to {count} Secrets, and a pod mounts at most {most}: retire old versions");
+            self.refused = self.refused.take().or(Some(unusable(message)));
+        }
+        let mut room = most.saturating_sub(count);
+        let mut surplus = Vec::new();
+        for version in self
+            .versions_mut()
+            .filter(|version| !version.is_proven(proven) && version.can_be_probed())
+        {
+            match room.checked_sub(1) {
+                Some(left) => room = left,
+                None => {
+                    version.left_out = true;
+                    surplus.push(version.known.id.clone());
+                }
+            }
+        }
+        if !surplus.is_empty() {
+            let message = format!(
+                "keys.{field} comes to more than {most} Secrets with {}, and a pod mounts no more: it waits until old \
+                 versions are retired, or fewer keys are named",
+                surplus.join(", ")
+            );
+            self.trouble = self.trouble.take().or(Some(unusable(message)));
+        }
+    }
+
     fn versions(&self) -> impl Iterator<Item = &VersionHere> {
         self.referred.iter().flat_map(|referred| match referred {
             Referred::Secret(_) => &[][..],
+            Referred::Versions(versions) => versions,
+        })
+    }
+
+    fn versions_mut(&mut self) -> impl Iterator<Item = &mut VersionHere> {
+        self.referred.iter_mut().flat_map(|referred| match referred {
+            Referred::Secret(_) => <&mut [VersionHere]>::default(),
             Referred::Versions(versions) => versions,
         })
     }
@@ -216,7 +317,7 @@ impl Part {
                     mounts.extend(
                         versions
                             .iter()
-                            .filter(|version| is_wanted(version))
+                            .filter(|version| !version.left_out && is_wanted(version))
                             .map(VersionHere::mount),
                     );
                 }
@@ -226,25 +327,27 @@ impl Part {
     }
 }
 
-/// The versions of a ring that aren't retired: the one in use first, then youngest first.
+fn missing(name: &str) -> Trouble {
+    Trouble {
+        reason: reasons::KEY_RING_MISSING,
+        message: format!("there is no KeyRing {name}: apply it again, it finds its keys again"),
+    }
+}
+
+/// The versions of a ring that aren't retired: the one in use first, then youngest first. Or why none of it is mounted.
 fn of_ring(
     name: &str,
     purpose: KeyPurpose,
     ring: Option<&Ring>,
     before: Option<&KeysStatus>,
-) -> (Vec<VersionHere>, Option<Trouble>) {
+) -> Result<Vec<VersionHere>, Trouble> {
     if let Some(ring) = ring
         && ring.purpose != purpose
     {
-        let message = format!(
+        return Err(unusable(format!(
             "KeyRing {name} is for {:?}, and keys refers to it for {purpose:?}",
             ring.purpose
-        );
-        let trouble = Trouble {
-            reason: reasons::KEY_RING_UNUSABLE,
-            message,
-        };
-        return (Vec::new(), Some(trouble));
+        )));
     }
     let remembered: Vec<&KeyUse> = before
         .iter()
@@ -271,6 +374,7 @@ fn of_ring(
                 },
                 purpose,
                 public_key: Some(version.public_key.clone()),
+                left_out: false,
             }
         })
         .collect();
@@ -290,12 +394,19 @@ fn of_ring(
             known,
             purpose,
             public_key: None,
+            left_out: false,
         }
     }));
     versions.sort_by_key(|version| version.known.state != VersionState::InUse);
-    let missing = ring.is_none().then(|| Trouble {
-        reason: reasons::KEY_RING_MISSING,
-        message: format!("there is no KeyRing {name}: apply it again, it finds its keys again"),
-    });
-    (versions, missing)
+    // Whoever may write a status must not choose what pods mount.
+    let foreign = versions
+        .iter()
+        .find(|version| number_of(name, &version.known.secret).is_none());
+    match foreign {
+        None => Ok(versions),
+        Some(version) => Err(unusable(format!(
+            "the status of KeyRing {name} names Secret {} for {}, which is none of the ring's: find out who wrote it",
+            version.known.secret, version.known.id
+        ))),
+    }
 }

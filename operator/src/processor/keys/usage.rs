@@ -16,7 +16,8 @@ pub struct Usage {
 }
 
 /// Of the windows that a key is marked in, with the time at which the mark was stored. A window that has no result needs
-/// its keys: records are sealed under them, plans are to be signed by them. What is older than the history is given up.
+/// its keys, and so does one that is to be released once more: records are sealed under them, plans are to be signed by
+/// them. What is older than the history is given up.
 #[must_use]
 pub fn usage(marks: &[(WindowId, Timestamp)], inventory: &Inventory, schedule: &Schedule, now: Timestamp) -> Usage {
     let history = now.checked_sub(schedule.history).unwrap_or(Timestamp::MIN);
@@ -24,10 +25,7 @@ pub fn usage(marks: &[(WindowId, Timestamp)], inventory: &Inventory, schedule: &
     for (window, stored) in marks {
         let used = window.end.timestamp().max(*stored);
         usage.last_used = usage.last_used.max(Some(used));
-        let is_over = inventory
-            .windows
-            .get(window)
-            .is_some_and(|known| known.finished.is_some());
+        let is_over = inventory.is_over(window) == Some(true) && !is_released_again(window, inventory, schedule, now);
         if !is_over && schedule.takes(window) && window.end.timestamp() >= history {
             usage.needed_by = match usage.needed_by {
                 Some(oldest) if oldest.start <= window.start => Some(oldest),
@@ -38,12 +36,24 @@ pub fn usage(marks: &[(WindowId, Timestamp)], inventory: &Inventory, schedule: &
     usage
 }
 
-/// All that arrived before is taken in or refused: nothing that came earlier can ask for a key that wasn't marked.
+/// Whether a further release has begun, or may begin, and isn't over.
+fn is_released_again(window: &WindowId, inventory: &Inventory, schedule: &Schedule, now: Timestamp) -> bool {
+    let first = window.first();
+    let known = inventory.windows.get(&first);
+    let mut further = known.iter().flat_map(|known| known.further.values());
+    let begun = further.any(|one| one.is_frozen() && one.finished.is_none());
+    let given = schedule.overrides.get(&first);
+    let may_begin = given.is_some_and(|given| given.expires_at > now && inventory.is_over(&given.id) != Some(true));
+    begun || may_begin
+}
+
+/// All that arrived before is taken in or refused: nothing that came earlier can ask for a key that wasn't marked. `listed`:
+/// when all windows without a result were listed last, as what came to an old one since isn't known.
 #[must_use]
-pub fn observed_until(inventory: &Inventory, now: Timestamp) -> Timestamp {
+pub fn observed_until(inventory: &Inventory, listed: Timestamp) -> Timestamp {
     let open = inventory.windows.values().filter(|window| !window.is_frozen());
     let waiting = open
         .flat_map(|window| window.batches.values())
         .filter(|batch| !batch.is_done());
-    waiting.filter_map(|batch| batch.signed).fold(now, Timestamp::min)
+    waiting.filter_map(|batch| batch.signed).fold(listed, Timestamp::min)
 }

@@ -188,6 +188,15 @@ pub fn batch(time: Timestamp) -> String {
     )
 }
 
+/// Manifests of ours, with what the rings publish.
+pub fn manifest() -> Value {
+    json!({
+        "publishTo": {"configMap": {"name": "manifests"}},
+        "ingestionBucket": "gs://ours-ingestion",
+        "peerValidationBucket": "gs://ours-peer-validation",
+    })
+}
+
 pub async fn party(place: &Place, recipient: &str) {
     let mut spec = place.spec();
     spec["windows"]["periodSeconds"] = json!(PERIOD_SECONDS);
@@ -195,6 +204,7 @@ pub async fn party(place: &Place, recipient: &str) {
         "batchSigning": {"keyRingRef": {"name": "signing"}},
         "packetDecryption": [{"keyRingRef": {"name": "packets"}}],
     });
+    spec["manifest"] = manifest();
     place.create_processor("us-ct", spec).await;
     place.condition("us-ct", "KeysLoaded", "False", "KeyRingMissing").await;
     place

@@ -1,6 +1,6 @@
 //! What the API server holds, and writes to it that fail or whose answer is lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use facilitator_core::crypto::new_key::NewKey;
 use rand::Rng;
@@ -31,7 +31,6 @@ pub(super) struct Cluster {
     pub(super) secrets: BTreeSet<i64>,
     pub(super) backups: BTreeSet<i64>,
     pub(super) published: Option<PublicKeys>,
-    pub(super) published_since: BTreeMap<String, i64>,
     /// `status.versions` of the KeyRing; `None`: there is no KeyRing.
     pub(super) status: Option<Vec<crds::key_ring::KeyVersion>>,
 }
@@ -41,7 +40,6 @@ pub(super) struct Faulty<'a> {
     pub(super) rng: &'a mut StdRng,
     pub(super) rate: f64,
     pub(super) read: u64,
-    pub(super) now: i64,
     pub(super) workers: &'a [Processor],
 }
 
@@ -79,6 +77,10 @@ impl Vault for Faulty<'_> {
         })
     }
 
+    async fn rehearse(&mut self, _: i64, _: &NewKey) -> Result<(), NoAnswer> {
+        self.write(|_| Ok(()))
+    }
+
     async fn write_backup(&mut self, number: i64, _: &NewKey) -> Result<bool, NoAnswer> {
         self.write(|vault| vault.cluster.backups.insert(number).then_some(()).ok_or(NoAnswer))?;
         Ok(true)
@@ -111,9 +113,6 @@ impl Vault for Faulty<'_> {
                             processor.name
                         );
                     }
-                }
-                if is_new {
-                    vault.cluster.published_since.insert(id.clone(), vault.now);
                 }
             }
             vault.cluster.published = Some(keys.clone());

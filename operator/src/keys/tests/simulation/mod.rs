@@ -1,6 +1,6 @@
 //! A ring with its controller, operators, workers and clients, by random events: clocks that jump, writes that fail or whose
 //! answer is lost, controllers that die half-way or work on what is stale, operators that are away, Jobs that die, a KeyRing
-//! that is deleted and applied again. Whatever happens, no key is used before it is published, published before every worker
+//! that is deleted and applied again, a ConfigMap that somebody deletes, manifests that aren't written. Whatever happens, no key is used before it is published, published before every worker
 //! has it, or retired while anything needs it.
 
 mod cluster;
@@ -37,7 +37,6 @@ struct World {
     seen: Vec<ProcessorView>,
     /// What an older controller still believes.
     stale: Option<(Record, u64, Observed)>,
-    client: Option<(String, i64)>,
     /// Ids in the order in which they came into use.
     used: Vec<String>,
     retired: BTreeSet<String>,
@@ -54,6 +53,9 @@ impl World {
             jobs: Vec::new(),
             waiting: Vec::new(),
             windows: BTreeMap::new(),
+            manifest: None,
+            public_since: BTreeMap::new(),
+            client: None,
         };
         Self {
             rng: StdRng::seed_from_u64(seed),
@@ -67,7 +69,6 @@ impl World {
             processors: vec![processor("us-ct"), processor("us-ca")],
             seen: Vec::new(),
             stale: None,
-            client: None,
             used: Vec::new(),
             retired: BTreeSet::new(),
         }
@@ -100,8 +101,9 @@ impl World {
                 self.operator(index);
             }
             55..75 => self.batch(),
-            75..97 => self.workers(),
-            97 => self.operator_restarts(),
+            75..96 => self.workers(),
+            96 if self.rng.random_bool(0.2) => self.cluster.published = None,
+            96 | 97 => self.operator_restarts(),
             98 => self.ring_is_deleted_or_applied(),
             _ => self.stale_controller(),
         }
@@ -113,14 +115,13 @@ impl World {
             self.seen = self
                 .processors
                 .iter()
-                .map(|processor| {
-                    crate::keys::observe::processor_view(&processor.name, "ring", false, processor.status.as_ref())
-                })
+                .map(|processor| crate::keys::observe::processor_view("ring", &processor.object()))
                 .collect();
         }
         Observed {
             processors: self.seen.clone(),
             published: self.cluster.published.clone(),
+            written: self.cluster.published.clone(),
             ..Observed::default()
         }
     }
@@ -168,7 +169,6 @@ impl World {
                 rng: &mut self.rng,
                 rate: self.rate,
                 read,
-                now: self.now,
                 workers: &self.processors,
             };
             let make = |id: &str| match purpose {
@@ -182,6 +182,7 @@ impl World {
             self.check(&before, &step);
             done.ok()?;
             observed.published.clone_from(&self.cluster.published);
+            observed.written.clone_from(&self.cluster.published);
         }
         Some(record)
     }

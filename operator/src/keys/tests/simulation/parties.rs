@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::key_ring::KeyPurpose::PacketEncryption;
-use crds::key_ring::VersionState;
-use crds::processor::KeysStatus;
+use crds::DataShareProcessor;
+use crds::key_ring::KeyPurpose::{BatchSigning, PacketEncryption};
+use crds::key_ring::{KeyPurpose, VersionState};
+use crds::processor::{DataShareProcessorStatus, KeysStatus};
 use jiff::Timestamp;
 use rand::Rng;
+use serde_json::json;
 
 use super::{Settings, World};
-use crate::processor::keys::{Ring as ReadRing, resolve};
+use crate::keys::version::PublicKeys;
+use crate::processor::keys::{KeyName, Ring as ReadRing, resolve};
+use crate::workload::fixtures;
 
 /// Clients take the published key anew at least so often; with the way of a batch it is less than `noTrafficSeconds`.
 const CLIENT_CACHE: i64 = 30;
@@ -46,10 +50,49 @@ pub(super) struct SimWindow {
 pub(super) struct Processor {
     pub(super) name: String,
     pub(super) status: Option<KeysStatus>,
-    pub(super) proven: BTreeSet<String>,
+    pub(super) proven: BTreeSet<KeyName>,
     pub(super) jobs: Vec<Job>,
     pub(super) waiting: Vec<Batch>,
     pub(super) windows: BTreeMap<i64, SimWindow>,
+    /// What partners get of the ring's keys.
+    pub(super) manifest: Option<PublicKeys>,
+    /// Since when, in seconds, without a break.
+    pub(super) public_since: BTreeMap<String, i64>,
+    /// The packet key that clients took there, and when.
+    pub(super) client: Option<(String, i64)>,
+}
+
+impl Processor {
+    /// As the keys controller reads it.
+    pub(super) fn object(&self) -> DataShareProcessor {
+        let mut object = fixtures::processor();
+        object.metadata.name = Some(self.name.clone());
+        object.spec.manifest = serde_json::from_value(json!({"publishTo": {"configMap": {"name": "m"}}})).unwrap();
+        object.status = Some(DataShareProcessorStatus {
+            keys: self.status.clone(),
+            ..DataShareProcessorStatus::default()
+        });
+        object
+    }
+
+    /// Its own manifest, of what the ring published: what was published before stays where a key that signs is missing.
+    fn publish(&mut self, written: Option<&PublicKeys>, purpose: KeyPurpose, now: i64) {
+        let Some(written) = written else { return };
+        let versions = &mut self.status.get_or_insert_default().versions;
+        let mut signs = versions.iter().filter(|key| key.state == VersionState::InUse);
+        if purpose == BatchSigning && signs.any(|key| !written.contains_key(&key.id)) {
+            return;
+        }
+        self.public_since.retain(|id, _| written.contains_key(id));
+        for id in written.keys() {
+            self.public_since.entry(id.clone()).or_insert(now);
+        }
+        self.manifest = Some(written.clone());
+        for key in versions {
+            let since = self.public_since.get(&key.id).copied();
+            key.published = since.map(|since| Timestamp::from_second(since).unwrap().to_string());
+        }
+    }
 }
 
 impl World {
@@ -75,13 +118,13 @@ impl World {
         {
             let number: i64 = version.known.secret.rsplit('.').next().unwrap().parse().unwrap();
             if self.cluster.secrets.contains(&number) && self.rng.random_bool(0.3) {
-                processor.proven.insert(version.known.id.clone());
+                processor.proven.insert(version.name());
             }
         }
         let mut resolved = resolve(&keys, &rings, processor.status.as_ref(), &processor.proven);
         for version in resolved.versions.iter_mut().filter(|version| version.waits_for_proof()) {
             let everywhere = processor.jobs.iter().all(|job| job.mounts.contains(&version.known.id));
-            if processor.proven.contains(&version.known.id) && everywhere && self.rng.random_bool(0.7) {
+            if processor.proven.contains(&version.name()) && everywhere && self.rng.random_bool(0.7) {
                 version.known.loaded = Some(Timestamp::from_second(now).unwrap().to_string());
             }
         }
@@ -112,6 +155,9 @@ impl World {
         processor.status = Some(KeysStatus {
             versions: resolved.versions.into_iter().map(|version| version.known).collect(),
         });
+        if self.rng.random_bool(0.8) {
+            processor.publish(self.cluster.published.as_ref(), self.spec.purpose, now);
+        }
         let Ok(work) = resolved.work else { return };
         if !processor.jobs.is_empty() && self.rng.random_bool(0.5) {
             return;
@@ -148,29 +194,23 @@ impl World {
         }
     }
 
-    /// A batch for each processor, of clients that took the published key some time ago.
+    /// A batch for each processor, of clients that took the key in its manifest some time ago.
     pub(super) fn batch(&mut self) {
-        let published = self
-            .cluster
-            .published
-            .as_ref()
-            .and_then(|keys| keys.keys().next().cloned());
-        let is_old = self
-            .client
-            .as_ref()
-            .is_none_or(|(_, taken)| self.now - taken >= CLIENT_CACHE);
-        if is_old || self.rng.random_bool(0.3) {
-            self.client = published.map(|id| (id, self.now));
-        }
-        let Some((id, _)) = &self.client else { return };
-        let key = (self.spec.purpose == PacketEncryption).then(|| id.clone());
         for processor in &mut self.processors {
+            let public = processor.manifest.as_ref().and_then(|keys| keys.keys().next());
+            let taken = processor.client.as_ref();
+            let is_old = taken.is_none_or(|(_, taken)| self.now - taken >= CLIENT_CACHE);
+            if is_old || self.rng.random_bool(0.3) {
+                processor.client = public.map(|id| (id.clone(), self.now));
+            }
+            let Some((id, _)) = &processor.client else { continue };
+            let key = (self.spec.purpose == PacketEncryption).then(|| id.clone());
             // Made up to ten seconds ago, when clients had that key or a younger one.
             let made = self.now - self.rng.random_range(0..BATCH_DELAY);
             processor.waiting.push(Batch {
                 arrived: self.now,
                 window: made.div_euclid(WINDOW) * WINDOW,
-                key: key.clone(),
+                key,
                 signer: None,
             });
             processor.windows.entry(made.div_euclid(WINDOW) * WINDOW).or_default();
@@ -202,18 +242,13 @@ impl World {
                     if let Some(signer) = &signer {
                         assert!(job.mounts.contains(signer), "{}: {signer} can't sign", processor.name);
                         if batch.signer.is_none() {
-                            let public = self.cluster.published_since.get(signer).copied();
+                            let public = processor.public_since.get(signer).copied();
                             let first = self.used.first() == Some(signer);
                             let long =
                                 public.is_some_and(|public| self.now - public >= settings.primary_min_age.as_secs());
                             assert!(
                                 public.is_some() && (long || first),
                                 "{signer} signs before partners know it"
-                            );
-                            let published = self.cluster.published.as_ref().unwrap();
-                            assert!(
-                                published.contains_key(signer),
-                                "{signer} signs, and {published:?} is published"
                             );
                         }
                     }
