@@ -12,9 +12,9 @@ use crate::inventory::Inventory;
 use crate::window::{Schedule, Scope};
 
 /// All old windows without a result are listed at least so often, so that what was deleted by hand comes back.
-pub(super) const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
+const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
 /// And not before so many ticks: a batch of an old date that comes late is found then.
-pub(super) const REBUILD_TICKS: i32 = 30;
+const REBUILD_TICKS: i32 = 30;
 /// Of the time, such listings take a hundredth at most.
 const REBUILD_SHARE: i32 = 100;
 

@@ -16,7 +16,6 @@ use crate::inventory::Inventory;
 use crate::processor::look::Look;
 use crate::processor::memory::Memory;
 use crate::processor::observe::Mailboxes;
-use crate::processor::rebuild::{REBUILD_LATEST, REBUILD_TICKS};
 use crate::processor::report::KeyFindings;
 use crate::processor::{ClusterSnafu, MailboxSnafu, ReconcileError};
 use crate::status::Verdict;
