@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use crds::AggregationWindow;
-use crds::conditions::{AGGREGATED, READY, STALLED};
+use crds::conditions::{
+    AGGREGATED, KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED, WORKERS_READY,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
@@ -66,36 +68,21 @@ pub fn find<'a>(windows: &'a [AggregationWindow], truth: &Truth) -> Option<&'a A
         .find(|w| w.spec.aggregation == truth.aggregation && w.spec.start == truth.start)
 }
 
-/// Waits until both parties have taken in all batches of the windows and sent each other their validations.
-pub async fn wait_delivered(pair: &Pair, expected: &[Expected], limit: Duration) -> Result<()> {
-    until("batches taken in and delivered", limit, || async {
+/// Waits until both parties have keys that all can see in their manifests, and know each other and the ingestor by theirs.
+pub async fn wait_acquainted(pair: &Pair, limit: Duration) -> Result<()> {
+    until("keys are in use, manifests are known", limit, || async {
         let mut states = Vec::new();
-        let mut done = true;
         for party in &pair.parties {
-            let windows = party.windows().await?;
-            let (mut delivered, mut rejected) = (0, 0);
-            for window in expected {
-                let counts = find(&windows, &window.truth)
-                    .and_then(|w| w.status.as_ref()?.batches.clone())
-                    .unwrap_or_default();
-                delivered += counts.delivered.min(whole(window.delivered[party.index]));
-                rejected += counts.rejected.min(whole(window.rejected[party.index]));
+            let conditions = party.processor().await?.status.map(|status| status.conditions);
+            let conditions = conditions.unwrap_or_default();
+            for kind in [KEYS_LOADED, MANIFEST_PUBLISHED, PEERS_KNOWN, MAILBOXES_LISTED] {
+                let (status, reason) = condition(&conditions, kind);
+                if status != "True" {
+                    states.push(format!("{} {kind} {reason}", party.name));
+                }
             }
-            let wanted: usize = expected.iter().map(|w| w.delivered[party.index]).sum();
-            let refused: usize = expected.iter().map(|w| w.rejected[party.index]).sum();
-            done &= delivered == whole(wanted) && rejected == whole(refused);
-            let rejections = if refused > 0 {
-                format!(" and {rejected} of {refused} rejected")
-            } else {
-                String::new()
-            };
-            states.push(format!(
-                "{} {delivered} of {wanted}{rejections}{}",
-                party.name,
-                trouble(party).await?
-            ));
         }
-        Ok(if done {
+        Ok(if states.is_empty() {
             Seen::Done(())
         } else {
             Seen::NotYet(states.join(", "))
@@ -104,9 +91,50 @@ pub async fn wait_delivered(pair: &Pair, expected: &[Expected], limit: Duration)
     .await
 }
 
+/// Waits until both parties have taken in all batches of the windows and sent each other their validations.
+pub async fn wait_delivered(pair: &Pair, expected: &[Expected], limit: Duration) -> Result<()> {
+    until("batches taken in and delivered", limit, || async {
+        Ok(match delivered(pair, expected).await? {
+            (true, _) => Seen::Done(()),
+            (false, states) => Seen::NotYet(states),
+        })
+    })
+    .await
+}
+
+/// Whether both parties have taken in all batches of the windows and sent each other their validations; and how far they are.
+pub async fn delivered(pair: &Pair, expected: &[Expected]) -> Result<(bool, String)> {
+    let mut states = Vec::new();
+    let mut done = true;
+    for party in &pair.parties {
+        let windows = party.windows().await?;
+        let (mut delivered, mut rejected) = (0, 0);
+        for window in expected {
+            let counts = find(&windows, &window.truth)
+                .and_then(|w| w.status.as_ref()?.batches.clone())
+                .unwrap_or_default();
+            delivered += counts.delivered.min(whole(window.delivered[party.index]));
+            rejected += counts.rejected.min(whole(window.rejected[party.index]));
+        }
+        let wanted: usize = expected.iter().map(|w| w.delivered[party.index]).sum();
+        let refused: usize = expected.iter().map(|w| w.rejected[party.index]).sum();
+        done &= delivered == whole(wanted) && rejected == whole(refused);
+        let rejections = if refused > 0 {
+            format!(" and {rejected} of {refused} rejected")
+        } else {
+            String::new()
+        };
+        states.push(format!(
+            "{} {delivered} of {wanted}{rejections}{}",
+            party.name,
+            trouble(party).await?
+        ));
+    }
+    Ok((done, states.join(", ")))
+}
+
 /// Why a party's processor isn't Ready, where workers or mailboxes are the cause.
 async fn trouble(party: &Party) -> Result<String> {
-    use crds::conditions::{MAILBOXES_LISTED, WORKERS_READY};
     let processor = party.processor().await?;
     let conditions = processor.status.map(|status| status.conditions).unwrap_or_default();
     for kind in [STALLED, MAILBOXES_LISTED, WORKERS_READY] {

@@ -146,7 +146,7 @@ impl KeySet {
     /// # Errors
     /// When a key isn't one.
     pub fn scalars(&self) -> Result<Vec<(String, Vec<u8>)>> {
-        let mut all = Vec::new();
+        let mut all = vec![(self.ingestor.id.clone(), self.ingestor.scalar()?)];
         for party in &self.parties {
             all.push((party.signing.id.clone(), party.signing.scalar()?));
             all.push((party.packet.id.clone(), party.packet.scalar()?));

@@ -17,18 +17,19 @@ const COLUMNS: usize = 16;
 /// Reassembles every window, prints its table, writes `result.json`. Whether all match.
 ///
 /// # Errors
-/// When a sum part can't be read, or the file not written.
-pub fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<bool> {
+/// When a sum part can't be read, or the file can't be written.
+pub async fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<bool> {
+    let signers = pair.signers().await?;
     let mut entries = Vec::new();
     let mut all = true;
     for truth in truths {
-        let sums = sums::reassemble(pair, truth)?;
+        let sums = sums::reassemble(pair, &signers, truth)?;
         all &= sums.matches(truth);
         say(table(truth, &sums));
         entries.extend(
             pair.parties
                 .iter()
-                .map(|party| entry(&party.name, sums.clients[party.index], &sums, truth)),
+                .map(|party| entry(&party.name, party.index, &sums, truth)),
         );
     }
     let text = serde_json::to_string_pretty(&entries)?;
@@ -36,12 +37,13 @@ pub fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<bool> {
     Ok(all)
 }
 
-fn entry(party: &str, clients: u64, sums: &Sums, truth: &Truth) -> Value {
+fn entry(party: &str, index: usize, sums: &Sums, truth: &Truth) -> Value {
     json!({
         "party": party,
         "aggregation": truth.aggregation,
         "window": format!("{}-{}", truth.start, truth.end),
-        "clients": clients,
+        "clients": sums.clients[index],
+        "signer": sums.signers[index],
         "totals": sums.totals,
         "truth": truth.totals,
         "match": sums.matches(truth),
@@ -103,6 +105,7 @@ mod tests {
         };
         let mut sums = Sums {
             clients: [3, 3],
+            signers: ["first-1".into(), "second-1".into()],
             totals: (0..20).collect(),
         };
         assert!(table(&truth, &sums).contains("a 202611200000-202611200300: 3 clients (truth: 3), 20 bins: match"));

@@ -152,12 +152,12 @@ impl Scenario {
         if let Some(stores) = &self.pair.stores {
             stores.download(&self.pair, &self.images.facilitator).await?;
         }
-        self.is_right(&window.truth)
+        self.is_right(&window.truth).await
     }
 
     /// The two sum parts give the truth.
-    pub fn is_right(&self, truth: &Truth) -> Result<()> {
-        let sums = sums::reassemble(&self.pair, truth)?;
+    pub async fn is_right(&self, truth: &Truth) -> Result<()> {
+        let sums = sums::reassemble(&self.pair, &self.pair.signers().await?, truth)?;
         anyhow::ensure!(
             sums.matches(truth),
             "{}: {sums:?}, but the truth is {truth:?}",

@@ -76,7 +76,7 @@ impl Look<'_> {
                 version.known.loaded = Some(self.now.to_string());
             }
         }
-        if self.uses_are_due(memory, &resolved.versions) {
+        if self.uses_are_due(memory, &resolved.versions, rings.quiet) {
             let until = observed_until(inventory, self.now);
             for version in resolved.versions.iter_mut().filter(|version| is_superseded(version)) {
                 let marks = mailboxes.key_uses(&version.known.id).await.context(MailboxSnafu)?;
@@ -128,6 +128,7 @@ impl Look<'_> {
         let mut rings = Rings {
             by_name: BTreeMap::new(),
             step: STEP.1,
+            quiet: REBUILD_LATEST,
         };
         for reference in std::iter::once(&keys.batch_signing).chain(&keys.packet_decryption) {
             let Some(name) = reference.key_ring_ref.as_ref().map(|ring| &ring.name) else {
@@ -138,6 +139,7 @@ impl Look<'_> {
             };
             let quiet = SignedDuration::from_secs(ring.spec.rotation.no_traffic_seconds.into());
             rings.step = rings.step.min(quiet / 10);
+            rings.quiet = rings.quiet.min(quiet);
             let found = Ring {
                 purpose: ring.spec.purpose,
                 versions: ring.status.map(|status| status.versions).unwrap_or_default(),
@@ -148,12 +150,10 @@ impl Look<'_> {
         Ok(rings)
     }
 
-    /// Marks are listed as often as old windows are looked for, and at once where a key is superseded of which nothing is known.
-    fn uses_are_due(&self, memory: &Memory, versions: &[VersionHere]) -> bool {
+    /// At once where a key is superseded of which nothing is known.
+    fn uses_are_due(&self, memory: &Memory, versions: &[VersionHere], quiet: SignedDuration) -> bool {
         let tick = SignedDuration::try_from(self.context.settings.tick).unwrap_or(REBUILD_LATEST);
-        let every = tick
-            .checked_mul(REBUILD_TICKS)
-            .map_or(REBUILD_LATEST, |every| every.min(REBUILD_LATEST));
+        let every = uses_every(tick, quiet);
         let is_new = |version: &VersionHere| version.known.observed_until.is_none();
         let mut superseded = versions.iter().filter(|version| is_superseded(version)).peekable();
         superseded.peek().is_some()
@@ -164,9 +164,17 @@ impl Look<'_> {
     }
 }
 
+/// Marks are listed as often as old windows are looked for, and at least once in the time in which a key must have been quiet.
+fn uses_every(tick: SignedDuration, quiet: SignedDuration) -> SignedDuration {
+    let usual = tick.checked_mul(REBUILD_TICKS).unwrap_or(REBUILD_LATEST);
+    usual.min(REBUILD_LATEST).min(quiet).max(tick)
+}
+
 struct Rings {
     by_name: BTreeMap<String, Ring>,
     step: SignedDuration,
+    /// The shortest `noTrafficSeconds`.
+    quiet: SignedDuration,
 }
 
 fn is_superseded(version: &VersionHere) -> bool {
@@ -191,5 +199,28 @@ fn loaded(trouble: Option<&Trouble>, probes: &Probes) -> Verdict {
             reasons::OK,
             "The workers of both stages have every version of the KeyRings.",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uses_are_listed_often_enough_for_the_shortest_quiet_time() {
+        let seconds = SignedDuration::from_secs;
+        for (tick, quiet, every) in [
+            (10, 30 * 86_400, 300),
+            (600, 30 * 86_400, 3_600),
+            (10, 60, 60),
+            (2, 15, 15),
+            (2, 1, 2),
+        ] {
+            assert_eq!(
+                uses_every(seconds(tick), seconds(quiet)),
+                seconds(every),
+                "{tick} {quiet}"
+            );
+        }
     }
 }
