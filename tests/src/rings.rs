@@ -168,8 +168,10 @@ impl Pair {
     /// # Errors
     /// When Secrets can't be read, or hold no keys.
     pub async fn private_keys(&self) -> Result<Vec<(String, Vec<u8>)>> {
-        let mut all = self.keys.scalars()?;
-        let Some(rings) = &self.rings else { return Ok(all) };
+        let Some(rings) = &self.rings else {
+            return self.keys.scalars();
+        };
+        let mut all = self.keys.scalars_beside_rings()?;
         let identity = rings.identity.to_string();
         all.push(("age identity".to_owned(), identity.expose_secret().as_bytes().to_vec()));
         for party in &self.parties {

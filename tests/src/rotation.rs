@@ -1,7 +1,7 @@
 //! A rotation of both kinds of keys of both parties while batches come in: asked for, waited for until the keys of before are
 //! retired, with one window closed after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -70,7 +70,7 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
         Ok(if written >= 2 {
             Seen::Done(())
         } else {
-            Seen::NotYet(format!("{written} batches"))
+            Seen::NotYet(format!("{written} of 2"))
         })
     })
     .await?;
@@ -80,7 +80,10 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
         }
     }
     for party in &pair.parties {
-        say(format!("   what is to come at {}, by kubectl prio keys plan:", party.name));
+        say(format!(
+            "   what is to come at {}, by kubectl prio keys plan:",
+            party.name
+        ));
         say(plan(pair, party).await?);
     }
     until("the keys of before are followed and retired", LIMIT, || async {
@@ -90,6 +93,12 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
     })
     .await?;
     ingestor.stop(TRAFFIC).await?;
+    // The usual ages again, before the new keys are followed as well.
+    for party in &pair.parties {
+        for ring in RINGS {
+            patch(&party.key_rings(), ring, &json!({"spec": {"rotation": null}})).await?;
+        }
+    }
     let windows = windows(pair, ingestor, false)?;
     let truths: Vec<_> = windows.iter().map(|window| &window.truth).collect();
     until("every batch is with both parties", LAST_LIMIT, || async {
@@ -102,12 +111,7 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
     .await?;
     close(pair, &windows).await?;
     flow::wait_summed(pair, &truths, LAST_LIMIT).await?;
-    for party in &pair.parties {
-        for ring in RINGS {
-            patch(&party.key_rings(), ring, &json!({"spec": {"rotation": null}})).await?;
-        }
-    }
-    told(pair, ingestor, &before).await?;
+    told(pair, ingestor, &before)?;
     Ok(windows)
 }
 
@@ -156,7 +160,16 @@ async fn ask(party: &Party, ring: &str) -> Result<()> {
 async fn plan(pair: &Pair, party: &Party) -> Result<String> {
     let program = pair.cluster.repository.join(BINARIES).join("kubectl-prio");
     let (namespace, kubeconfig) = (party.worker_namespace.as_str(), pair.cluster.kubeconfig.as_str());
-    let arguments = ["keys", "plan", "--namespace", namespace, "--kubeconfig", kubeconfig, "--steps", "8"];
+    let arguments = [
+        "keys",
+        "plan",
+        "--namespace",
+        namespace,
+        "--kubeconfig",
+        kubeconfig,
+        "--steps",
+        "8",
+    ];
     command::run(program, &arguments).await
 }
 
@@ -218,30 +231,27 @@ async fn close(pair: &Pair, windows: &[Expected]) -> Result<()> {
     Ok(())
 }
 
-/// Says how many batches came under which keys; an error where a key wasn't followed.
-async fn told(pair: &Pair, ingestor: &Ingestor, before: &[Before<'_>]) -> Result<()> {
+/// Says how many batches came under which packet keys; an error where there wasn't more than one of a party.
+fn told(pair: &Pair, ingestor: &Ingestor, before: &[Before<'_>]) -> Result<()> {
     let written = ingestor.written(TRAFFIC)?;
-    for Before { party, ring, id } in before {
-        let now = rings::in_use(party, ring).await?.id;
-        ensure!(now != *id, "{}: {ring} still uses {id}", party.name);
-        if *ring == PACKETS {
-            let under = |id: &str| written.iter().filter(|it| it.packet_keys[party.index] == id).count();
-            let (old, new) = (under(id), under(&now));
-            ensure!(
-                old > 0 && new > 0 && old + new == written.len(),
-                "{}: {old} and {new}",
-                party.name
-            );
-            say(format!(
-                "   {}: {old} batches under {id}, {new} under {now}",
-                party.name
-            ));
-        } else {
-            say(format!("   {}: signed by {id}, then by {now}", party.name));
+    for Before { party, id, .. } in before.iter().filter(|before| before.ring == PACKETS) {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for batch in &written {
+            *counts.entry(&batch.packet_keys[party.index]).or_default() += 1;
         }
+        ensure!(
+            counts.len() > 1 && counts.contains_key(id.as_str()),
+            "{}: {id} wasn't followed while batches came: {counts:?}",
+            party.name
+        );
+        let counts: Vec<String> = counts
+            .iter()
+            .map(|(id, count)| format!("{count} batches under {id}"))
+            .collect();
+        say(format!("   {}: {}", party.name, counts.join(", ")));
     }
     let packets: usize = written.iter().map(|batch| batch.sample.packets).sum();
-    let parties = pair.parties.each_ref().map(|party| party.name.as_str());
-    say(format!("   {packets} packets for each of {}", parties.join(" and ")));
+    let [first, second] = pair.parties.each_ref().map(|party| party.name.as_str());
+    say(format!("   {packets} packets for {first}, and as many for {second}"));
     Ok(())
 }

@@ -272,3 +272,42 @@ fn make_packets(sample: &Sample, recipients: &[Recipient; 2]) -> Result<([Vec<Da
     }
     Ok((packets, totals))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_batch_counts_where_both_parties_take_it_in() {
+        let written = |time: &str, damage| Written {
+            sample: Sample {
+                aggregation: "a".into(),
+                time: time.into(),
+                bins: 2,
+                packets: 3,
+                damage,
+            },
+            id: Uuid::new_v4(),
+            totals: vec![1, 2],
+            packet_keys: ["p".into(), "q".into()],
+        };
+        let batches = [
+            written("2026/11/20/04/00", Damage::None),
+            written("2026/11/20/00/10", Damage::None),
+            written("2026/11/20/00/20", Damage::JunkPacket),
+            written("2026/11/20/02/59", Damage::DigestAt(0)),
+            written("2026/11/20/01/00", Damage::OnlyAt(1)),
+        ];
+        let windows = expected(&batches, 10_800).unwrap();
+        let [first, second] = windows.as_slice() else {
+            panic!("{windows:?}");
+        };
+        assert_eq!((first.delivered, first.rejected), ([2, 4], [1, 0]));
+        assert_eq!((first.truth.clients, &first.truth.totals), (6, &vec![2, 4]));
+        assert_eq!(first.truth.batches.len(), 2);
+        assert_eq!(first.truth.name(), "a 202611200000-202611200300");
+        assert_eq!((second.delivered, second.truth.clients), ([1, 1], 3));
+        assert_eq!(second.truth.start, "202611200300");
+    }
+}

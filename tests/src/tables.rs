@@ -1,5 +1,6 @@
 //! What a person and a program read of the sums: tables, and `result.json`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -14,17 +15,31 @@ use crate::sums::{self, Sums};
 /// Bins in a row of a table.
 const COLUMNS: usize = 16;
 
-/// Reassembles every window, prints its table, writes `result.json`. Whether all match.
+/// What was shown.
+pub struct Shown {
+    /// Whether all windows match.
+    pub matched: bool,
+    /// Ids of the keys that signed First's and Second's sum parts.
+    pub signers: [BTreeSet<String>; 2],
+}
+
+/// Reassembles every window, prints its table, writes `result.json`.
 ///
 /// # Errors
 /// When a sum part can't be read, or the file can't be written.
-pub async fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<bool> {
+pub async fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<Shown> {
     let signers = pair.signers().await?;
     let mut entries = Vec::new();
-    let mut all = true;
+    let mut shown = Shown {
+        matched: true,
+        signers: [BTreeSet::new(), BTreeSet::new()],
+    };
     for truth in truths {
         let sums = sums::reassemble(pair, &signers, truth)?;
-        all &= sums.matches(truth);
+        shown.matched &= sums.matches(truth);
+        for (all, signer) in shown.signers.iter_mut().zip(&sums.signers) {
+            all.insert(signer.clone());
+        }
         say(table(truth, &sums));
         entries.extend(
             pair.parties
@@ -34,7 +49,7 @@ pub async fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<bool>
     }
     let text = serde_json::to_string_pretty(&entries)?;
     std::fs::write(result, text).with_context(|| format!("{} can't be written", result.display()))?;
-    Ok(all)
+    Ok(shown)
 }
 
 fn entry(party: &str, index: usize, sums: &Sums, truth: &Truth) -> Value {

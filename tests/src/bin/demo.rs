@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use prio_operator_tests::cluster::{Cluster, NODE_VARIABLE};
 use prio_operator_tests::fixtures::{self, Truth};
@@ -157,7 +157,16 @@ async fn demo(name: &str) -> Result<bool> {
     );
     stores.download(&pair, &images.facilitator).await?;
     let truths: Vec<&Truth> = expected.iter().map(|window| &window.truth).collect();
-    let matched = tables::show(&pair, &truths, &folder.join("result.json")).await?;
+    let shown = tables::show(&pair, &truths, &folder.join("result.json")).await?;
+    for (party, signers) in pair.parties.iter().zip(&shown.signers) {
+        let ids: Vec<&str> = signers.iter().map(String::as_str).collect();
+        say(format!(
+            "   {} signed its sum parts by {}",
+            party.name,
+            ids.join(" and ")
+        ));
+        ensure!(ids.len() > 1, "the key that signs for {} wasn't followed", party.name);
+    }
 
     step(8, "The history of the keys, as anybody may read it");
     for party in &pair.parties {
@@ -206,7 +215,7 @@ async fn demo(name: &str) -> Result<bool> {
         "{kubectl} logs --namespace pha-operator deployment/prio-operator-keys"
     ));
     say("Results as JSON: target/demo/result.json. To stop and remove everything: make demo-down");
-    Ok(matched && report.finds.is_empty())
+    Ok(shown.matched && report.finds.is_empty())
 }
 
 fn prepare(cluster: &Cluster, folder: PathBuf) -> Result<(Pair, Stores)> {

@@ -39,16 +39,20 @@ fn a_whole_turn_is_foreseen_with_its_times() {
             format!("200: make {}: its second copy, then its Secret", id(200)),
         ]
     );
-    let ring = Ring::in_use(PacketEncryption);
-    let said = lines(&ring, 20, 320, 100);
-    assert!(said.contains(&format!("110: publish {new}")), "{said:?}");
-    assert!(
-        said.contains(&format!(
-            "300: retire {}: workers don't mount it any more; its Secret stays",
-            id(0)
-        )),
-        "{said:?}"
-    );
+    let mut ring = Ring::in_use(PacketEncryption);
+    // Without a manifest of the processor's own, and with one.
+    for manifest in [None, Some([id(0)].into())] {
+        ring.observed.processors[0].published = manifest;
+        let said = lines(&ring, 20, 320, 100);
+        assert!(said.contains(&format!("110: publish {new}")), "{said:?}");
+        assert!(
+            said.contains(&format!(
+                "300: retire {}: workers don't mount it any more; its Secret stays",
+                id(0)
+            )),
+            "{said:?}"
+        );
+    }
 }
 
 #[test]
