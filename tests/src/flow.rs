@@ -153,6 +153,16 @@ fn whole(count: usize) -> i64 {
 /// Sets the same cutoff, that many seconds from now, for the windows at both parties, as they would agree on by mail.
 pub async fn set_cutoffs(pair: &Pair, windows: &[&Truth], seconds: i64) -> Result<Timestamp> {
     let cutoff = Timestamp::from_second((Timestamp::now() + SignedDuration::from_secs(seconds)).as_second())?;
+    let names: Vec<(&str, &str)> = windows
+        .iter()
+        .map(|window| (&*window.aggregation, &*window.start))
+        .collect();
+    set_cutoffs_at(pair, &names, cutoff).await?;
+    Ok(cutoff)
+}
+
+/// The same at a time, for windows by aggregation and start.
+pub async fn set_cutoffs_at(pair: &Pair, windows: &[(&str, &str)], cutoff: Timestamp) -> Result<()> {
     for party in &pair.parties {
         let processor = party.processor().await?;
         let mut cutoffs: Vec<Value> = processor
@@ -162,14 +172,13 @@ pub async fn set_cutoffs(pair: &Pair, windows: &[&Truth], seconds: i64) -> Resul
             .iter()
             .map(serde_json::to_value)
             .collect::<Result<_, _>>()?;
-        for window in windows {
-            cutoffs.retain(|old| old["aggregation"] != window.aggregation || old["start"] != window.start);
-            let cutoff = cutoff.to_string();
-            cutoffs.push(json!({"aggregation": window.aggregation, "start": window.start, "cutoff": cutoff}));
+        for (aggregation, start) in windows {
+            cutoffs.retain(|old| old["aggregation"] != *aggregation || old["start"] != *start);
+            cutoffs.push(json!({"aggregation": aggregation, "start": start, "cutoff": cutoff.to_string()}));
         }
         party.patch(&json!({"spec": {"windows": {"cutoffs": cutoffs}}})).await?;
     }
-    Ok(cutoff)
+    Ok(())
 }
 
 /// Waits until both parties have summed all the windows; ends early when one can't be summed any more.

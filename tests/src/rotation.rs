@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 use crds::KeyRing;
 use crds::key_ring::{KeyVersion, VersionState};
 use crds::names::ROTATE_ANNOTATION;
+use facilitator_core::formats::names::BatchTime;
+use facilitator_core::window::Window;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -41,6 +43,8 @@ const NO_TRAFFIC: u32 = 3 * ingestor::REFRESH_SECONDS;
 const LATER: i64 = 60;
 /// So long before the cutoff of a window that is complete, in seconds.
 const CUTOFF: i64 = 6;
+/// Until the cutoff of a window that more may come for.
+const FAR: SignedDuration = SignedDuration::from_mins(30);
 const LIMIT: Duration = Duration::from_secs(420);
 const LAST_LIMIT: Duration = Duration::from_secs(240);
 
@@ -63,7 +67,9 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
             before.push(Before { party, ring, id });
         }
     }
-    ingestor.start(TRAFFIC, orders(pair, aggregation)?).await?;
+    let orders = orders(pair, aggregation)?;
+    let far = open(pair, &orders).await?;
+    ingestor.start(TRAFFIC, orders).await?;
     until("the first batches come in", LAST_LIMIT, || async {
         ingestor.check(TRAFFIC).await?;
         let written = ingestor.written(TRAFFIC)?.len();
@@ -88,7 +94,7 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
     }
     until("the keys of before are followed and retired", LIMIT, || async {
         ingestor.check(TRAFFIC).await?;
-        close(pair, &windows(pair, ingestor, true)?).await?;
+        close(pair, far, &windows(pair, ingestor, true)?).await?;
         look(&before).await
     })
     .await?;
@@ -102,14 +108,14 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
     let windows = windows(pair, ingestor, false)?;
     let truths: Vec<_> = windows.iter().map(|window| &window.truth).collect();
     until("every batch is with both parties", LAST_LIMIT, || async {
-        close(pair, &windows).await?;
+        close(pair, far, &windows).await?;
         Ok(match flow::delivered(pair, &windows).await? {
             (true, _) => Seen::Done(()),
             (false, states) => Seen::NotYet(states),
         })
     })
     .await?;
-    close(pair, &windows).await?;
+    close(pair, far, &windows).await?;
     flow::wait_summed(pair, &truths, LAST_LIMIT).await?;
     told(pair, ingestor, &before)?;
     Ok(windows)
@@ -212,16 +218,38 @@ fn windows(pair: &Pair, ingestor: &Ingestor, complete: bool) -> Result<Vec<Expec
     Ok(windows)
 }
 
-/// Sets a cutoff for windows that both parties have every batch of, as they would agree on by mail.
-async fn close(pair: &Pair, windows: &[Expected]) -> Result<()> {
+/// Both agree on a far cutoff for all windows, so that these are open, as those of today are; gives the cutoff.
+async fn open(pair: &Pair, orders: &[Order]) -> Result<Timestamp> {
+    let far = Timestamp::from_second((Timestamp::now() + FAR).as_second())?;
+    let mut names = BTreeSet::new();
+    for order in orders {
+        let time = BatchTime::parse_path(&order.sample.time)?.timestamp();
+        let start = Window::holding(time, pair.settings.period_seconds)?.start();
+        names.insert((
+            order.sample.aggregation.as_str(),
+            start.strftime("%Y%m%d%H%M").to_string(),
+        ));
+    }
+    let names: Vec<(&str, &str)> = names
+        .iter()
+        .map(|(aggregation, start)| (*aggregation, &**start))
+        .collect();
+    flow::set_cutoffs_at(pair, &names, far).await?;
+    Ok(far)
+}
+
+/// Sets a cutoff that is near for windows that both parties have every batch of, as they would agree on by mail.
+async fn close(pair: &Pair, far: Timestamp, windows: &[Expected]) -> Result<()> {
     let processor = pair.parties[1].processor().await?;
-    let known: BTreeSet<_> = (processor.spec.windows.cutoffs.iter())
-        .map(|cutoff| (cutoff.aggregation.clone(), cutoff.start.clone()))
+    let far = far.to_string();
+    let opened: BTreeSet<_> = (processor.spec.windows.cutoffs.into_iter())
+        .filter(|cutoff| cutoff.cutoff == far)
+        .map(|cutoff| (cutoff.aggregation, cutoff.start))
         .collect();
     let mut ready = Vec::new();
     for window in windows {
         let name = (window.truth.aggregation.clone(), window.truth.start.clone());
-        if !known.contains(&name) && flow::delivered(pair, std::slice::from_ref(window)).await?.0 {
+        if opened.contains(&name) && flow::delivered(pair, std::slice::from_ref(window)).await?.0 {
             ready.push(&window.truth);
         }
     }

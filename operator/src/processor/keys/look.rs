@@ -77,7 +77,8 @@ impl Look<'_> {
             }
         }
         if self.uses_are_due(memory, &resolved.versions, rings.quiet) {
-            let until = observed_until(inventory, self.now);
+            let listed = memory.rebuilt.map_or(Timestamp::MIN, |(listed, _)| listed);
+            let until = observed_until(inventory, listed, self.now);
             for version in resolved.versions.iter_mut().filter(|version| is_superseded(version)) {
                 let marks = mailboxes.key_uses(&version.known.id).await.context(MailboxSnafu)?;
                 let found = usage(&marks, inventory, schedule, self.now);

@@ -38,12 +38,50 @@ pub fn usage(marks: &[(WindowId, Timestamp)], inventory: &Inventory, schedule: &
     usage
 }
 
-/// All that arrived before is taken in or refused: nothing that came earlier can ask for a key that wasn't marked.
+/// All that arrived before is taken in or refused: nothing that came earlier can ask for a key that wasn't marked. `listed`:
+/// when all windows were listed last, old ones that nothing was known of too; what came since may be in one of these.
 #[must_use]
-pub fn observed_until(inventory: &Inventory, now: Timestamp) -> Timestamp {
+pub fn observed_until(inventory: &Inventory, listed: Timestamp, now: Timestamp) -> Timestamp {
     let open = inventory.windows.values().filter(|window| !window.is_frozen());
     let waiting = open
         .flat_map(|window| window.batches.values())
         .filter(|batch| !batch.is_done());
-    waiting.filter_map(|batch| batch.signed).fold(now, Timestamp::min)
+    waiting
+        .filter_map(|batch| batch.signed)
+        .fold(now.min(listed), Timestamp::min)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use facilitator_core::formats::names::BatchId;
+
+    use super::*;
+    use crate::inventory::{BatchInventory, WindowInventory};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn what_came_since_old_windows_were_looked_for_is_not_known_to_be_taken_in() {
+        let mut inventory = Inventory::default();
+        assert_eq!(observed_until(&inventory, at(40), at(50)), at(40));
+        assert_eq!(observed_until(&inventory, at(60), at(50)), at(50));
+        let batch = |delivered: Option<Timestamp>| BatchInventory {
+            signed: Some(at(30)),
+            delivered,
+            ..BatchInventory::default()
+        };
+        let window = WindowId::parse("agg/202611200000-202611200300").unwrap();
+        let id = BatchId::parse("agg/2026/11/20/00/10/5a3da7c8-bf33-45d0-bfc6-7ef267c821f2").unwrap();
+        let known = |batch: BatchInventory| WindowInventory {
+            batches: [(id.clone(), batch)].into(),
+            ..WindowInventory::default()
+        };
+        inventory.windows.insert(window.clone(), known(batch(None)));
+        assert_eq!(observed_until(&inventory, at(40), at(50)), at(30), "it waits");
+        inventory.windows.insert(window, known(batch(Some(at(45)))));
+        assert_eq!(observed_until(&inventory, at(40), at(50)), at(40), "it is taken in");
+    }
 }
