@@ -276,9 +276,15 @@ async fn a_pool_s_identity_may_act_as_a_service_account() {
     assert_eq!(asked[1].header("authorization"), Some("Bearer federated"));
     let form = asked[0].form();
     let scope = form.iter().find(|(name, _)| name == "scope").unwrap();
-    assert_eq!(scope.1, "https://www.googleapis.com/auth/iam", "only to ask for the other");
+    assert_eq!(
+        scope.1, "https://www.googleapis.com/auth/iam",
+        "only to ask for the other"
+    );
     let asked_for: serde_json::Value = serde_json::from_str(&asked[1].body).unwrap();
-    assert_eq!(asked_for["scope"][0], "https://www.googleapis.com/auth/devstorage.read_write");
+    assert_eq!(
+        asked_for["scope"][0],
+        "https://www.googleapis.com/auth/devstorage.read_write"
+    );
 }
 
 #[tokio::test]
