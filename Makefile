@@ -30,7 +30,7 @@ bench: ## figures against the floor of the cryptography, and target/bench/summar
 fuzz: ## mutate what partners may send, for ten minutes (FUZZ_SECONDS=600; see facilitator-core/fuzz/README.md)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} cargo test -p facilitator-core --test fuzz -- --nocapture
 
-demo: ## both parties on one node, one in S3 and one in GCS, from an ingested batch to a sum
+demo: ## both parties on one node, one in S3 and one in GCS, from making keys to sums and to new keys
 	tests/demo
 
 demo-down: ## end the demo's cluster and remove what it made

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use crds::AggregationWindow;
-use crds::conditions::{AGGREGATED, READY, STALLED};
+use crds::conditions::{
+    AGGREGATED, KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED, WORKERS_READY,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
@@ -66,36 +68,21 @@ pub fn find<'a>(windows: &'a [AggregationWindow], truth: &Truth) -> Option<&'a A
         .find(|w| w.spec.aggregation == truth.aggregation && w.spec.start == truth.start)
 }
 
-/// Waits until both parties have taken in all batches of the windows and sent each other their validations.
-pub async fn wait_delivered(pair: &Pair, expected: &[Expected], limit: Duration) -> Result<()> {
-    until("batches taken in and delivered", limit, || async {
+/// Waits until both parties have keys that all can see in their manifests, and know each other and the ingestor by theirs.
+pub async fn wait_acquainted(pair: &Pair, limit: Duration) -> Result<()> {
+    until("keys are in use, manifests are known", limit, || async {
         let mut states = Vec::new();
-        let mut done = true;
         for party in &pair.parties {
-            let windows = party.windows().await?;
-            let (mut delivered, mut rejected) = (0, 0);
-            for window in expected {
-                let counts = find(&windows, &window.truth)
-                    .and_then(|w| w.status.as_ref()?.batches.clone())
-                    .unwrap_or_default();
-                delivered += counts.delivered.min(whole(window.delivered[party.index]));
-                rejected += counts.rejected.min(whole(window.rejected[party.index]));
+            let conditions = party.processor().await?.status.map(|status| status.conditions);
+            let conditions = conditions.unwrap_or_default();
+            for kind in [KEYS_LOADED, MANIFEST_PUBLISHED, PEERS_KNOWN, MAILBOXES_LISTED] {
+                let (status, reason) = condition(&conditions, kind);
+                if status != "True" {
+                    states.push(format!("{} {kind} {reason}", party.name));
+                }
             }
-            let wanted: usize = expected.iter().map(|w| w.delivered[party.index]).sum();
-            let refused: usize = expected.iter().map(|w| w.rejected[party.index]).sum();
-            done &= delivered == whole(wanted) && rejected == whole(refused);
-            let rejections = if refused > 0 {
-                format!(" and {rejected} of {refused} rejected")
-            } else {
-                String::new()
-            };
-            states.push(format!(
-                "{} {delivered} of {wanted}{rejections}{}",
-                party.name,
-                trouble(party).await?
-            ));
         }
-        Ok(if done {
+        Ok(if states.is_empty() {
             Seen::Done(())
         } else {
             Seen::NotYet(states.join(", "))
@@ -104,9 +91,50 @@ pub async fn wait_delivered(pair: &Pair, expected: &[Expected], limit: Duration)
     .await
 }
 
+/// Waits until both parties have taken in all batches of the windows and sent each other their validations.
+pub async fn wait_delivered(pair: &Pair, expected: &[Expected], limit: Duration) -> Result<()> {
+    until("batches taken in and delivered", limit, || async {
+        Ok(match delivered(pair, expected).await? {
+            (true, _) => Seen::Done(()),
+            (false, states) => Seen::NotYet(states),
+        })
+    })
+    .await
+}
+
+/// Whether both parties have taken in all batches of the windows and sent each other their validations; and how far they are.
+pub async fn delivered(pair: &Pair, expected: &[Expected]) -> Result<(bool, String)> {
+    let mut states = Vec::new();
+    let mut done = true;
+    for party in &pair.parties {
+        let windows = party.windows().await?;
+        let (mut delivered, mut rejected) = (0, 0);
+        for window in expected {
+            let counts = find(&windows, &window.truth)
+                .and_then(|w| w.status.as_ref()?.batches.clone())
+                .unwrap_or_default();
+            delivered += counts.delivered.min(whole(window.delivered[party.index]));
+            rejected += counts.rejected.min(whole(window.rejected[party.index]));
+        }
+        let wanted: usize = expected.iter().map(|w| w.delivered[party.index]).sum();
+        let refused: usize = expected.iter().map(|w| w.rejected[party.index]).sum();
+        done &= delivered == whole(wanted) && rejected == whole(refused);
+        let rejections = if refused > 0 {
+            format!(" and {rejected} of {refused} rejected")
+        } else {
+            String::new()
+        };
+        states.push(format!(
+            "{} {delivered} of {wanted}{rejections}{}",
+            party.name,
+            trouble(party).await?
+        ));
+    }
+    Ok((done, states.join(", ")))
+}
+
 /// Why a party's processor isn't Ready, where workers or mailboxes are the cause.
 async fn trouble(party: &Party) -> Result<String> {
-    use crds::conditions::{MAILBOXES_LISTED, WORKERS_READY};
     let processor = party.processor().await?;
     let conditions = processor.status.map(|status| status.conditions).unwrap_or_default();
     for kind in [STALLED, MAILBOXES_LISTED, WORKERS_READY] {
@@ -125,6 +153,16 @@ fn whole(count: usize) -> i64 {
 /// Sets the same cutoff, that many seconds from now, for the windows at both parties, as they would agree on by mail.
 pub async fn set_cutoffs(pair: &Pair, windows: &[&Truth], seconds: i64) -> Result<Timestamp> {
     let cutoff = Timestamp::from_second((Timestamp::now() + SignedDuration::from_secs(seconds)).as_second())?;
+    let names: Vec<(&str, &str)> = windows
+        .iter()
+        .map(|window| (&*window.aggregation, &*window.start))
+        .collect();
+    set_cutoffs_at(pair, &names, cutoff).await?;
+    Ok(cutoff)
+}
+
+/// The same at a time, for windows by aggregation and start.
+pub async fn set_cutoffs_at(pair: &Pair, windows: &[(&str, &str)], cutoff: Timestamp) -> Result<()> {
     for party in &pair.parties {
         let processor = party.processor().await?;
         let mut cutoffs: Vec<Value> = processor
@@ -134,14 +172,13 @@ pub async fn set_cutoffs(pair: &Pair, windows: &[&Truth], seconds: i64) -> Resul
             .iter()
             .map(serde_json::to_value)
             .collect::<Result<_, _>>()?;
-        for window in windows {
-            cutoffs.retain(|old| old["aggregation"] != window.aggregation || old["start"] != window.start);
-            let cutoff = cutoff.to_string();
-            cutoffs.push(json!({"aggregation": window.aggregation, "start": window.start, "cutoff": cutoff}));
+        for (aggregation, start) in windows {
+            cutoffs.retain(|old| old["aggregation"] != *aggregation || old["start"] != *start);
+            cutoffs.push(json!({"aggregation": aggregation, "start": start, "cutoff": cutoff.to_string()}));
         }
         party.patch(&json!({"spec": {"windows": {"cutoffs": cutoffs}}})).await?;
     }
-    Ok(cutoff)
+    Ok(())
 }
 
 /// Waits until both parties have summed all the windows; ends early when one can't be summed any more.

@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::command;
 
 /// Where cargo puts the binaries of this workspace.
-const BINARIES: &str = "target/x86_64-unknown-linux-gnu/debug";
+pub(crate) const BINARIES: &str = "target/x86_64-unknown-linux-gnu/debug";
 
 /// The two images of an installation.
 #[derive(Clone, Debug)]
@@ -67,6 +67,16 @@ pub async fn import_stores(cluster: &Cluster) -> Result<StoreImages> {
     let (gcs, second) = pack_file(&cluster.repository, "fake-gcs-server", &folder.join("fake-gcs-server")).await?;
     cluster.load(&[first, second]).await?;
     Ok(StoreImages { s3, gcs })
+}
+
+/// Packs and imports what runs in pods beside the parties: web servers and the ingestor.
+///
+/// # Errors
+/// When the binary isn't built.
+pub async fn import_partner(cluster: &Cluster) -> Result<Image> {
+    let (image, archive) = pack(&cluster.repository, "partner", "partner").await?;
+    cluster.load(&[archive]).await?;
+    Ok(image)
 }
 
 async fn pack(repository: &Path, name: &str, binary: &str) -> Result<(Image, PathBuf)> {

@@ -146,10 +146,21 @@ impl KeySet {
     /// # Errors
     /// When a key isn't one.
     pub fn scalars(&self) -> Result<Vec<(String, Vec<u8>)>> {
-        let mut all = Vec::new();
+        let mut all = self.scalars_beside_rings()?;
         for party in &self.parties {
             all.push((party.signing.id.clone(), party.signing.scalar()?));
             all.push((party.packet.id.clone(), party.packet.scalar()?));
+        }
+        Ok(all)
+    }
+
+    /// Those of the keys that are in use beside those of KeyRings.
+    ///
+    /// # Errors
+    /// When a key isn't one.
+    pub fn scalars_beside_rings(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut all = vec![(self.ingestor.id.clone(), self.ingestor.scalar()?)];
+        for party in &self.parties {
             all.push((party.fixture_packet.id.clone(), party.fixture_packet.scalar()?));
         }
         Ok(all)

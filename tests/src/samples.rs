@@ -1,6 +1,8 @@
 //! Ingestion batches of our own with known totals, some of them damaged on purpose.
 
-use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use facilitator_core::crypto::{BatchSigningKey, PublicPoint, encrypt, sha256};
@@ -11,14 +13,15 @@ use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::proof::{PRIME, ShareSplitter, query_point_refused};
 use facilitator_core::window::Window;
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::fixtures::{Truth, TruthBatch, put};
+use crate::fixtures::{INGESTION_SUFFIXES, Truth, TruthBatch, put};
 use crate::flow::Expected;
 use crate::party::Pair;
 
 /// What is wrong with a batch. A party is 0 or 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Damage {
     /// Nothing.
     None,
@@ -31,7 +34,7 @@ pub enum Damage {
 }
 
 /// One ingestion batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// The aggregation id.
     pub aggregation: String,
@@ -56,59 +59,124 @@ impl Sample {
     }
 }
 
+/// What an ingestor knows of a party: the key that packets for it are encrypted to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The key's id.
+    pub key_id: String,
+    /// The key.
+    pub point: PublicPoint,
+}
+
+/// A batch as it is put into the two ingestion mailboxes, objects in the order of writing: the signature is the commit.
+pub struct Made {
+    /// What is remembered of it.
+    pub written: Written,
+    /// For each party, objects' names and contents; none: it doesn't get the batch.
+    pub objects: [Vec<(String, Vec<u8>)>; 2],
+}
+
+/// A batch that was written, and the truth about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Written {
+    /// What it was to be.
+    pub sample: Sample,
+    /// Its UUID.
+    pub id: Uuid,
+    /// Yeses of its clients, by bin.
+    pub totals: Vec<u64>,
+    /// Ids of the keys that its packets are encrypted to, First's and Second's.
+    pub packet_keys: [String; 2],
+}
+
 /// Writes batches of one window into both ingestion mailboxes; gives what the window's sum must be, of the batches that
 /// both parties take in.
 ///
 /// # Errors
 /// When a batch can't be made or written.
 pub fn write_window(pair: &Pair, samples: &[Sample]) -> Result<Expected> {
-    let first = samples.first().context("a window without batches")?;
-    let time = BatchTime::parse_path(&first.time)?;
-    let window = Window::holding(time.timestamp(), pair.settings.period_seconds)?;
+    let key = &pair.keys.ingestor;
+    let key = BatchSigningKey::parse(&key.id, &key.secret)?;
+    let recipients = [recipient(pair, 0)?, recipient(pair, 1)?];
+    let mut written = Vec::new();
+    for sample in samples {
+        let made = make(sample, &key, &recipients)?;
+        for (party, objects) in made.objects.iter().enumerate() {
+            for (name, bytes) in objects {
+                put(&pair.mailbox(party, "ingestion"), name, bytes)?;
+            }
+        }
+        written.push(made.written);
+    }
+    let mut windows = expected(&written, pair.settings.period_seconds)?;
+    ensure!(windows.len() == 1, "batches of {} windows", windows.len());
+    windows.pop().context("a window without batches")
+}
+
+fn recipient(pair: &Pair, party: usize) -> Result<Recipient> {
+    let key = &pair.keys.parties[party].packet;
+    let point = STANDARD.decode(key.public()?)?;
+    Ok(Recipient {
+        key_id: key.id.clone(),
+        point: PublicPoint::try_from(point.as_slice()).context("a public point has 65 bytes")?,
+    })
+}
+
+/// What the sums of windows must be, of the batches that both parties take in; windows by aggregation and time.
+///
+/// # Errors
+/// When a batch's time is none.
+pub fn expected(batches: &[Written], period_seconds: u32) -> Result<Vec<Expected>> {
     let compact = |time| {
         BatchTime::from_timestamp(time)
             .map(BatchTime::to_compact)
             .context("a time out of the calendar")
     };
-    let mut truth = Truth {
-        aggregation: first.aggregation.clone(),
-        start: compact(window.start())?,
-        end: compact(window.end())?,
-        batches: Vec::new(),
-        clients: 0,
-        totals: vec![0; first.bins as usize],
-    };
-    let (mut delivered, mut rejected) = ([0; 2], [0; 2]);
-    for sample in samples {
-        let (id, totals) = write(pair, sample)?;
+    let mut windows: BTreeMap<(String, String), Expected> = BTreeMap::new();
+    for batch in batches {
+        let sample = &batch.sample;
+        let window = Window::holding(BatchTime::parse_path(&sample.time)?.timestamp(), period_seconds)?;
+        let (start, end) = (compact(window.start())?, compact(window.end())?);
+        let window = windows
+            .entry((sample.aggregation.clone(), start.clone()))
+            .or_insert_with(|| {
+                let totals = vec![0; sample.bins as usize];
+                let aggregation = sample.aggregation.clone();
+                Expected::from(Truth {
+                    aggregation,
+                    start,
+                    end,
+                    batches: Vec::new(),
+                    clients: 0,
+                    totals,
+                })
+            });
         for party in 0..2 {
-            delivered[party] += usize::from(sample.taken_by(party));
-            rejected[party] += usize::from(sample.damage == Damage::DigestAt(party));
+            window.delivered[party] += usize::from(sample.taken_by(party));
+            window.rejected[party] += usize::from(sample.damage == Damage::DigestAt(party));
         }
         if sample.taken_by(0) && sample.taken_by(1) {
+            let truth = &mut window.truth;
             truth.clients += sample.packets as u64;
-            truth
-                .totals
-                .iter_mut()
-                .zip(&totals)
-                .for_each(|(total, more)| *total += more);
+            let totals = truth.totals.iter_mut().zip(&batch.totals);
+            totals.for_each(|(total, more)| *total += more);
             truth.batches.push(TruthBatch {
-                id: id.to_string(),
+                id: batch.id.to_string(),
                 time: sample.time.clone(),
             });
         }
     }
-    Ok(Expected {
-        truth,
-        delivered,
-        rejected,
-    })
+    Ok(windows.into_values().collect())
 }
 
-/// Writes one batch; gives its UUID and totals.
-fn write(pair: &Pair, sample: &Sample) -> Result<(Uuid, Vec<u64>)> {
+/// Makes one batch.
+///
+/// # Errors
+/// When its name or a key can't be used.
+pub fn make(sample: &Sample, signer: &BatchSigningKey, recipients: &[Recipient; 2]) -> Result<Made> {
     let id = Uuid::new_v4();
-    let (mut packets, totals) = make_packets(pair, sample)?;
+    let (mut packets, totals) = make_packets(sample, recipients)?;
     if sample.damage == Damage::JunkPacket {
         let uuid = Uuid::new_v4();
         for share in &mut packets {
@@ -122,26 +190,30 @@ fn write(pair: &Pair, sample: &Sample) -> Result<(Uuid, Vec<u64>)> {
             share.push(junk);
         }
     }
-    let key = &pair.keys.ingestor;
-    let key = BatchSigningKey::parse(&key.id, &key.secret)?;
+    let mut objects = [Vec::new(), Vec::new()];
     for (party, packets) in packets.iter().enumerate() {
         if matches!(sample.damage, Damage::OnlyAt(at) if at != party) {
             continue;
         }
         let mut bytes = DataSharePacket::write_all(packets);
         let header = header(sample, id, &bytes)?.write();
-        let signature = BatchSignature::sign(&key, &header)?.write();
+        let signature = BatchSignature::sign(signer, &header)?.write();
         if sample.damage == Damage::DigestAt(party) {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
         }
-        let mailbox = pair.mailbox(party, "ingestion");
         let name = format!("{}/{}/{id}", sample.aggregation, sample.time);
-        put(&mailbox, &format!("{name}.batch.avro"), &bytes)?;
-        put(&mailbox, &format!("{name}.batch"), &header)?;
-        put(&mailbox, &format!("{name}.batch.sig"), &signature)?;
+        let contents = [bytes, header, signature];
+        let named = INGESTION_SUFFIXES.map(|suffix| format!("{name}{suffix}")).into_iter();
+        objects[party] = named.zip(contents).collect();
     }
-    Ok((id, totals))
+    let written = Written {
+        sample: sample.clone(),
+        id,
+        totals,
+        packet_keys: recipients.each_ref().map(|recipient| recipient.key_id.clone()),
+    };
+    Ok(Made { written, objects })
 }
 
 fn header(sample: &Sample, id: Uuid, packets: &[u8]) -> Result<IngestionHeader> {
@@ -163,10 +235,9 @@ fn header(sample: &Sample, id: Uuid, packets: &[u8]) -> Result<IngestionHeader> 
 }
 
 /// Each client says yes or no to each bin; its answer becomes two shares, each encrypted to one party.
-fn make_packets(pair: &Pair, sample: &Sample) -> Result<([Vec<DataSharePacket>; 2], Vec<u64>)> {
+fn make_packets(sample: &Sample, recipients: &[Recipient; 2]) -> Result<([Vec<DataSharePacket>; 2], Vec<u64>)> {
     let mut rng = rand::rng();
     let splitter = ShareSplitter::new(sample.bins);
-    let points = [point(pair, 0)?, point(pair, 1)?];
     let mut totals = vec![0; sample.bins as usize];
     let mut packets = [Vec::new(), Vec::new()];
     for _ in 0..sample.packets {
@@ -191,8 +262,8 @@ fn make_packets(pair: &Pair, sample: &Sample) -> Result<([Vec<DataSharePacket>; 
         {
             packets[party].push(DataSharePacket {
                 uuid,
-                encrypted_payload: encrypt(&points[party], plaintext, &mut rng)?,
-                encryption_key_id: Some(pair.keys.parties[party].packet.id.clone()),
+                encrypted_payload: encrypt(&recipients[party].point, plaintext, &mut rng)?,
+                encryption_key_id: Some(recipients[party].key_id.clone()),
                 r_pit,
                 version_configuration: None,
                 device_nonce: None,
@@ -202,7 +273,41 @@ fn make_packets(pair: &Pair, sample: &Sample) -> Result<([Vec<DataSharePacket>; 
     Ok((packets, totals))
 }
 
-fn point(pair: &Pair, party: usize) -> Result<PublicPoint> {
-    let point = STANDARD.decode(pair.keys.parties[party].packet.public()?)?;
-    PublicPoint::try_from(point.as_slice()).context("a public point has 65 bytes")
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_batch_counts_where_both_parties_take_it_in() {
+        let written = |time: &str, damage| Written {
+            sample: Sample {
+                aggregation: "a".into(),
+                time: time.into(),
+                bins: 2,
+                packets: 3,
+                damage,
+            },
+            id: Uuid::new_v4(),
+            totals: vec![1, 2],
+            packet_keys: ["p".into(), "q".into()],
+        };
+        let batches = [
+            written("2026/11/20/04/00", Damage::None),
+            written("2026/11/20/00/10", Damage::None),
+            written("2026/11/20/00/20", Damage::JunkPacket),
+            written("2026/11/20/02/59", Damage::DigestAt(0)),
+            written("2026/11/20/01/00", Damage::OnlyAt(1)),
+        ];
+        let windows = expected(&batches, 10_800).unwrap();
+        let [first, second] = windows.as_slice() else {
+            panic!("{windows:?}");
+        };
+        assert_eq!((first.delivered, first.rejected), ([2, 4], [1, 0]));
+        assert_eq!((first.truth.clients, &first.truth.totals), (6, &vec![2, 4]));
+        assert_eq!(first.truth.batches.len(), 2);
+        assert_eq!(first.truth.name(), "a 202611200000-202611200300");
+        assert_eq!((second.delivered, second.truth.clients), ([1, 1], 3));
+        assert_eq!(second.truth.start, "202611200300");
+    }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::images::{Image, StoreImages};
 use crate::party::{OPERATOR_MAILBOXES, Pair, namespace_object, volume_objects};
+use crate::pods::{container_security, pod_security, reference};
 use crate::wait::{Seen, until};
 
 /// The name of a store's Deployment and Service.
@@ -21,6 +22,8 @@ const STORE: &str = "store";
 const WORKERS_SECRET: &str = "s3";
 /// The Secret by which First's operator lists S3.
 const OPERATOR_SECRET: &str = "s3-list";
+/// The Secret by which the ingestor and the portal reach S3.
+pub const PARTNER_SECRET: &str = "partner";
 /// Ports of the two stores.
 pub const PORTS: [u16; 2] = [8333, 4443];
 /// Where SeaweedFS makes and keeps buckets as folders.
@@ -130,6 +133,17 @@ impl Stores {
         object
     }
 
+    /// How the ingestor and the portal reach a party's store, with their keys mounted at a folder.
+    pub fn partner_access(&self, index: usize, folder: &str) -> Value {
+        let credentials = [json!({"secret": {"folder": folder}}), json!("anonymous")][index].clone();
+        json!({"endpoint": self.endpoint(index), "pathStyle": index == 0, "credentials": credentials})
+    }
+
+    /// The Secret with these keys.
+    pub fn partner_secret(&self, namespace: &str) -> Value {
+        self.partner.secret_object(namespace, PARTNER_SECRET)
+    }
+
     /// The Secrets of a party: its workers', and its operator's own.
     pub fn secret_objects(&self, index: usize, worker_namespace: &str, operator_namespace: &str) -> Vec<Value> {
         let mut objects = vec![self.workers[index].secret_object(worker_namespace, WORKERS_SECRET)];
@@ -163,19 +177,7 @@ impl Stores {
         cluster.apply(&objects).await.context("the stores")?;
         for index in 0..2 {
             let namespace = self.namespace(index);
-            let pod = until(&format!("the store in {namespace} is ready"), START_LIMIT, || async {
-                let pods = cluster.pods(&namespace, "app=store").await?;
-                let ready = pods.iter().find(|pod| {
-                    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-                    conditions
-                        .into_iter()
-                        .flatten()
-                        .any(|it| it.type_ == "Ready" && it.status == "True")
-                });
-                let name = ready.and_then(|pod| pod.metadata.name.clone());
-                Ok(name.map_or_else(|| Seen::NotYet("not ready".to_owned()), Seen::Done))
-            })
-            .await?;
+            let pod = cluster.ready_pod(&namespace, "app=store", START_LIMIT).await?;
             for mailbox in BUCKETS {
                 let bucket = bucket(&self.names[index], mailbox);
                 let made = make_bucket(cluster, &namespace, &pod, index, &bucket).await;
@@ -232,7 +234,7 @@ impl Stores {
             ),
         };
         let container = json!({
-            "name": STORE, "image": format!("{}:{}", image.repository, image.tag), "imagePullPolicy": "IfNotPresent",
+            "name": STORE, "image": reference(image), "imagePullPolicy": "IfNotPresent",
             "args": args, "workingDir": "/data", "env": [{"name": "HOME", "value": "/data"}], "readinessProbe": ready,
             "ports": [{"name": "store", "containerPort": port}],
             "securityContext": container_security(),
@@ -283,7 +285,7 @@ impl Stores {
         for index in 0..2 {
             let namespace = self.namespace(index);
             let mut objects = Vec::from(volume_objects(&namespace, mailbox, &pair.mailbox(index, mailbox)));
-            objects.push(self.partner.secret_object(&namespace, "partner"));
+            objects.push(self.partner_secret(&namespace));
             objects.push(self.copy_job(index, &name, facilitator, mailbox, up));
             pair.cluster
                 .apply(&objects)
@@ -315,8 +317,7 @@ impl Stores {
     }
 
     fn copy_job(&self, index: usize, name: &str, facilitator: &Image, mailbox: &str, up: bool) -> Value {
-        let credentials = [json!({"secret": {"folder": "/keys"}}), json!("anonymous")][index].clone();
-        let access = json!({"endpoint": self.endpoint(index), "pathStyle": index == 0, "credentials": credentials});
+        let access = self.partner_access(index, "/keys");
         let (folder, url) = ("/folder".to_owned(), self.url(index, mailbox));
         let (from, to, flag) = if up {
             (folder, url, "--to-access")
@@ -324,7 +325,7 @@ impl Stores {
             (url, folder, "--from-access")
         };
         let container = json!({
-            "name": "copy", "image": format!("{}:{}", facilitator.repository, facilitator.tag), "imagePullPolicy": "IfNotPresent",
+            "name": "copy", "image": reference(facilitator), "imagePullPolicy": "IfNotPresent",
             "args": ["copy", from, to, flag, access.to_string()], "securityContext": container_security(),
             "volumeMounts": [{"name": "folder", "mountPath": "/folder"}, {"name": "keys", "mountPath": "/keys", "readOnly": true}],
         });
@@ -332,7 +333,7 @@ impl Stores {
             "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
             "securityContext": pod_security(), "containers": [container],
             "volumes": [{"name": "folder", "persistentVolumeClaim": {"claimName": mailbox}},
-                        {"name": "keys", "secret": {"secretName": "partner"}}],
+                        {"name": "keys", "secret": {"secretName": PARTNER_SECRET}}],
         });
         json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": self.namespace(index)},
                "spec": {"backoffLimit": 0, "template": {"spec": pod}}})
@@ -350,15 +351,6 @@ fn place(index: usize, mailbox: &str) -> (usize, &str) {
 
 fn bucket(party: &str, mailbox: &str) -> String {
     format!("{party}-{mailbox}")
-}
-
-fn pod_security() -> Value {
-    json!({"runAsNonRoot": true, "runAsUser": 65_532, "runAsGroup": 65_532, "fsGroup": 65_532,
-           "seccompProfile": {"type": "RuntimeDefault"}})
-}
-
-fn container_security() -> Value {
-    json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
 }
 
 /// By what each store has for its administrator, through the API server: pods are let to nothing but its interface.

@@ -1,7 +1,7 @@
 //! From the two sum parts in the portal's mailboxes to totals, as a portal does it.
 
 use anyhow::{Context, Result, ensure};
-use facilitator_core::crypto::{BatchVerifyingKey, TrustedKeys, sha256};
+use facilitator_core::crypto::{TrustedKeys, sha256};
 use facilitator_core::formats::batch;
 use facilitator_core::formats::sum_part::SumPart;
 use facilitator_core::proof;
@@ -14,6 +14,8 @@ use crate::party::{INSTANCE, Pair};
 pub struct Sums {
     /// Clients that each part counts.
     pub clients: [u64; 2],
+    /// Ids of the keys that signed them.
+    pub signers: [String; 2],
     /// One total per bin.
     pub totals: Vec<u64>,
 }
@@ -25,13 +27,13 @@ impl Sums {
     }
 }
 
-/// Reads both parties' sum parts of a window, checks their signatures, and adds them.
+/// Reads both parties' sum parts of a window, checks their signatures by the keys of [`Pair::signers`], and adds them.
 ///
 /// # Errors
 /// When one isn't there, isn't signed by its party, or the two are of different shape.
-pub fn reassemble(pair: &Pair, truth: &Truth) -> Result<Sums> {
-    let parts = [read(pair, 0, truth)?, read(pair, 1, truth)?];
-    let [first, second] = &parts;
+pub fn reassemble(pair: &Pair, signers: &[TrustedKeys; 2], truth: &Truth) -> Result<Sums> {
+    let parts = [read(pair, 0, &signers[0], truth)?, read(pair, 1, &signers[1], truth)?];
+    let [(first, first_signer), (second, second_signer)] = &parts;
     ensure!(
         first.sum.len() == second.sum.len(),
         "{}: the sum parts have different bins",
@@ -44,11 +46,12 @@ pub fn reassemble(pair: &Pair, truth: &Truth) -> Result<Sums> {
     });
     Ok(Sums {
         clients: [clients(first)?, clients(second)?],
+        signers: [first_signer.clone(), second_signer.clone()],
         totals: totals.collect::<Result<_>>()?,
     })
 }
 
-fn read(pair: &Pair, index: usize, truth: &Truth) -> Result<SumPart> {
+fn read(pair: &Pair, index: usize, trusted: &TrustedKeys, truth: &Truth) -> Result<(SumPart, String)> {
     let name = format!("{INSTANCE}/{}/{}-{}", truth.aggregation, truth.start, truth.end);
     let portal = pair.mailbox(index, "portal");
     let object = |suffix: String| {
@@ -57,10 +60,6 @@ fn read(pair: &Pair, index: usize, truth: &Truth) -> Result<SumPart> {
     };
     let header = object(format!("sum_{index}"))?;
     let signature = batch::read_signature(&object(format!("sum_{index}.sig"))?)?;
-    let key = &pair.keys.parties[index].signing;
-    let trusted: TrustedKeys = [(key.id.clone(), BatchVerifyingKey::parse(&key.public()?)?)]
-        .into_iter()
-        .collect();
     trusted
         .verify(&signature.key_identifier, &header, &signature.batch_header_signature)
         .with_context(|| format!("the signature of {name}.sum_{index}"))?;
@@ -71,5 +70,5 @@ fn read(pair: &Pair, index: usize, truth: &Truth) -> Result<SumPart> {
         part.packet_file_digest == sha256(&invalid),
         "{name}: the invalid list isn't the one that was signed"
     );
-    Ok(part)
+    Ok((part, signature.key_identifier))
 }

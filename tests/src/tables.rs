@@ -1,5 +1,6 @@
 //! What a person and a program read of the sums: tables, and `result.json`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -14,34 +15,50 @@ use crate::sums::{self, Sums};
 /// Bins in a row of a table.
 const COLUMNS: usize = 16;
 
-/// Reassembles every window, prints its table, writes `result.json`. Whether all match.
+/// What was shown.
+pub struct Shown {
+    /// Whether all windows match.
+    pub matched: bool,
+    /// Ids of the keys that signed First's and Second's sum parts.
+    pub signers: [BTreeSet<String>; 2],
+}
+
+/// Reassembles every window, prints its table, writes `result.json`.
 ///
 /// # Errors
-/// When a sum part can't be read, or the file not written.
-pub fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<bool> {
+/// When a sum part can't be read, or the file can't be written.
+pub async fn show(pair: &Pair, truths: &[&Truth], result: &Path) -> Result<Shown> {
+    let signers = pair.signers().await?;
     let mut entries = Vec::new();
-    let mut all = true;
+    let mut shown = Shown {
+        matched: true,
+        signers: [BTreeSet::new(), BTreeSet::new()],
+    };
     for truth in truths {
-        let sums = sums::reassemble(pair, truth)?;
-        all &= sums.matches(truth);
+        let sums = sums::reassemble(pair, &signers, truth)?;
+        shown.matched &= sums.matches(truth);
+        for (all, signer) in shown.signers.iter_mut().zip(&sums.signers) {
+            all.insert(signer.clone());
+        }
         say(table(truth, &sums));
         entries.extend(
             pair.parties
                 .iter()
-                .map(|party| entry(&party.name, sums.clients[party.index], &sums, truth)),
+                .map(|party| entry(&party.name, party.index, &sums, truth)),
         );
     }
     let text = serde_json::to_string_pretty(&entries)?;
     std::fs::write(result, text).with_context(|| format!("{} can't be written", result.display()))?;
-    Ok(all)
+    Ok(shown)
 }
 
-fn entry(party: &str, clients: u64, sums: &Sums, truth: &Truth) -> Value {
+fn entry(party: &str, index: usize, sums: &Sums, truth: &Truth) -> Value {
     json!({
         "party": party,
         "aggregation": truth.aggregation,
         "window": format!("{}-{}", truth.start, truth.end),
-        "clients": clients,
+        "clients": sums.clients[index],
+        "signer": sums.signers[index],
         "totals": sums.totals,
         "truth": truth.totals,
         "match": sums.matches(truth),
@@ -103,6 +120,7 @@ mod tests {
         };
         let mut sums = Sums {
             clients: [3, 3],
+            signers: ["first-1".into(), "second-1".into()],
             totals: (0..20).collect(),
         };
         assert!(table(&truth, &sums).contains("a 202611200000-202611200300: 3 clients (truth: 3), 20 bins: match"));

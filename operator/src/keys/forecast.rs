@@ -1,5 +1,7 @@
 //! What would happen to a ring and when, if nothing came in between: the decision itself, with the clock moved on. Pure.
 
+use std::collections::BTreeMap;
+
 use crds::key_ring::{KeyPurpose, PublicationMethod};
 use jiff::{SignedDuration, Timestamp};
 
@@ -124,6 +126,10 @@ impl Future<'_> {
                     self.observed.published = Some(keys.clone());
                 }
                 self.observed.written = Some(keys.clone());
+                // Manifests follow: what is new there is waited for, and named; what is gone just goes.
+                for published in self.manifests() {
+                    published.retain(|id, _| keys.contains_key(id));
+                }
             }
             Step::Forget { id } => self.say(format!("forget {id}, which was not written to its end")),
             Step::Promote { id } => self.say(match in_use {
@@ -138,6 +144,12 @@ impl Future<'_> {
             Step::NotePublished { .. } => {}
         }
         apply(&mut self.record, step, self.now);
+    }
+
+    /// What partners get in each processor's own manifest.
+    fn manifests(&mut self) -> impl Iterator<Item = &mut BTreeMap<String, Timestamp>> {
+        let processors = self.observed.processors.iter_mut();
+        processors.filter_map(|processor| processor.published.as_mut())
     }
 
     fn create(&mut self, number: i64) {
@@ -188,6 +200,10 @@ impl Future<'_> {
             }
             "Retire" if !ring.processors.is_empty() => {
                 for processor in &mut ring.processors {
+                    // One that was published before the plan begins, and isn't any more.
+                    if let Some(published) = &mut processor.published {
+                        published.remove(&id);
+                    }
                     processor.needed_by.remove(&id);
                     processor.observed_until.insert(id.clone(), now);
                 }

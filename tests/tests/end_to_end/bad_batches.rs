@@ -52,7 +52,7 @@ async fn late(scenario: &crate::scenario::Scenario, truth: &prio_operator_tests:
         })
         .await?;
     }
-    scenario.is_right(truth)
+    scenario.is_right(truth).await
 }
 
 /// A Batch of a party ended so, with a message that tells a person why.

@@ -54,7 +54,7 @@ async fn killed_operators_and_workers_leave_the_sums_right() {
         }
         flow::wait_summed(pair, &[&window.truth], LIMIT).await?;
         watch_rewrites(&scenario, &mut seen)?;
-        scenario.is_right(&window.truth)
+        scenario.is_right(&window.truth).await
     })
     .await;
 }
@@ -127,7 +127,7 @@ async fn a_jobs_pod_run_twice_changes_nothing() {
             flow::condition(flow::window_conditions(again), AGGREGATED).0 == "True",
             "no longer Aggregated"
         );
-        scenario.is_right(&window.truth)
+        scenario.is_right(&window.truth).await
     })
     .await;
 }

@@ -11,5 +11,6 @@ mod kills;
 mod ledger;
 mod preflight;
 mod refusals;
+mod rotation;
 mod scenario;
 mod windows;

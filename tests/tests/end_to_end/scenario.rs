@@ -39,7 +39,7 @@ where
     S: FnOnce(Scenario) -> F,
     F: Future<Output = Result<()>>,
 {
-    run_with(name, false, steps).await;
+    run_with(name, Ok, steps).await;
 }
 
 /// The same with mailboxes in the stores of two clouds, which the scenario starts.
@@ -48,10 +48,20 @@ where
     S: FnOnce(Scenario) -> F,
     F: Future<Output = Result<()>>,
 {
-    run_with(name, true, steps).await;
+    run_with(name, |pair| Ok(pair.in_clouds()), steps).await;
 }
 
-async fn run_with<F, S>(name: &str, clouds: bool, steps: S)
+/// The same with keys of KeyRings and parties that know each other by manifests, in clouds.
+pub async fn run_with_key_rings<F, S>(name: &str, steps: S)
+where
+    S: FnOnce(Scenario) -> F,
+    F: Future<Output = Result<()>>,
+{
+    let ingestor = format!("{name}-ingestor");
+    run_with(name, |pair| pair.in_clouds().with_key_rings(&ingestor), steps).await;
+}
+
+async fn run_with<F, S>(name: &str, kind: impl FnOnce(Pair) -> Result<Pair>, steps: S)
 where
     S: FnOnce(Scenario) -> F,
     F: Future<Output = Result<()>>,
@@ -59,12 +69,9 @@ where
     let node = std::env::var(NODE_VARIABLE)
         .unwrap_or_else(|_| panic!("{NODE_VARIABLE} names no node: run tests/run --only end-to-end"));
     let start = Instant::now();
-    let mut scenario = begin(&node, name)
+    let scenario = begin(&node, name, kind)
         .await
         .unwrap_or_else(|error| panic!("scenario {name} can't begin: {error:#}"));
-    if clouds {
-        scenario.pair = scenario.pair.in_clouds();
-    }
     let pair = scenario.pair.clone();
     let outcome = steps(scenario).await;
     let seconds = start.elapsed().as_secs();
@@ -82,7 +89,7 @@ where
     }
 }
 
-async fn begin(node: &str, name: &str) -> Result<Scenario> {
+async fn begin(node: &str, name: &str, kind: impl FnOnce(Pair) -> Result<Pair>) -> Result<Scenario> {
     let cluster = Cluster::attach(node).await?;
     let images = IMAGES
         .get_or_try_init(|| async {
@@ -106,6 +113,7 @@ async fn begin(node: &str, name: &str) -> Result<Scenario> {
         KeySet::make(&keys)?,
         Settings::from_day(day),
     );
+    let pair = kind(pair)?;
     pair.make_folders()?;
     Ok(Scenario { pair, images })
 }
@@ -152,12 +160,12 @@ impl Scenario {
         if let Some(stores) = &self.pair.stores {
             stores.download(&self.pair, &self.images.facilitator).await?;
         }
-        self.is_right(&window.truth)
+        self.is_right(&window.truth).await
     }
 
     /// The two sum parts give the truth.
-    pub fn is_right(&self, truth: &Truth) -> Result<()> {
-        let sums = sums::reassemble(&self.pair, truth)?;
+    pub async fn is_right(&self, truth: &Truth) -> Result<()> {
+        let sums = sums::reassemble(&self.pair, &self.pair.signers().await?, truth)?;
         anyhow::ensure!(
             sums.matches(truth),
             "{}: {sums:?}, but the truth is {truth:?}",

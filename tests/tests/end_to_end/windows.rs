@@ -34,7 +34,7 @@ async fn every_window_of_both_parties_is_right_and_no_secret_shows() {
         flow::set_cutoffs(pair, &truths, 10).await?;
         flow::wait_summed(pair, &truths, LIMIT).await?;
         for truth in &truths {
-            scenario.is_right(truth)?;
+            scenario.is_right(truth).await?;
         }
         for party in &pair.parties {
             wait_condition(party, READY, "True", "", MINUTE).await?;
@@ -127,7 +127,7 @@ async fn everything_deleted_and_applied_again_sums_nothing_twice() {
             Ok(snapshot(&pair.folder)? == before)
         })
         .await?;
-        scenario.is_right(&window.truth)
+        scenario.is_right(&window.truth).await
     })
     .await;
 }

@@ -1,0 +1,61 @@
+//! In pods beside the parties of the demo: their web servers, and the ingestor.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use prio_operator_tests::output::say;
+use prio_operator_tests::partner::{ingest, serve};
+
+/// What runs in pods beside the parties of the demo.
+#[derive(Debug, Parser)]
+enum Command {
+    /// Serve the manifests of a ConfigMap by https.
+    Serve {
+        /// The namespace of the ConfigMap.
+        #[arg(long)]
+        namespace: String,
+        /// Its name.
+        #[arg(long)]
+        config_map: String,
+        /// The folder of `tls.crt` and `tls.key`.
+        #[arg(long)]
+        tls: PathBuf,
+        /// Where to listen.
+        #[arg(long)]
+        address: SocketAddr,
+    },
+    /// Write batches as an ingestor does.
+    Ingest {
+        /// What to write, and for whom: JSON.
+        #[arg(long)]
+        orders: PathBuf,
+        /// The file of the key that signs batches.
+        #[arg(long)]
+        key: PathBuf,
+        /// The file that gets a line for each batch that is written.
+        #[arg(long)]
+        journal: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Serve {
+            namespace,
+            config_map,
+            tls,
+            address,
+        } => serve::serve(&namespace, &config_map, &tls, address).await,
+        Command::Ingest { orders, key, journal } => ingest::ingest(&orders, &key, &journal).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
