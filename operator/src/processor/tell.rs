@@ -130,7 +130,7 @@ mod tests {
     fn a_manifest_that_cannot_be_written_now_leaves_what_partners_get() {
         let published = |specific: Option<&str>| Published {
             verdict: Verdict::new(MANIFEST_PUBLISHED, Some(specific.is_some()), reasons::OK, ""),
-            keys: std::collections::BTreeSet::new(),
+            keys: Some(std::collections::BTreeSet::new()),
             specific: specific.map(str::to_owned),
             served: None,
         };
