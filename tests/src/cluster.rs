@@ -1,6 +1,7 @@
 //! A handle on the one-node cluster that `tests/cluster/cluster` starts.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -9,6 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
 use crate::command;
+use crate::wait::{Seen, until};
 
 /// The environment variable that names the node that end-to-end tests use.
 pub const NODE_VARIABLE: &str = "PRIO_OPERATOR_NODE";
@@ -96,6 +98,23 @@ impl Cluster {
     pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         Ok(api.list(&ListParams::default().labels(selector)).await?.items)
+    }
+
+    /// Waits until a pod with that label selector is ready; gives its name.
+    pub async fn ready_pod(&self, namespace: &str, selector: &str, limit: Duration) -> Result<String> {
+        until(&format!("{selector} in {namespace} is ready"), limit, || async {
+            let pods = self.pods(namespace, selector).await?;
+            let ready = pods.iter().find(|pod| {
+                let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+                conditions
+                    .into_iter()
+                    .flatten()
+                    .any(|it| it.type_ == "Ready" && it.status == "True")
+            });
+            let name = ready.and_then(|pod| pod.metadata.name.clone());
+            Ok(name.map_or_else(|| Seen::NotYet("not ready".to_owned()), Seen::Done))
+        })
+        .await
     }
 
     /// Ends a pod at once, as a lost machine would.

@@ -69,6 +69,16 @@ pub async fn import_stores(cluster: &Cluster) -> Result<StoreImages> {
     Ok(StoreImages { s3, gcs })
 }
 
+/// Packs and imports what runs in pods beside the parties: their web servers.
+///
+/// # Errors
+/// When it isn't built: `cargo build` makes it.
+pub async fn import_partner(cluster: &Cluster) -> Result<Image> {
+    let (partner, archive) = pack(&cluster.repository, "partner", "partner").await?;
+    cluster.load(&[archive]).await?;
+    Ok(partner)
+}
+
 async fn pack(repository: &Path, name: &str, binary: &str) -> Result<(Image, PathBuf)> {
     let packed = pack_file(repository, name, &repository.join(BINARIES).join(binary)).await;
     packed.context("run cargo build --workspace --bins")

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::images::{Image, StoreImages};
 use crate::party::{OPERATOR_MAILBOXES, Pair, namespace_object, volume_objects};
+use crate::pods::{container_security, pod_security, reference};
 use crate::wait::{Seen, until};
 
 /// The name of a store's Deployment and Service.
@@ -21,6 +22,8 @@ const STORE: &str = "store";
 const WORKERS_SECRET: &str = "s3";
 /// The Secret by which First's operator lists S3.
 const OPERATOR_SECRET: &str = "s3-list";
+/// The Secret by which the ingestor and the portal reach S3.
+pub const PARTNER_SECRET: &str = "partner";
 /// Ports of the two stores.
 pub const PORTS: [u16; 2] = [8333, 4443];
 /// Where SeaweedFS makes and keeps buckets as folders.
@@ -48,9 +51,12 @@ impl Caller {
         }
     }
 
-    fn identity(&self) -> Value {
-        let keys = json!([{"accessKey": self.name, "secretKey": self.secret}]);
-        json!({"name": self.name, "credentials": keys, "actions": self.actions})
+    /// As SeaweedFS keeps it, without the rights in `closed`, a bucket.
+    fn identity(&self, closed: Option<&str>) -> Value {
+        let keys = json!([{"access_key": self.name, "secret_key": self.secret}]);
+        let is_open = |action: &&String| action.split_once(':').map(|(_, bucket)| bucket) != closed;
+        let actions: Vec<&String> = self.actions.iter().filter(is_open).collect();
+        json!({"name": self.name, "credentials": keys, "actions": actions})
     }
 
     fn secret_object(&self, namespace: &str, name: &str) -> Value {
@@ -92,9 +98,8 @@ impl Stores {
 
     /// Everybody's secret keys with their callers' names, for a search.
     pub fn secrets(&self) -> Vec<(String, Vec<u8>)> {
-        let callers = [&self.workers[0], &self.workers[1], &self.operator, &self.partner];
         let secret = |caller: &Caller| (caller.name.clone(), caller.secret.clone().into_bytes());
-        callers.map(secret).into()
+        self.callers().map(secret).into()
     }
 
     /// The namespace of a party's store.
@@ -130,6 +135,17 @@ impl Stores {
         object
     }
 
+    /// How the ingestor and the portal reach a party's store, with their keys mounted at a folder.
+    pub fn partner_access(&self, index: usize, folder: &str) -> Value {
+        let credentials = [json!({"secret": {"folder": folder}}), json!("anonymous")][index].clone();
+        json!({"endpoint": self.endpoint(index), "pathStyle": index == 0, "credentials": credentials})
+    }
+
+    /// The Secret with these keys.
+    pub fn partner_secret(&self, namespace: &str) -> Value {
+        self.partner.secret_object(namespace, PARTNER_SECRET)
+    }
+
     /// The Secrets of a party: its workers', and its operator's own.
     pub fn secret_objects(&self, index: usize, worker_namespace: &str, operator_namespace: &str) -> Vec<Value> {
         let mut objects = vec![self.workers[index].secret_object(worker_namespace, WORKERS_SECRET)];
@@ -163,34 +179,52 @@ impl Stores {
         cluster.apply(&objects).await.context("the stores")?;
         for index in 0..2 {
             let namespace = self.namespace(index);
-            let pod = until(&format!("the store in {namespace} is ready"), START_LIMIT, || async {
-                let pods = cluster.pods(&namespace, "app=store").await?;
-                let ready = pods.iter().find(|pod| {
-                    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-                    conditions
-                        .into_iter()
-                        .flatten()
-                        .any(|it| it.type_ == "Ready" && it.status == "True")
-                });
-                let name = ready.and_then(|pod| pod.metadata.name.clone());
-                Ok(name.map_or_else(|| Seen::NotYet("not ready".to_owned()), Seen::Done))
-            })
-            .await?;
+            let pod = cluster.ready_pod(&namespace, "app=store", START_LIMIT).await?;
             for mailbox in BUCKETS {
                 let bucket = bucket(&self.names[index], mailbox);
                 let made = make_bucket(cluster, &namespace, &pod, index, &bucket).await;
                 made.with_context(|| format!("bucket {bucket}"))?;
             }
         }
+        for caller in self.callers() {
+            self.permit(cluster, caller, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes every right in one of their own buckets from First's workers, while all runs; `None`: they have them all again.
+    ///
+    /// # Errors
+    /// When the store can't be told.
+    pub async fn keep_out_first_workers(&self, cluster: &Cluster, mailbox: Option<&str>) -> Result<()> {
+        let closed = mailbox.map(|mailbox| bucket(&self.names[0], mailbox));
+        self.permit(cluster, &self.workers[0], closed.as_deref()).await
+    }
+
+    fn callers(&self) -> [&Caller; 4] {
+        [&self.workers[0], &self.workers[1], &self.operator, &self.partner]
+    }
+
+    /// Tells SeaweedFS who a caller is and what it may do; that is so within a moment.
+    async fn permit(&self, cluster: &Cluster, caller: &Caller, closed: Option<&str>) -> Result<()> {
+        let namespace = self.namespace(0);
+        let pod = cluster.ready_pod(&namespace, "app=store", START_LIMIT).await?;
+        let path = format!(
+            "{}/etc/iam/identities/{}.json",
+            proxy(&namespace, &pod, FILER_PORT),
+            caller.name
+        );
+        let request = http::Request::put(path).body(caller.identity(closed).to_string().into_bytes())?;
+        let told = cluster.client.request_text(request).await;
+        told.with_context(|| format!("the rights of {}", caller.name))?;
         Ok(())
     }
 
     /// The store itself, its settings, and who may call it at which port.
     fn objects(&self, index: usize, image: &Image) -> Vec<Value> {
         let (namespace, port) = (self.namespace(index), PORTS[index]);
-        let callers = [&self.workers[0], &self.workers[1], &self.operator, &self.partner];
-        let identities: Vec<Value> = callers.into_iter().map(Caller::identity).collect();
-        let settings = json!({ "identities": identities }).to_string();
+        // Nobody may do anything before the store is told of callers: what is in this file could never be changed.
+        let settings = json!({"identities": []}).to_string();
         let metadata = json!({"name": STORE, "namespace": namespace});
         let labels = json!({"app": STORE});
         let (args, ready) = match index {
@@ -213,6 +247,8 @@ impl Stores {
                     "-s3.port.iceberg=0".to_owned(),
                     "-s3.port.lance=0".to_owned(),
                     "-s3.config=/etc/store/s3.json".to_owned(),
+                    // Callers are read out of the filer's own store alone.
+                    "-filer.saveToFilerLimit=4096".to_owned(),
                     format!("-s3.port={port}"),
                     format!("-filer.port={FILER_PORT}"),
                 ],
@@ -232,7 +268,7 @@ impl Stores {
             ),
         };
         let container = json!({
-            "name": STORE, "image": format!("{}:{}", image.repository, image.tag), "imagePullPolicy": "IfNotPresent",
+            "name": STORE, "image": reference(image), "imagePullPolicy": "IfNotPresent",
             "args": args, "workingDir": "/data", "env": [{"name": "HOME", "value": "/data"}], "readinessProbe": ready,
             "ports": [{"name": "store", "containerPort": port}],
             "securityContext": container_security(),
@@ -245,10 +281,10 @@ impl Stores {
             "automountServiceAccountToken": false, "enableServiceLinks": false, "securityContext": pod_security(),
             "containers": [container], "terminationGracePeriodSeconds": 1,
             "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}},
-                        {"name": "settings", "secret": {"secretName": STORE}}],
+                        {"name": "settings", "configMap": {"name": STORE}}],
         });
         vec![
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"s3.json": settings}}),
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"s3.json": settings}}),
             json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata,
                    "spec": {"selector": labels, "ports": [{"name": "store", "port": port, "targetPort": "store"}]}}),
             json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata,
@@ -283,7 +319,7 @@ impl Stores {
         for index in 0..2 {
             let namespace = self.namespace(index);
             let mut objects = Vec::from(volume_objects(&namespace, mailbox, &pair.mailbox(index, mailbox)));
-            objects.push(self.partner.secret_object(&namespace, "partner"));
+            objects.push(self.partner_secret(&namespace));
             objects.push(self.copy_job(index, &name, facilitator, mailbox, up));
             pair.cluster
                 .apply(&objects)
@@ -315,8 +351,7 @@ impl Stores {
     }
 
     fn copy_job(&self, index: usize, name: &str, facilitator: &Image, mailbox: &str, up: bool) -> Value {
-        let credentials = [json!({"secret": {"folder": "/keys"}}), json!("anonymous")][index].clone();
-        let access = json!({"endpoint": self.endpoint(index), "pathStyle": index == 0, "credentials": credentials});
+        let access = self.partner_access(index, "/keys");
         let (folder, url) = ("/folder".to_owned(), self.url(index, mailbox));
         let (from, to, flag) = if up {
             (folder, url, "--to-access")
@@ -324,7 +359,7 @@ impl Stores {
             (url, folder, "--from-access")
         };
         let container = json!({
-            "name": "copy", "image": format!("{}:{}", facilitator.repository, facilitator.tag), "imagePullPolicy": "IfNotPresent",
+            "name": "copy", "image": reference(facilitator), "imagePullPolicy": "IfNotPresent",
             "args": ["copy", from, to, flag, access.to_string()], "securityContext": container_security(),
             "volumeMounts": [{"name": "folder", "mountPath": "/folder"}, {"name": "keys", "mountPath": "/keys", "readOnly": true}],
         });
@@ -332,7 +367,7 @@ impl Stores {
             "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
             "securityContext": pod_security(), "containers": [container],
             "volumes": [{"name": "folder", "persistentVolumeClaim": {"claimName": mailbox}},
-                        {"name": "keys", "secret": {"secretName": "partner"}}],
+                        {"name": "keys", "secret": {"secretName": PARTNER_SECRET}}],
         });
         json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": self.namespace(index)},
                "spec": {"backoffLimit": 0, "template": {"spec": pod}}})
@@ -352,18 +387,14 @@ fn bucket(party: &str, mailbox: &str) -> String {
     format!("{party}-{mailbox}")
 }
 
-fn pod_security() -> Value {
-    json!({"runAsNonRoot": true, "runAsUser": 65_532, "runAsGroup": 65_532, "fsGroup": 65_532,
-           "seccompProfile": {"type": "RuntimeDefault"}})
-}
-
-fn container_security() -> Value {
-    json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
+/// The API server's way to a pod.
+fn proxy(namespace: &str, pod: &str, port: u16) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy")
 }
 
 /// By what each store has for its administrator, through the API server: pods are let to nothing but its interface.
 async fn make_bucket(cluster: &Cluster, namespace: &str, pod: &str, index: usize, bucket: &str) -> Result<()> {
-    let proxy = |port: u16| format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy");
+    let proxy = |port| proxy(namespace, pod, port);
     let request = match index {
         0 => http::Request::post(format!("{}/buckets/{bucket}/", proxy(FILER_PORT))).body(Vec::new())?,
         _ => http::Request::post(format!("{}/storage/v1/b?project=demo", proxy(PORTS[1])))
