@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 
 use facilitator_core::crypto::new_key::NewKey;
@@ -26,17 +26,24 @@ const COMMON_NAME: &str = "us-ct.test.certificates.example.org";
 const SIGNING: &str = "batch-signing-public-keys";
 const PACKETS: &str = "packet-encryption-keys";
 
-/// The rules that a manifest breaks, a line each.
-fn broken(kind: ManifestKind, text: &str) -> Vec<String> {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    let done = Command::new(RULES).arg(kind.name()).arg(file.path()).output().unwrap();
-    let lines: Vec<String> = String::from_utf8(done.stdout)
-        .unwrap()
-        .lines()
-        .map(str::to_owned)
+/// The rules that each of some manifests breaks, a line each.
+fn broken(kind: ManifestKind, texts: &[String]) -> Vec<Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<_> = (0..texts.len())
+        .map(|n| folder.path().join(format!("{n}.json")))
         .collect();
-    let code = i32::from(!lines.is_empty());
+    for (name, text) in names.iter().zip(texts) {
+        std::fs::write(name, text).unwrap();
+    }
+    let done = Command::new(RULES).arg(kind.name()).args(&names).output().unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    let of = |name: &PathBuf| {
+        let start = format!("{}: ", name.display());
+        let lines = said.lines().filter_map(|line| line.strip_prefix(&start));
+        lines.map(str::to_owned).collect()
+    };
+    let lines: Vec<Vec<String>> = names.iter().map(of).collect();
+    let code = i32::from(!lines.concat().is_empty());
     assert_eq!(
         (done.status.code(), done.stderr.as_slice()),
         (Some(code), b"".as_slice())
@@ -53,7 +60,7 @@ fn ours(kind: ManifestKind, text: &str) -> Option<Severity> {
 #[test]
 fn the_originals_manifests_hold_to_them() {
     for (kind, text) in ManifestKind::ALL.into_iter().zip([GLOBAL, SPECIFIC, INGESTOR, PORTAL]) {
-        assert_eq!(broken(kind, text), [""; 0], "{kind}");
+        assert_eq!(broken(kind, &[text.to_owned()]), [[""; 0]], "{kind}");
         assert_eq!(ours(kind, text), None, "{kind}");
     }
 }
@@ -87,30 +94,27 @@ fn new_manifest(seed: u64) -> String {
 
 #[test]
 fn what_we_write_holds_to_them_whatever_the_keys() {
-    for seed in 0..16 {
-        let text = new_manifest(seed);
-        assert_eq!(
-            broken(ManifestKind::DataShareProcessorSpecific, &text),
-            [""; 0],
-            "{text}"
-        );
-    }
-    for (account, id) in [
+    let specific: Vec<String> = (0..16).map(new_manifest).collect();
+    let broken_by = |kind, texts: &[String]| broken(kind, texts).concat();
+    assert_eq!(broken_by(ManifestKind::DataShareProcessorSpecific, &specific), [""; 0]);
+    let ids = [
         (None, None),
         (Some(12_345_678_901), None),
         (None, Some("112233".to_owned())),
-    ] {
-        let text = DataShareProcessorGlobalManifest {
+    ];
+    let global = ids.map(|(aws_account_id, gcp_service_account_id)| {
+        let server_identity = DataShareProcessorIdentity {
+            gcp_service_account_email: "writer@project.iam.gserviceaccount.com".to_owned(),
+            aws_account_id,
+            gcp_service_account_id,
+        };
+        DataShareProcessorGlobalManifest {
             format: 1,
-            server_identity: DataShareProcessorIdentity {
-                gcp_service_account_email: "writer@project.iam.gserviceaccount.com".to_owned(),
-                aws_account_id: account,
-                gcp_service_account_id: id,
-            },
+            server_identity,
         }
-        .to_json();
-        assert_eq!(broken(ManifestKind::DataShareProcessorGlobal, &text), [""; 0], "{text}");
-    }
+        .to_json()
+    });
+    assert_eq!(broken_by(ManifestKind::DataShareProcessorGlobal, &global), [""; 0]);
 }
 
 /// The only key of a field.
@@ -349,31 +353,40 @@ fn each_rule_that_is_broken_is_named() {
             Warning,
         ),
     ];
-    let named = |kind: ManifestKind, text: &str, message: &str, severity| {
-        let lines = broken(kind, text);
-        assert!(lines.iter().any(|line| line.contains(message)), "{message}: {lines:?}");
-        assert_eq!(ours(kind, text), Some(severity), "{message}: {lines:?}");
-    };
-    let texts = BTreeMap::from([
-        (Global.name(), GLOBAL),
-        (Specific.name(), SPECIFIC),
-        (Ingestor.name(), INGESTOR),
-        (Portal.name(), PORTAL),
-    ]);
+    let mut cases: Vec<(ManifestKind, String, &str, Severity)> = Vec::new();
+    let texts = [
+        (Global, GLOBAL),
+        (Specific, SPECIFIC),
+        (Ingestor, INGESTOR),
+        (Portal, PORTAL),
+    ];
     for &(kind, change, message, severity) in table {
-        let mut value = serde_json::from_str(texts[kind.name()]).unwrap();
+        let (_, text) = texts.iter().find(|(of, _)| *of == kind).unwrap();
+        let mut value = serde_json::from_str(text).unwrap();
         change(&mut value);
-        named(kind, &value.to_string(), message, severity);
+        cases.push((kind, value.to_string(), message, severity));
     }
-    let mut other = serde_json::from_str(SPECIFIC).unwrap();
-    key(&mut other, SIGNING)["public-key"] = json!(p384);
-    named(Specific, &other.to_string(), "not the 91 bytes", Error);
-    let mut other = serde_json::from_str(SPECIFIC).unwrap();
-    key(&mut other, PACKETS)["certificate-signing-request"] = json!(request(Some(COMMON_NAME), true));
-    named(Specific, &other.to_string(), "not the 91 bytes", Error);
-    named(Portal, &format!("{PORTAL}]"), "no JSON", Error);
+    let with = |field: &str, name: &str, text: String| {
+        let mut value = serde_json::from_str(SPECIFIC).unwrap();
+        key(&mut value, field)[name] = json!(text);
+        value.to_string()
+    };
+    let other = with(PACKETS, "certificate-signing-request", request(Some(COMMON_NAME), true));
     let doubled = PORTAL.replacen("\"format\": 1,", "\"format\": 1, \"format\": 1,", 1);
-    named(Portal, &doubled, "format: given twice", Error);
     let snake = PORTAL.replace("pha-sum-part-bucket", "pha_sum_part_bucket");
-    named(Portal, &snake, "unknown field pha_sum_part_bucket", Error);
+    cases.extend([
+        (Specific, with(SIGNING, "public-key", p384), "not the 91 bytes", Error),
+        (Specific, other, "not the 91 bytes", Error),
+        (Portal, format!("{PORTAL}]"), "no JSON", Error),
+        (Portal, doubled, "format: given twice", Error),
+        (Portal, snake, "unknown field pha_sum_part_bucket", Error),
+    ]);
+    for kind in ManifestKind::ALL {
+        let cases: Vec<_> = cases.iter().filter(|(of, ..)| *of == kind).collect();
+        let texts: Vec<String> = cases.iter().map(|(_, text, ..)| text.clone()).collect();
+        for ((_, text, message, severity), lines) in cases.into_iter().zip(broken(kind, &texts)) {
+            assert!(lines.iter().any(|line| line.contains(message)), "{message}: {lines:?}");
+            assert_eq!(ours(kind, text), Some(*severity), "{message}: {lines:?}");
+        }
+    }
 }

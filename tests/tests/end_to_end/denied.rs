@@ -9,7 +9,7 @@ use prio_operator_tests::samples::{self, Damage};
 use prio_operator_tests::wait::{Seen, until};
 use prio_operator_tests::{fixtures::Truth, images};
 
-use crate::scenario::{LIMIT, MINUTE, Scenario, run_in_clouds, wait_condition, wait_delivered_by};
+use crate::scenario::{LIMIT, MINUTE, run_in_clouds, wait_condition, wait_delivered_by};
 
 #[tokio::test]
 #[ignore = "needs a node: tests/run --only end-to-end"]
