@@ -51,9 +51,8 @@ impl Preflight<'_> {
 
     async fn identity(&self, ledger: &dyn Mailbox) -> Line {
         let check = Check::Identity;
-        let instance = match InstanceName::parse(&self.parameters.instance) {
-            Ok(instance) => instance,
-            Err(error) => return failed(check, error, "make a processor with another spec.instance"),
+        let Ok(instance) = InstanceName::parse(&self.parameters.instance) else {
+            return not_checkable(check, "the instance's name is none: see Formats");
         };
         let expected = ExpectedLedger {
             id: self.parameters.ledger_id,

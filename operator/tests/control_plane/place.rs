@@ -307,12 +307,7 @@ impl Place {
 
     /// How many Jobs of work there are.
     pub async fn jobs(&self) -> usize {
-        self.api::<Job>()
-            .list(&works())
-            .await
-            .unwrap()
-            .items
-            .len()
+        self.api::<Job>().list(&works()).await.unwrap().items.len()
     }
 
     pub async fn first_job(&self) -> Job {

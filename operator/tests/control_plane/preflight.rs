@@ -153,10 +153,9 @@ async fn what_pods_find_under_each_account_is_told_line_by_line_and_again_when_a
     }
     place.finished_preflight(Some("once more")).await;
     place.condition("us-ct", "Preflight", "True", "Passed").await;
-    let count = place
-        .api::<Job>()
-        .list(&ListParams::default().labels("prio-operator.io/stage=intake-preflight"));
-    assert_eq!(count.await.unwrap().items.len(), 2, "the restart began one");
+    let of_intake = ListParams::default().labels("prio-operator.io/stage=intake-preflight");
+    let begun = place.api::<Job>().list(&of_intake).await.unwrap();
+    assert_eq!(begun.items.len(), 2, "the restart began one");
     operator.stopped().await;
     place.gone().await;
 }
