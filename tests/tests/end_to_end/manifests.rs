@@ -7,6 +7,7 @@ use crds::conditions::{MANIFEST_CURRENT, PEERS_KNOWN, READY, reasons};
 use crds::peer::PeerStatus;
 use facilitator_core::crypto::BatchVerifyingKey;
 use facilitator_core::formats::manifest::{GLOBAL_OBJECT, specific_object};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use prio_operator_tests::flow;
 use prio_operator_tests::keys::{SigningKey, fresh_signing_key};
@@ -40,6 +41,7 @@ async fn what_is_known_of_parties_stays_in_use_whatever_they_publish() {
             message.contains(&format!("In use stays the one of {}", known.accepted_at)),
             "it doesn't say what is in use: {message}"
         );
+        let since = since(pair, first, OTHER).await?;
         kill_operator(&scenario, first).await?;
 
         // Cut in the middle.
@@ -101,8 +103,10 @@ async fn what_is_known_of_parties_stays_in_use_whatever_they_publish() {
 
         publish(pair, &first.worker_namespace, &specific_object(INSTANCE), &good).await?;
         told(&scenario, second, OTHER, reasons::OK, "").await?;
-        // Still down, and no reason to hold up anything.
+        // Still down, since then, and no reason to hold up anything.
         told(&scenario, first, OTHER, reasons::FETCH_FAILED, &server_of_second).await?;
+        let now = self::since(pair, first, OTHER).await?;
+        ensure!(now == since, "it says that it is down since {now:?}, and was {since:?}");
         let message = wait_condition(first, PEERS_KNOWN, "True", "", MINUTE).await?;
         ensure!(
             message.contains(reasons::FETCH_FAILED),
@@ -226,6 +230,15 @@ async fn down(pair: &Pair, web: &Web) -> Result<()> {
 async fn status(pair: &Pair, party: &Party, name: &str) -> Result<PeerStatus> {
     let peers: Api<Peer> = Api::namespaced(pair.cluster.client.clone(), &party.worker_namespace);
     peers.get(name).await?.status.context("no status yet")
+}
+
+/// Since when a party's Peer says what it says of its manifest.
+async fn since(pair: &Pair, party: &Party, name: &str) -> Result<Time> {
+    let conditions = status(pair, party, name).await?.conditions;
+    let current = conditions
+        .into_iter()
+        .find(|condition| condition.type_ == MANIFEST_CURRENT);
+    Ok(current.context("no such condition")?.last_transition_time)
 }
 
 /// Waits until a party's Peer has that reason for what it says of its manifest and names its cause, and an Event says so too;
