@@ -26,6 +26,23 @@ pub struct Expected {
     pub rejected: [usize; 2],
 }
 
+impl Expected {
+    /// One window of this one's batches and another's, which must be of the same window.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.truth.batches.extend(other.truth.batches);
+        self.truth.clients += other.truth.clients;
+        for (total, more) in self.truth.totals.iter_mut().zip(other.truth.totals) {
+            *total += more;
+        }
+        for party in 0..2 {
+            self.delivered[party] += other.delivered[party];
+            self.rejected[party] += other.rejected[party];
+        }
+        self
+    }
+}
+
 impl From<Truth> for Expected {
     fn from(truth: Truth) -> Self {
         let batches = truth.batches.len();

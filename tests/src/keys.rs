@@ -187,7 +187,8 @@ fn fresh_packet_key(id: &str) -> PacketKey {
     }
 }
 
-fn fresh_signing_key(id: &str) -> SigningKey {
+/// A new key pair of that id.
+pub fn fresh_signing_key(id: &str) -> SigningKey {
     let (scalar, point) = scalar_and_point();
     // PKCS#8 of a P-256 key has a fixed form: version, algorithm, then scalar and point.
     let mut der = vec![0x30, 0x81, 0x87, 0x02, 0x01, 0x00, 0x30, 0x13];

@@ -51,9 +51,12 @@ impl Caller {
         }
     }
 
-    fn identity(&self) -> Value {
-        let keys = json!([{"accessKey": self.name, "secretKey": self.secret}]);
-        json!({"name": self.name, "credentials": keys, "actions": self.actions})
+    /// As SeaweedFS keeps it, without the rights in `closed`, a bucket.
+    fn identity(&self, closed: Option<&str>) -> Value {
+        let keys = json!([{"access_key": self.name, "secret_key": self.secret}]);
+        let is_open = |action: &&String| action.split_once(':').map(|(_, bucket)| bucket) != closed;
+        let actions: Vec<&String> = self.actions.iter().filter(is_open).collect();
+        json!({"name": self.name, "credentials": keys, "actions": actions})
     }
 
     fn secret_object(&self, namespace: &str, name: &str) -> Value {
@@ -95,9 +98,8 @@ impl Stores {
 
     /// Everybody's secret keys with their callers' names, for a search.
     pub fn secrets(&self) -> Vec<(String, Vec<u8>)> {
-        let callers = [&self.workers[0], &self.workers[1], &self.operator, &self.partner];
         let secret = |caller: &Caller| (caller.name.clone(), caller.secret.clone().into_bytes());
-        callers.map(secret).into()
+        self.callers().map(secret).into()
     }
 
     /// The namespace of a party's store.
@@ -184,15 +186,45 @@ impl Stores {
                 made.with_context(|| format!("bucket {bucket}"))?;
             }
         }
+        for caller in self.callers() {
+            self.permit(cluster, caller, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes every right in one of their own buckets from First's workers, while all runs; `None`: they have them all again.
+    ///
+    /// # Errors
+    /// When the store can't be told.
+    pub async fn keep_out_first_workers(&self, cluster: &Cluster, mailbox: Option<&str>) -> Result<()> {
+        let closed = mailbox.map(|mailbox| bucket(&self.names[0], mailbox));
+        self.permit(cluster, &self.workers[0], closed.as_deref()).await
+    }
+
+    fn callers(&self) -> [&Caller; 4] {
+        [&self.workers[0], &self.workers[1], &self.operator, &self.partner]
+    }
+
+    /// Tells SeaweedFS who a caller is and what it may do; that is so within a moment.
+    async fn permit(&self, cluster: &Cluster, caller: &Caller, closed: Option<&str>) -> Result<()> {
+        let namespace = self.namespace(0);
+        let pod = cluster.ready_pod(&namespace, "app=store", START_LIMIT).await?;
+        let path = format!(
+            "{}/etc/iam/identities/{}.json",
+            proxy(&namespace, &pod, FILER_PORT),
+            caller.name
+        );
+        let request = http::Request::put(path).body(caller.identity(closed).to_string().into_bytes())?;
+        let told = cluster.client.request_text(request).await;
+        told.with_context(|| format!("the rights of {}", caller.name))?;
         Ok(())
     }
 
     /// The store itself, its settings, and who may call it at which port.
     fn objects(&self, index: usize, image: &Image) -> Vec<Value> {
         let (namespace, port) = (self.namespace(index), PORTS[index]);
-        let callers = [&self.workers[0], &self.workers[1], &self.operator, &self.partner];
-        let identities: Vec<Value> = callers.into_iter().map(Caller::identity).collect();
-        let settings = json!({ "identities": identities }).to_string();
+        // Nobody may do anything before the store is told of callers: what is in this file could never be changed.
+        let settings = json!({"identities": []}).to_string();
         let metadata = json!({"name": STORE, "namespace": namespace});
         let labels = json!({"app": STORE});
         let (args, ready) = match index {
@@ -215,6 +247,8 @@ impl Stores {
                     "-s3.port.iceberg=0".to_owned(),
                     "-s3.port.lance=0".to_owned(),
                     "-s3.config=/etc/store/s3.json".to_owned(),
+                    // Callers are read out of the filer's own store alone.
+                    "-filer.saveToFilerLimit=4096".to_owned(),
                     format!("-s3.port={port}"),
                     format!("-filer.port={FILER_PORT}"),
                 ],
@@ -247,10 +281,10 @@ impl Stores {
             "automountServiceAccountToken": false, "enableServiceLinks": false, "securityContext": pod_security(),
             "containers": [container], "terminationGracePeriodSeconds": 1,
             "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}},
-                        {"name": "settings", "secret": {"secretName": STORE}}],
+                        {"name": "settings", "configMap": {"name": STORE}}],
         });
         vec![
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"s3.json": settings}}),
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"s3.json": settings}}),
             json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata,
                    "spec": {"selector": labels, "ports": [{"name": "store", "port": port, "targetPort": "store"}]}}),
             json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata,
@@ -353,9 +387,14 @@ fn bucket(party: &str, mailbox: &str) -> String {
     format!("{party}-{mailbox}")
 }
 
+/// The API server's way to a pod.
+fn proxy(namespace: &str, pod: &str, port: u16) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy")
+}
+
 /// By what each store has for its administrator, through the API server: pods are let to nothing but its interface.
 async fn make_bucket(cluster: &Cluster, namespace: &str, pod: &str, index: usize, bucket: &str) -> Result<()> {
-    let proxy = |port: u16| format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy");
+    let proxy = |port| proxy(namespace, pod, port);
     let request = match index {
         0 => http::Request::post(format!("{}/buckets/{bucket}/", proxy(FILER_PORT))).body(Vec::new())?,
         _ => http::Request::post(format!("{}/storage/v1/b?project=demo", proxy(PORTS[1])))

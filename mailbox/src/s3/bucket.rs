@@ -98,9 +98,10 @@ impl Bucket {
         (key.as_ref().map(|_| ServerSideEncryption::AwsKms), key)
     }
 
-    /// Waits for one answer.
+    /// Waits for the answer to one operation.
     pub async fn call<T, E>(
         &self,
+        operation: &str,
         patience: Duration,
         answer: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Fault>
@@ -112,7 +113,7 @@ impl Bucket {
                 self.cloud.saw_bucket();
                 Ok(value)
             }
-            Ok(Err(error)) => Err(Fault::of(&error, &self.region)),
+            Ok(Err(error)) => Err(Fault::of(&error, &self.region).of_operation(operation)),
             Err(_) => {
                 let detail = format!("no answer within {} s", patience.as_secs_f32());
                 Err(Fault::new(MailboxErrorKind::Unavailable, detail))
@@ -131,7 +132,7 @@ impl Bucket {
             .retry
             .run(|_| async move {
                 let answer = self.client.head_object().bucket(&self.bucket).key(name).send();
-                let head = match self.call(self.cloud.answer_time(), answer).await {
+                let head = match self.call("HeadObject", self.cloud.answer_time(), answer).await {
                     Ok(head) => head,
                     Err(fault) if fault.kind == MailboxErrorKind::NotFound => {
                         self.check_bucket().await?;
@@ -152,7 +153,7 @@ impl Bucket {
             return Ok(());
         }
         let answer = self.client.head_bucket().bucket(&self.bucket).send();
-        match self.call(self.cloud.answer_time(), answer).await {
+        match self.call("HeadBucket", self.cloud.answer_time(), answer).await {
             Err(fault) if fault.kind == MailboxErrorKind::NotFound => {
                 Err(Fault::new(MailboxErrorKind::NoSuchMailbox, "").into_error(&self.cloud.url, None))
             }
@@ -196,7 +197,7 @@ impl Bucket {
         let whole = range.is_none().then_some(ChecksumMode::Enabled);
         let request = self.client.get_object().bucket(&self.bucket).key(name);
         let request = request.set_range(range).set_if_match(version).set_checksum_mode(whole);
-        self.call(self.cloud.answer_time(), request.send()).await
+        self.call("GetObject", self.cloud.answer_time(), request.send()).await
     }
 
     /// After a refusal of a name that an earlier try of ours may have taken: whose put was it?
@@ -231,7 +232,11 @@ impl Bucket {
                     .set_ssekms_key_id(kms_key)
                     .set_if_none_match(self.cloud.required().then(|| "*".to_owned()));
                 match self
-                    .call(self.cloud.upload_time(content.len() as u64), request.send())
+                    .call(
+                        "PutObject",
+                        self.cloud.upload_time(content.len() as u64),
+                        request.send(),
+                    )
                     .await
                 {
                     Ok(_) => Ok(PutOutcome::Created),
@@ -335,7 +340,7 @@ impl Lister for Bucket {
                     .encoding_type(EncodingType::Url)
                     .max_keys(i32::try_from(query.limit).unwrap_or(1000));
                 let answer = request.customize().interceptor(date.clone()).send();
-                match self.call(self.cloud.answer_time(), answer).await {
+                match self.call("ListObjectsV2", self.cloud.answer_time(), answer).await {
                     Ok(page) => Ok((page, date.0.get().copied())),
                     Err(fault) => Err(fault.into_error(&self.cloud.url, None)),
                 }

@@ -63,6 +63,14 @@ impl Fault {
         error.of_identity(self.of_identity)
     }
 
+    /// Who is refused must be told what: of stores other than AWS's many don't say.
+    pub fn of_operation(mut self, operation: &str) -> Self {
+        if self.kind == MailboxErrorKind::Denied {
+            self.detail = format!("{operation}: {}", self.detail);
+        }
+        self
+    }
+
     /// What a failed call of the SDK means for a mailbox in `region`.
     pub fn of<E>(error: &SdkError<E, HttpResponse>, region: &str) -> Self
     where
@@ -218,6 +226,17 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_refusal_names_the_operation() {
+        let told = |status, code| {
+            classify(status, code, "", None, "us-east-1")
+                .of_operation("PutObject")
+                .detail
+        };
+        assert_eq!(told(403, "AccessDenied"), "PutObject: HTTP 403 AccessDenied");
+        assert_eq!(told(503, "SlowDown"), "HTTP 503 SlowDown");
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Bucket {
                     .set_server_side_encryption(encryption)
                     .set_ssekms_key_id(kms_key)
                     .set_if_none_match(self.cloud.required().then(|| "*".to_owned()));
-                match self.call(self.cloud.answer_time(), request.send()).await {
+                match self.call("PutObject", self.cloud.answer_time(), request.send()).await {
                     Ok(_) => Err(self.cloud.error(MailboxErrorKind::Unsupported, key, TOOK_THE_PROBE)),
                     Err(fault) if fault.bad_content => Ok(ProbeEnd::ContentRefused),
                     Err(fault) if fault.taken => Ok(ProbeEnd::NameTaken),
@@ -50,7 +50,14 @@ impl Bucket {
             .retry
             .run(|_| async move {
                 let request = self.client.get_bucket_lifecycle_configuration().bucket(&self.bucket);
-                match self.call(self.cloud.answer_time(), request.send()).await {
+                match self
+                    .call(
+                        "GetBucketLifecycleConfiguration",
+                        self.cloud.answer_time(),
+                        request.send(),
+                    )
+                    .await
+                {
                     Ok(answer) => Ok(answer.rules.unwrap_or_default()),
                     Err(fault) if fault.no_rules => Ok(Vec::new()),
                     Err(fault) => Err(fault.into_error(&self.cloud.url, None)),

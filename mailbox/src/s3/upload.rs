@@ -81,7 +81,9 @@ impl S3Upload {
                     .set_acl(bucket.acl())
                     .set_server_side_encryption(encryption)
                     .set_ssekms_key_id(kms_key);
-                let answer = bucket.call(bucket.cloud.answer_time(), request.send()).await;
+                let answer = bucket
+                    .call("CreateMultipartUpload", bucket.cloud.answer_time(), request.send())
+                    .await;
                 answer.map_err(|fault| bucket.error(fault, key))
             })
             .await?;
@@ -132,7 +134,11 @@ impl S3Upload {
                     .body(part.clone().into())
                     .checksum_crc32_c(sum);
                 let answer = bucket
-                    .call(bucket.cloud.upload_time(part.len() as u64), request.send())
+                    .call(
+                        "UploadPart",
+                        bucket.cloud.upload_time(part.len() as u64),
+                        request.send(),
+                    )
                     .await;
                 answer.map_err(|fault| bucket.error(fault, key))
             })
@@ -172,7 +178,7 @@ impl S3Upload {
                     .checksum_type(ChecksumType::FullObject)
                     .mpu_object_size(i64::try_from(started.length).unwrap_or(i64::MAX))
                     .set_if_none_match(bucket.cloud.required().then(|| "*".to_owned()));
-                match bucket.call(patience, request.send()).await {
+                match bucket.call("CompleteMultipartUpload", patience, request.send()).await {
                     Ok(_) => Ok(PutOutcome::Created),
                     Err(fault) if tried > 0 && (fault.taken || fault.no_upload) => {
                         bucket.whose(&self.key, &started.mark).await
@@ -189,7 +195,10 @@ impl S3Upload {
 async fn remove(bucket: Arc<Bucket>, started: Started) -> Result<(), MailboxError> {
     let request = bucket.client.abort_multipart_upload().bucket(&bucket.bucket);
     let request = request.key(&started.name).upload_id(&started.id);
-    match bucket.call(bucket.cloud.answer_time(), request.send()).await {
+    match bucket
+        .call("AbortMultipartUpload", bucket.cloud.answer_time(), request.send())
+        .await
+    {
         Err(fault) if !fault.no_upload => {
             let error = fault.into_error(&bucket.cloud.url, None);
             tracing::warn!(%error, object = started.name, "parts of an upload are left in the bucket");

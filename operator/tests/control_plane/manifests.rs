@@ -1,6 +1,10 @@
 //! The manifests that tests publish.
 
+use std::collections::BTreeMap;
+use std::process::Command;
+
 use facilitator_core::crypto::BatchVerifyingKey;
+use facilitator_core::formats::manifest::{GLOBAL_OBJECT, ManifestKind};
 use serde_json::{Value, json};
 
 /// Points on P-256, in base64.
@@ -48,4 +52,22 @@ pub fn ingestor(signing: &[(&str, usize)]) -> String {
 pub fn portal() -> String {
     json!({"format": 1, "facilitator-sum-part-bucket": "gs://facilitator-sums", "pha-sum-part-bucket": "gs://pha-sums"})
         .to_string()
+}
+
+/// What is published by name holds to the original's rules, by a program that shares no code with ours.
+pub fn hold_to_the_originals_rules(documents: &BTreeMap<String, String>) {
+    assert!(!documents.is_empty());
+    for (name, text) in documents {
+        let kind = if name == GLOBAL_OBJECT {
+            ManifestKind::DataShareProcessorGlobal
+        } else {
+            ManifestKind::DataShareProcessorSpecific
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/manifest-rules");
+        let done = Command::new(rules).arg(kind.name()).arg(file).output().unwrap();
+        assert!(done.status.success(), "{name}: {done:?}");
+    }
 }

@@ -5,10 +5,9 @@ use anyhow::{Context, Result, ensure};
 use crds::conditions::{MAILBOXES_LISTED, reasons};
 use prio_operator_tests::images;
 use prio_operator_tests::party::Party;
-use prio_operator_tests::wait::{Seen, until};
 use serde_json::{Value, json};
 
-use crate::scenario::{LIMIT, MINUTE, Scenario, run_in_clouds, wait_condition, wait_delivered_by};
+use crate::scenario::{LIMIT, MINUTE, Scenario, run_in_clouds, wait_blocked, wait_condition, wait_delivered_by};
 
 #[tokio::test]
 #[ignore = "needs a node: tests/run --only end-to-end"]
@@ -27,7 +26,7 @@ async fn two_parties_in_two_clouds() {
         let mut objects = [pair.processor_object(first)?, pair.processor_object(second)?];
         objects[1]["spec"]["mailboxes"]["outgoing"]["peer"]["credentials"] = json!({"anonymous": {}});
         pair.cluster.apply(&objects).await?;
-        let message = wait_denied_batch(second).await?;
+        let message = wait_blocked(second, "AccessDenied", LIMIT).await?;
         let bucket = stores.url(1, "outgoing-peer");
         ensure!(message.contains(&bucket), "it doesn't name {bucket}: {message}");
         wait_delivered_by(first, &window.truth, 3, LIMIT).await?;
@@ -65,33 +64,5 @@ async fn two_parties_in_two_clouds() {
 async fn named(scenario: &Scenario, party: &Party, reason: &str, url: &str) -> Result<()> {
     let message = wait_condition(party, MAILBOXES_LISTED, "False", reason, MINUTE).await?;
     ensure!(message.contains(url), "{reason} doesn't name {url}: {message}");
-    until(&format!("an Event {reason} of {}", party.name), MINUTE, || async {
-        let fields = format!("reason={reason},regarding.name={}", party.name);
-        let get = ["get", "events.events.k8s.io", "--namespace", &party.worker_namespace];
-        let notes = ["--field-selector", &fields, "--output=jsonpath={.items[*].note}"];
-        let notes = scenario.pair.cluster.kubectl(&[&get[..], &notes].concat()).await?;
-        Ok(if notes.contains(url) {
-            Seen::Done(())
-        } else {
-            Seen::NotYet(notes)
-        })
-    })
-    .await
-}
-
-/// Waits until a party's batch says that it is kept out; gives its message.
-async fn wait_denied_batch(party: &Party) -> Result<String> {
-    until(&format!("a batch of {} is kept out", party.name), LIMIT, || async {
-        let batches = party.batches().await?;
-        let denied = batches
-            .iter()
-            .filter_map(|batch| batch.status.as_ref())
-            .find(|status| status.reason.as_deref() == Some("AccessDenied"));
-        let message = denied.map(|status| {
-            let messages = status.conditions.iter().map(|condition| condition.message.as_str());
-            messages.collect::<Vec<_>>().join(" ")
-        });
-        Ok(message.map_or_else(|| Seen::NotYet("none yet".to_owned()), Seen::Done))
-    })
-    .await
+    scenario.event(party, &party.name, reason, url).await
 }

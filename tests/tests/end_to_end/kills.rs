@@ -88,7 +88,7 @@ async fn kill_workers(scenario: &Scenario, party: &Party, count: usize, seen: &m
     Ok(())
 }
 
-async fn kill_operator(scenario: &Scenario, party: &Party) -> Result<()> {
+pub async fn kill_operator(scenario: &Scenario, party: &Party) -> Result<()> {
     for pod in scenario.pair.cluster.pods(&party.operator_namespace, "").await? {
         scenario
             .pair

@@ -7,8 +7,10 @@
 mod bad_batches;
 mod causes;
 mod clouds;
+mod denied;
 mod kills;
 mod ledger;
+mod manifests;
 mod preflight;
 mod refusals;
 mod rotation;

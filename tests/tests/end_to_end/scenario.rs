@@ -156,11 +156,32 @@ impl Scenario {
     pub async fn sum(&self, window: &Expected) -> Result<()> {
         flow::wait_delivered(&self.pair, std::slice::from_ref(window), LIMIT).await?;
         flow::set_cutoffs(&self.pair, &[&window.truth], 8).await?;
-        flow::wait_summed(&self.pair, &[&window.truth], LIMIT).await?;
+        self.finish(&window.truth).await
+    }
+
+    /// From set cutoffs to a right sum of one window.
+    pub async fn finish(&self, truth: &Truth) -> Result<()> {
+        flow::wait_summed(&self.pair, &[truth], LIMIT).await?;
         if let Some(stores) = &self.pair.stores {
             stores.download(&self.pair, &self.images.facilitator).await?;
         }
-        self.is_right(&window.truth).await
+        self.is_right(truth).await
+    }
+
+    /// Waits until an Event of a party's object has that reason and holds a text.
+    pub async fn event(&self, party: &Party, about: &str, reason: &str, part: &str) -> Result<()> {
+        until(&format!("an Event {reason} of {about}"), MINUTE, || async {
+            let fields = format!("reason={reason},regarding.name={about}");
+            let get = ["get", "events.events.k8s.io", "--namespace", &party.worker_namespace];
+            let notes = ["--field-selector", &fields, "--output=jsonpath={.items[*].note}"];
+            let notes = self.pair.cluster.kubectl(&[&get[..], &notes].concat()).await?;
+            Ok(if notes.contains(part) {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(notes)
+            })
+        })
+        .await
     }
 
     /// The two sum parts give the truth.
@@ -212,5 +233,26 @@ pub async fn wait_delivered_by(party: &Party, truth: &Truth, count: i64, limit: 
             Seen::NotYet(format!("{} of {count}; {workers}", counts.delivered))
         })
     })
+    .await
+}
+
+/// Waits until a batch of a party's is `Blocked` for that reason; gives its message.
+pub async fn wait_blocked(party: &Party, reason: &str, limit: Duration) -> Result<String> {
+    until(
+        &format!("a batch of {} is blocked: {reason}", party.name),
+        limit,
+        || async {
+            let batches = party.batches().await?;
+            let blocked = batches
+                .iter()
+                .filter_map(|batch| batch.status.as_ref())
+                .find(|status| status.reason.as_deref() == Some(reason));
+            let message = blocked.map(|status| {
+                let messages = status.conditions.iter().map(|condition| condition.message.as_str());
+                messages.collect::<Vec<_>>().join(" ")
+            });
+            Ok(message.map_or_else(|| Seen::NotYet("none yet".to_owned()), Seen::Done))
+        },
+    )
     .await
 }
