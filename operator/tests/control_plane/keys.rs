@@ -167,6 +167,8 @@ async fn a_key_is_made_proven_published_used_followed_and_retired() {
             b"{\"revision\":1}\n".to_vec(),
         )
         .await;
+    // It is answered, or another Job would be waited for, whose pods nobody starts.
+    place.delivered(&batch(time)).await;
     place.let_pods_exit(&work, 0, "").await;
     let in_use = place.versions("packets", "the second in use", |versions| {
         versions
