@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mailbox::{
-    Access, CannedAcl, ConditionalWrites, Credentials, Encryption, ExpiryRule, ListRequest, MailboxError, MailboxErrorKind,
-    PutOutcome, open_mailbox, open_mailbox_with,
+    Access, CannedAcl, ConditionalWrites, Credentials, Encryption, ExpiryRule, ListRequest, MailboxError,
+    MailboxErrorKind, PutOutcome, open_mailbox, open_mailbox_with,
 };
 
 use crate::operations::{content, key, names, read, upload};
@@ -135,11 +135,23 @@ pub async fn who_may_not_write_is_told_so(stage: Stage) -> Shown {
     assert_eq!(reader.read(&key("a"), 10).await.unwrap(), content(10));
     let denied = |error: MailboxError, operation: &str| {
         assert_eq!(error.kind(), MailboxErrorKind::Denied, "{error}");
-        assert!(error.to_string().contains(operation), "it doesn't name {operation}: {error}");
+        assert!(
+            error.to_string().contains(operation),
+            "it doesn't name {operation}: {error}"
+        );
     };
-    denied(reader.put_if_absent(&key("b"), content(10)).await.unwrap_err(), "PutObject");
-    denied(upload(&reader, "b", &content(9_000_000)).await.unwrap_err(), "CreateMultipartUpload");
-    denied(as_user(Credentials::Anonymous).head(&key("a")).await.unwrap_err(), "HeadObject");
+    denied(
+        reader.put_if_absent(&key("b"), content(10)).await.unwrap_err(),
+        "PutObject",
+    );
+    denied(
+        upload(&reader, "b", &content(9_000_000)).await.unwrap_err(),
+        "CreateMultipartUpload",
+    );
+    denied(
+        as_user(Credentials::Anonymous).head(&key("a")).await.unwrap_err(),
+        "HeadObject",
+    );
     Shown::Yes
 }
 
