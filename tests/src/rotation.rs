@@ -40,7 +40,7 @@ const PACKETS_PRIMARY_AGE: u32 = 5;
 /// No traffic under a key for so many seconds: longer than the ingestor goes on with the manifest of before.
 const NO_TRAFFIC: u32 = 3 * ingestor::REFRESH_SECONDS;
 /// Before it is so many seconds older than it is now, a key isn't retired, and its successor isn't followed.
-const LATER: i64 = 60;
+const LATER: i64 = 90;
 /// So long before the cutoff of a window that is complete, in seconds.
 const CUTOFF: i64 = 6;
 /// Until the cutoff of a window that more may come for.
