@@ -15,6 +15,7 @@ pub mod objects;
 pub mod output;
 pub mod party;
 pub mod samples;
+pub mod scale;
 pub mod stores;
 pub mod sums;
 pub mod tables;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::images::Images;
 use crate::keys::{KeySet, PartyKeys};
-use crate::stores::Stores;
+use crate::stores::{Kind, Stores};
 
 /// The user that all pods run as.
 const USER: u32 = 65_532;
@@ -22,6 +22,8 @@ const USER: u32 = 65_532;
 pub const MAILBOXES: [&str; 5] = ["ingestion", "peer-validation", "ledger", "outgoing-peer", "portal"];
 /// The mailboxes that the operator itself lists.
 pub const OPERATOR_MAILBOXES: [&str; 3] = ["ingestion", "peer-validation", "ledger"];
+/// `workers.maxPods` of every party here.
+pub const MAX_PODS: u32 = 2;
 /// The name in sum-part paths of every party here.
 pub const INSTANCE: &str = "demo";
 
@@ -38,8 +40,18 @@ pub struct Settings {
     pub min_clients: u64,
     /// Batches that one pod takes in.
     pub batches_per_pod: u32,
+    /// Batches that one pod sums.
+    pub sum_batches_per_pod: u32,
     /// After so many seconds a Job that doesn't start is removed.
     pub start_deadline_seconds: u32,
+    /// `All` or `Exceptions`.
+    pub batch_objects: &'static str,
+    /// At most so many Batches are kept.
+    pub max_batch_objects: u32,
+    /// `ThreeObjects` or `SingleObject`.
+    pub validation_format: &'static str,
+    /// Seconds between two looks of an operator.
+    pub tick_seconds: u32,
 }
 
 impl Settings {
@@ -51,7 +63,13 @@ impl Settings {
             settle_seconds: 5,
             min_clients: 10,
             batches_per_pod: 8,
+            sum_batches_per_pod: 2_000,
             start_deadline_seconds: 60,
+            batch_objects: "All",
+            max_batch_objects: 5_000,
+            validation_format: "ThreeObjects",
+            // Nobody wants to wait for a clock here.
+            tick_seconds: 2,
         }
     }
 
@@ -157,8 +175,8 @@ impl Pair {
 
     /// The same with mailboxes in two clouds; folders are then what is copied in and out.
     #[must_use]
-    pub fn in_clouds(self) -> Self {
-        let stores = Stores::new([&self.parties[0].name, &self.parties[1].name]);
+    pub fn in_clouds(self, kinds: [Kind; 2]) -> Self {
+        let stores = Stores::new([&self.parties[0].name, &self.parties[1].name], kinds);
         Self {
             stores: Some(stores),
             ..self
@@ -274,6 +292,7 @@ impl Pair {
                     "ledger": mailbox("ledger"),
                     "outgoing": {"peer": mailbox("outgoing-peer"), "portal": mailbox("portal")},
                 },
+                "validationFormat": self.settings.validation_format,
                 "keys": {
                     "batchSigning": {"secretRef": {"name": "batch-signing"}},
                     "packetDecryption": [
@@ -293,7 +312,10 @@ impl Pair {
                     "intake": {"serviceAccountName": "intake"},
                     "aggregate": {"serviceAccountName": "aggregate"},
                     "batchesPerPod": self.settings.batches_per_pod,
-                    "maxPods": 2,
+                    "sumBatchesPerPod": self.settings.sum_batches_per_pod,
+                    "maxPods": MAX_PODS,
+                    "batchObjects": self.settings.batch_objects,
+                    "maxBatchObjects": self.settings.max_batch_objects,
                     "startDeadlineSeconds": self.settings.start_deadline_seconds,
                 },
             },
@@ -328,8 +350,7 @@ impl Pair {
         let mut values = json!({
             "image": images.operator.values(),
             "watchNamespaces": [party.worker_namespace],
-            // Nobody wants to wait for a clock here.
-            "settings": {"tickSeconds": 2, "missingPacketSeconds": 10, "blockedRetrySeconds": 10},
+            "settings": {"tickSeconds": self.settings.tick_seconds, "missingPacketSeconds": 10, "blockedRetrySeconds": 10},
         });
         if let Some(stores) = &self.stores {
             let (mailboxes, secret) = stores.chart_values(party.index);

@@ -105,6 +105,24 @@ pub fn write_window(pair: &Pair, samples: &[Sample]) -> Result<Expected> {
     })
 }
 
+/// The same for several windows, each in a thread of its own.
+///
+/// # Errors
+/// As [`write_window`].
+pub fn write_windows(pair: &Pair, windows: &[Vec<Sample>]) -> Result<Vec<Expected>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = windows
+            .iter()
+            .map(|samples| scope.spawn(|| write_window(pair, samples)))
+            .collect();
+        let written = threads.into_iter().map(|thread| {
+            let written = thread.join();
+            written.map_err(|_| anyhow::anyhow!("a thread that writes batches panicked"))?
+        });
+        written.collect()
+    })
+}
+
 /// Writes one batch; gives its UUID and totals.
 fn write(pair: &Pair, sample: &Sample) -> Result<(Uuid, Vec<u64>)> {
     let id = Uuid::new_v4();

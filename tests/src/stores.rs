@@ -1,4 +1,4 @@
-//! Two clouds on one node: SeaweedFS speaks S3 for First, fake-gcs-server GCS for Second, each in a namespace of its own.
+//! Two clouds on one node, one for each party and each in a namespace of its own: SeaweedFS speaks S3, fake-gcs-server GCS.
 //!
 //! What a party owns is in its own cloud; what it sends its peer goes into the peer's. SeaweedFS knows who calls, so that each
 //! caller has keys of its own with the rights that it would have in life; fake-gcs-server lets everybody do everything.
@@ -19,38 +19,59 @@ use crate::wait::{Seen, until};
 const STORE: &str = "store";
 /// The Secret by which workers reach S3.
 const WORKERS_SECRET: &str = "s3";
-/// The Secret by which First's operator lists S3.
+/// The Secret by which an operator lists S3.
 const OPERATOR_SECRET: &str = "s3-list";
-/// Ports of the two stores.
-pub const PORTS: [u16; 2] = [8333, 4443];
 /// Where SeaweedFS makes and keeps buckets as folders.
 const FILER_PORT: u16 = 8888;
+/// Where SeaweedFS counts requests, for the API server alone: [`Stores::metrics`].
+const METRICS_PORT: u16 = 9324;
 /// The buckets of a party.
 const BUCKETS: [&str; 4] = ["ingestion", "peer-validation", "ledger", "portal"];
 const START_LIMIT: Duration = Duration::from_secs(120);
-const COPY_LIMIT: Duration = Duration::from_secs(120);
+const COPY_LIMIT: Duration = Duration::from_secs(600);
 
-/// Who calls S3, and what they may do there.
+/// What a party's cloud speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// SeaweedFS.
+    S3,
+    /// fake-gcs-server.
+    Gcs,
+}
+
+impl Kind {
+    /// The port of the store.
+    fn port(self) -> u16 {
+        match self {
+            Self::S3 => 8333,
+            Self::Gcs => 4443,
+        }
+    }
+}
+
+/// Who calls S3.
 #[derive(Clone, Debug)]
 struct Caller {
     name: String,
     secret: String,
-    actions: Vec<String>,
 }
 
 impl Caller {
-    fn new(name: &str, actions: Vec<String>) -> Self {
+    fn new(name: &str) -> Self {
         let secret = rand::rng().sample_iter(Alphanumeric).take(40).map(char::from).collect();
         Self {
             name: name.to_owned(),
             secret,
-            actions,
         }
     }
 
-    fn identity(&self) -> Value {
+    /// As SeaweedFS is told of it, with what it may do in these buckets.
+    fn identity(&self, actions: &[&str], buckets: impl Iterator<Item = String>) -> Value {
         let keys = json!([{"accessKey": self.name, "secretKey": self.secret}]);
-        json!({"name": self.name, "credentials": keys, "actions": self.actions})
+        let actions: Vec<String> = buckets
+            .flat_map(|bucket| actions.iter().map(move |action| format!("{action}:{bucket}")))
+            .collect();
+        json!({"name": self.name, "credentials": keys, "actions": actions})
     }
 
     fn secret_object(&self, namespace: &str, name: &str) -> Value {
@@ -63,38 +84,45 @@ impl Caller {
 #[derive(Clone, Debug)]
 pub struct Stores {
     names: [String; 2],
+    kinds: [Kind; 2],
     /// First's and Second's workers.
     workers: [Caller; 2],
-    /// First's operator.
-    operator: Caller,
+    /// First's and Second's operator, where its cloud is S3.
+    operators: [Caller; 2],
     /// The ingestor and the portal at once: whoever copies in and out here.
     partner: Caller,
 }
 
 impl Stores {
-    /// Names and keys; nothing is made yet. `names` are First's and Second's.
-    pub fn new(names: [&str; 2]) -> Self {
-        let of = |actions: &[&str], mailboxes: &[&str]| -> Vec<String> {
-            let buckets = mailboxes.iter().map(|mailbox| bucket(names[0], mailbox));
-            buckets
-                .flat_map(|bucket| actions.iter().map(move |action| format!("{action}:{bucket}")))
-                .collect()
-        };
-        let all = ["Read", "Write", "List"];
-        let own = Caller::new("first-workers", of(&all, &BUCKETS));
+    /// Names and keys; nothing is made yet. `names` are First's and Second's, `kinds` their clouds'.
+    pub fn new(names: [&str; 2], kinds: [Kind; 2]) -> Self {
         Self {
             names: names.map(str::to_owned),
-            workers: [own, Caller::new("second-workers", of(&all, &["peer-validation"]))],
-            operator: Caller::new("first-operator", of(&["Read", "List"], &OPERATOR_MAILBOXES)),
-            partner: Caller::new("partner", of(&all, &["ingestion", "portal"])),
+            kinds,
+            workers: ["first-workers", "second-workers"].map(Caller::new),
+            operators: ["first-operator", "second-operator"].map(Caller::new),
+            partner: Caller::new("partner"),
         }
+    }
+
+    /// Everybody whom the S3 of that party knows, with rights as in life.
+    fn identities(&self, owner: usize) -> Vec<Value> {
+        const ALL: [&str; 3] = ["Read", "Write", "List"];
+        let of = |mailboxes: &'static [&str]| mailboxes.iter().map(|mailbox| bucket(&self.names[owner], mailbox));
+        vec![
+            self.workers[owner].identity(&ALL, of(&BUCKETS)),
+            self.workers[1 - owner].identity(&ALL, of(&["peer-validation"])),
+            self.operators[owner].identity(&["Read", "List"], of(&OPERATOR_MAILBOXES)),
+            self.partner.identity(&ALL, of(&["ingestion", "portal"])),
+        ]
     }
 
     /// Everybody's secret keys with their callers' names, for a search.
     pub fn secrets(&self) -> Vec<(String, Vec<u8>)> {
-        let callers = [&self.workers[0], &self.workers[1], &self.operator, &self.partner];
-        let secret = |caller: &Caller| (caller.name.clone(), caller.secret.clone().into_bytes());
-        callers.map(secret).into()
+        let callers = self.workers.iter().chain(&self.operators).chain([&self.partner]);
+        callers
+            .map(|caller| (caller.name.clone(), caller.secret.clone().into_bytes()))
+            .collect()
     }
 
     /// The namespace of a party's store.
@@ -104,28 +132,36 @@ impl Stores {
 
     /// Where a party's store is called.
     pub fn endpoint(&self, index: usize) -> String {
-        format!("http://{STORE}.{}.svc:{}", self.namespace(index), PORTS[index])
+        format!(
+            "http://{STORE}.{}.svc:{}",
+            self.namespace(index),
+            self.kinds[index].port()
+        )
     }
 
     /// The URL of a party's mailbox. What one party sends is what the other receives.
     pub fn url(&self, index: usize, mailbox: &str) -> String {
         let (owner, mailbox) = place(index, mailbox);
         let bucket = bucket(&self.names[owner], mailbox);
-        [format!("s3://us-east-1/{bucket}"), format!("gs://{bucket}")][owner].clone()
+        match self.kinds[owner] {
+            Kind::S3 => format!("s3://us-east-1/{bucket}"),
+            Kind::Gcs => format!("gs://{bucket}"),
+        }
     }
 
     /// A mailbox of a party's DataShareProcessor.
     pub fn mailbox_object(&self, index: usize, mailbox: &str) -> Value {
         let (owner, _) = place(index, mailbox);
         let mut object = json!({"url": self.url(index, mailbox), "endpoint": self.endpoint(owner)});
-        if owner == 0 {
-            object["pathStyle"] = json!(true);
-            object["credentials"] = json!({"secretRef": {"name": WORKERS_SECRET}});
-            if OPERATOR_MAILBOXES.contains(&mailbox) {
-                object["operatorCredentials"] = json!({"secretRef": {"name": OPERATOR_SECRET}});
+        match self.kinds[owner] {
+            Kind::S3 => {
+                object["pathStyle"] = json!(true);
+                object["credentials"] = json!({"secretRef": {"name": WORKERS_SECRET}});
+                if OPERATOR_MAILBOXES.contains(&mailbox) {
+                    object["operatorCredentials"] = json!({"secretRef": {"name": OPERATOR_SECRET}});
+                }
             }
-        } else {
-            object["credentials"] = json!({"anonymous": {}});
+            Kind::Gcs => object["credentials"] = json!({"anonymous": {}}),
         }
         object
     }
@@ -133,8 +169,8 @@ impl Stores {
     /// The Secrets of a party: its workers', and its operator's own.
     pub fn secret_objects(&self, index: usize, worker_namespace: &str, operator_namespace: &str) -> Vec<Value> {
         let mut objects = vec![self.workers[index].secret_object(worker_namespace, WORKERS_SECRET)];
-        if index == 0 {
-            objects.push(self.operator.secret_object(operator_namespace, OPERATOR_SECRET));
+        if self.kinds[index] == Kind::S3 {
+            objects.push(self.operators[index].secret_object(operator_namespace, OPERATOR_SECRET));
         }
         objects
     }
@@ -143,11 +179,18 @@ impl Stores {
     pub fn chart_values(&self, index: usize) -> (Value, &'static str) {
         let from = |index| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace(index)}}});
         let mailboxes = json!({
-            "secrets": if index == 0 { vec![OPERATOR_SECRET] } else { Vec::new() },
+            "secrets": if self.kinds[index] == Kind::S3 { vec![OPERATOR_SECRET] } else { Vec::new() },
             "endpoints": [self.endpoint(index)],
-            "network": {"enabled": true, "ports": PORTS, "to": [from(0), from(1)], "identityServers": []},
+            "network": {"enabled": true, "ports": self.ports(), "to": [from(0), from(1)], "identityServers": []},
         });
         (mailboxes, WORKERS_SECRET)
+    }
+
+    /// The ports of both, each once.
+    pub fn ports(&self) -> Vec<u16> {
+        let mut ports = self.kinds.map(Kind::port).to_vec();
+        ports.dedup();
+        ports
     }
 
     /// Starts both stores and makes their buckets.
@@ -156,7 +199,11 @@ impl Stores {
     /// When one doesn't come up.
     pub async fn start(&self, cluster: &Cluster, images: &StoreImages) -> Result<()> {
         let mut objects = Vec::new();
-        for (index, image) in [&images.s3, &images.gcs].into_iter().enumerate() {
+        for index in 0..2 {
+            let image = match self.kinds[index] {
+                Kind::S3 => &images.s3,
+                Kind::Gcs => &images.gcs,
+            };
             objects.push(namespace_object(&self.namespace(index)));
             objects.extend(self.objects(index, image));
         }
@@ -178,24 +225,33 @@ impl Stores {
             .await?;
             for mailbox in BUCKETS {
                 let bucket = bucket(&self.names[index], mailbox);
-                let made = make_bucket(cluster, &namespace, &pod, index, &bucket).await;
+                let made = make_bucket(cluster, &namespace, &pod, self.kinds[index], &bucket).await;
                 made.with_context(|| format!("bucket {bucket}"))?;
             }
         }
         Ok(())
     }
 
+    /// What the SeaweedFS of a party counts, in Prometheus' words.
+    ///
+    /// # Errors
+    /// When it isn't there.
+    pub async fn metrics(&self, cluster: &Cluster, index: usize) -> Result<String> {
+        cluster
+            .pod_text(&self.namespace(index), "app=store", METRICS_PORT, "metrics")
+            .await
+    }
+
     /// The store itself, its settings, and who may call it at which port.
     fn objects(&self, index: usize, image: &Image) -> Vec<Value> {
-        let (namespace, port) = (self.namespace(index), PORTS[index]);
-        let callers = [&self.workers[0], &self.workers[1], &self.operator, &self.partner];
-        let identities: Vec<Value> = callers.into_iter().map(Caller::identity).collect();
-        let settings = json!({ "identities": identities }).to_string();
+        let (namespace, kind) = (self.namespace(index), self.kinds[index]);
+        let port = kind.port();
+        let settings = json!({ "identities": self.identities(index) }).to_string();
         let metadata = json!({"name": STORE, "namespace": namespace});
         let labels = json!({"app": STORE});
-        let (args, ready) = match index {
+        let (args, ready) = match kind {
             // Nothing leaves this machine, and no bucket is made by whoever writes into it.
-            0 => (
+            Kind::S3 => (
                 vec![
                     "-logtostderr=true".to_owned(),
                     "-v=0".to_owned(),
@@ -215,10 +271,11 @@ impl Stores {
                     "-s3.config=/etc/store/s3.json".to_owned(),
                     format!("-s3.port={port}"),
                     format!("-filer.port={FILER_PORT}"),
+                    format!("-metricsPort={METRICS_PORT}"),
                 ],
                 json!({"httpGet": {"path": "/dir/assign", "port": 9333}, "periodSeconds": 1}),
             ),
-            _ => (
+            Kind::Gcs => (
                 vec![
                     "-backend=filesystem".to_owned(),
                     "-filesystem-root=/data".to_owned(),
@@ -315,8 +372,13 @@ impl Stores {
     }
 
     fn copy_job(&self, index: usize, name: &str, facilitator: &Image, mailbox: &str, up: bool) -> Value {
-        let credentials = [json!({"secret": {"folder": "/keys"}}), json!("anonymous")][index].clone();
-        let access = json!({"endpoint": self.endpoint(index), "pathStyle": index == 0, "credentials": credentials});
+        let kind = self.kinds[index];
+        let credentials = match kind {
+            Kind::S3 => json!({"secret": {"folder": "/keys"}}),
+            Kind::Gcs => json!("anonymous"),
+        };
+        let access =
+            json!({"endpoint": self.endpoint(index), "pathStyle": kind == Kind::S3, "credentials": credentials});
         let (folder, url) = ("/folder".to_owned(), self.url(index, mailbox));
         let (from, to, flag) = if up {
             (folder, url, "--to-access")
@@ -362,11 +424,11 @@ fn container_security() -> Value {
 }
 
 /// By what each store has for its administrator, through the API server: pods are let to nothing but its interface.
-async fn make_bucket(cluster: &Cluster, namespace: &str, pod: &str, index: usize, bucket: &str) -> Result<()> {
+async fn make_bucket(cluster: &Cluster, namespace: &str, pod: &str, kind: Kind, bucket: &str) -> Result<()> {
     let proxy = |port: u16| format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy");
-    let request = match index {
-        0 => http::Request::post(format!("{}/buckets/{bucket}/", proxy(FILER_PORT))).body(Vec::new())?,
-        _ => http::Request::post(format!("{}/storage/v1/b?project=demo", proxy(PORTS[1])))
+    let request = match kind {
+        Kind::S3 => http::Request::post(format!("{}/buckets/{bucket}/", proxy(FILER_PORT))).body(Vec::new())?,
+        Kind::Gcs => http::Request::post(format!("{}/storage/v1/b?project=demo", proxy(kind.port())))
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(json!({ "name": bucket }).to_string().into_bytes())?,
     };

@@ -13,7 +13,7 @@ use prio_operator_tests::keys::KeySet;
 use prio_operator_tests::output::{hint, say, step};
 use prio_operator_tests::party::{self, Pair, Settings};
 use prio_operator_tests::samples::{self, Damage, Sample};
-use prio_operator_tests::stores::Stores;
+use prio_operator_tests::stores::{Kind, Stores};
 use prio_operator_tests::wait::{Seen, until};
 use prio_operator_tests::{images, leaks, tables};
 
@@ -193,7 +193,7 @@ fn prepare(cluster: &Cluster, folder: PathBuf) -> Result<(Pair, Stores)> {
         KeySet::make(&keys)?,
         Settings::from_day(day),
     );
-    let pair = pair.in_clouds();
+    let pair = pair.in_clouds([Kind::S3, Kind::Gcs]);
     let stores = pair.stores.clone().context("a pair in clouds has stores")?;
     Ok((pair, stores))
 }

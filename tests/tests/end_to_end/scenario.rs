@@ -14,6 +14,7 @@ use prio_operator_tests::keys::KeySet;
 use prio_operator_tests::output::say;
 use prio_operator_tests::party::{self, Pair, Party, Settings};
 use prio_operator_tests::samples::{self, Damage, Sample};
+use prio_operator_tests::stores::Kind;
 use prio_operator_tests::sums;
 use prio_operator_tests::wait::{Seen, until};
 use tokio::sync::OnceCell;
@@ -63,7 +64,7 @@ where
         .await
         .unwrap_or_else(|error| panic!("scenario {name} can't begin: {error:#}"));
     if clouds {
-        scenario.pair = scenario.pair.in_clouds();
+        scenario.pair = scenario.pair.in_clouds([Kind::S3, Kind::Gcs]);
     }
     let pair = scenario.pair.clone();
     let outcome = steps(scenario).await;
