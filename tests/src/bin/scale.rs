@@ -163,6 +163,7 @@ async fn scale(name: &str, args: &Args) -> Result<bool> {
             );
         }
     }
+    let phases = phases.into_inner();
     let report = Report {
         batches: args.batches,
         settings: json!({
@@ -171,7 +172,7 @@ async fn scale(name: &str, args: &Args) -> Result<bool> {
             "batchesPerPod": args.batches_per_pod, "sumBatchesPerPod": pair.settings.sum_batches_per_pod,
             "maxPods": party::MAX_PODS, "tickSeconds": args.tick_seconds,
         }),
-        phases: &phases.borrow(),
+        phases: &phases,
         agreed: f64::from(u32::try_from(CUTOFF_SECONDS)? + pair.settings.settle_seconds),
         costs: &costs,
         matched,

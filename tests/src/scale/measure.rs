@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::usage::{self, StandingPod, Usage};
 use super::{Amounts, counters, since};
-use crate::cluster::Cluster;
 use crate::party::Pair;
 
 /// The port of an operator's metrics.
