@@ -130,6 +130,8 @@ impl<'a> World<'a> {
             ingestor_keys: trusted(&self.keys.ingestor),
             peer_keys: trusted(&peer_key),
             signing_key,
+            other_signing_keys: Vec::new(),
+            use_marks: None,
             packet_keys: Arc::new([MountedPacketKey {
                 id: "p".to_owned(),
                 key: self.keys.packet_key(share)?,

@@ -8,6 +8,7 @@ from harness import CHARTS, EXAMPLES, apply, create, as_user, check, eventually,
 
 OPERATOR_NAMESPACE, WORKERS_NAMESPACE = "chart-test-operator", "chart-test-workers"
 OPERATOR = f"{OPERATOR_NAMESPACE}/prio-operator"
+KEYS = f"{OPERATOR_NAMESPACE}/prio-operator-keys"
 IMAGE = "registry.example/facilitator:1"
 
 
@@ -71,11 +72,11 @@ def install_cluster():
     """the cluster's chart installs, and its policies' expressions are well typed"""
     helm("upgrade", "--install", "prio-operator-cluster", CHARTS / "prio-operator-cluster", "--namespace",
          "prio-operator-system", "--create-namespace", "--take-ownership")
-    for name in ("datashareprocessors", "batches", "aggregationwindows", "peers"):
+    for name in ("datashareprocessors", "batches", "aggregationwindows", "peers", "keyrings"):
         kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}.prio-operator.io")
 
     def typed():
-        for name in ("prio-operator-authors", "prio-operator-workloads", "prio-operator-approvals"):
+        for name in ("prio-operator-authors", "prio-operator-workloads", "prio-operator-approvals", "prio-operator-keys"):
             status = json.loads(kubectl("get", "validatingadmissionpolicy", name, "-o", "json")).get("status", {})
             assert "typeChecking" in status, f"{name} is not checked yet"
             assert not status["typeChecking"].get("expressionWarnings"), status
@@ -98,7 +99,7 @@ def install_party():
         apply(binding)
     flags = ["--namespace", OPERATOR_NAMESPACE, "--kube-as-user", "party-admin", "--set", f"watchNamespaces={{{WORKERS_NAMESPACE}}}",
              "--set-string", "workers.image.repository=registry.example/facilitator,workers.image.tag=1",
-             "--set", "workers.secrets={batch-signing,packet-decryption}"]
+             "--set", "workers.secrets={batch-signing,packet-decryption},workers.keyRings={packets},keys.enabled=true"]
     # The controller that aggregates roles may need a moment after the cluster's chart.
     notes = eventually(lambda: helm("upgrade", "--install", "prio-operator", CHARTS / "prio-operator", *flags))
     assert "kubectl -n chart-test-workers get datashareprocessors" in notes, notes
@@ -170,6 +171,18 @@ def authors():
         mailboxes[place.split(".")[-1]] = {"url": "gs://bucket", "credentials": {"secretRef": {"name": "store"}}}
         if place != "ledger":  # Another ledger is refused before.
             contains(apply(more, dry=True, user=author, fails=True), f"spec.mailboxes.{place}.credentials names Secret store")
+    # A KeyRing is named by whoever may use it.
+    more = processor()
+    more["spec"]["keys"] = {"batchSigning": {"keyRingRef": {"name": "signing"}},
+                            "packetDecryption": [{"secretRef": {"name": "packet-decryption"}}, {"keyRingRef": {"name": "packets"}}]}
+    use = lambda *names: {"apiGroups": ["prio-operator.io"], "resources": ["keyrings"], "resourceNames": list(names), "verbs": ["use"]}  # noqa: E731
+    rights = [edits, get("packet-decryption"), be("intake", "aggregate")]
+    for rules, message in (([], "spec.keys.batchSigning names KeyRing signing, which you may not use"),
+                           ([use("signing")], "spec.keys.packetDecryption names KeyRing packets, which you may not use")):
+        apply(*role("author", author, [*rights, *rules]))
+        eventually(lambda message=message: contains(apply(more, dry=True, user=author, fails=True), message))
+    apply(*role("author", author, [*rights, use("signing", "packets")]))
+    eventually(lambda: apply(more, dry=True, user=author))
     # Who may not use the keys may still label; and delete.
     apply(*role("author", author, [edits]))
     eventually(lambda: apply(more, dry=True, user=author, fails=True))
@@ -245,6 +258,11 @@ def contains(text, part):
 def workloads():
     """the operator's Jobs use only what is listed, and nothing of the node; others' Jobs are left alone"""
     eventually(lambda: create(job(), dry=True, user=OPERATOR))
+    # Every version of a listed KeyRing, and no other's.
+    mount = lambda name: changed(lambda pod: pod["volumes"].append({"name": "more", "secret": {"secretName": name}}))  # noqa: E731
+    create(mount("packets.1700000000"), dry=True, user=OPERATOR)
+    for name in ("signing.1700000000", "packets.1700000000.backup", "packets.versions", "packets", "other.packets.1700000000"):
+        contains(create(mount(name), dry=True, user=OPERATOR, fails=True), f"Secret {name} is not listed")
     volume = lambda pod, **kind: pod["volumes"].append({"name": "more", **kind})  # noqa: E731
     container = lambda pod: pod["containers"][0]  # noqa: E731
     other = {"name": "other", "image": IMAGE, "securityContext": {"allowPrivilegeEscalation": False}}
@@ -313,6 +331,61 @@ def lists_bind():
     eventually(lambda: contains(create(job(), dry=True, user=OPERATOR, fails=True), "is not listed"))
     patch(lists["rules"])
     eventually(lambda: create(job(), dry=True, user=OPERATOR))
+
+
+def key_secret(name="packets.1700000000", **changes):
+    """A Secret as the keys controller makes them."""
+    kind = "wrapped-key" if name.endswith(".backup") else "private-key"
+    return {
+        "apiVersion": "v1", "kind": "Secret", "type": f"prio-operator.io/{kind}", "immutable": True, "data": {"key": "aw=="},
+        "metadata": {"name": name, "namespace": WORKERS_NAMESPACE, "labels": {"prio-operator.io/key-ring": "packets"}}, **changes,
+    }
+
+
+@check
+def keys_controller():
+    """the keys controller makes a KeyRing's Secrets and ConfigMaps, and can do nothing else with any"""
+    config_map = lambda name: {k: v for k, v in key_secret(name).items() if k not in ("type", "data")} | {"kind": "ConfigMap", "data": {"a": "b"}}  # noqa: E731
+    eventually(lambda: create(key_secret(), dry=True, user=KEYS))
+    for good in (key_secret("packets.1700000000.backup"), config_map("packets.versions"), config_map("packets.public")):
+        create(good, dry=True, user=KEYS)
+    metadata = key_secret()["metadata"]
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "b"}
+    bad = [
+        (key_secret("database"), "Secret database is none of a KeyRing"),
+        (key_secret("packets"), "none of a KeyRing"),
+        (key_secret("packets.first"), "none of a KeyRing"),
+        (key_secret("packets.1.other"), "none of a KeyRing"),
+        (key_secret(metadata=metadata | {"labels": {"prio-operator.io/key-ring": "signing"}}), "must be the KeyRing's name"),
+        (key_secret(metadata={k: v for k, v in metadata.items() if k != "labels"}), "must be the KeyRing's name"),
+        (key_secret(metadata=metadata | {"ownerReferences": [owner]}), "belong to nobody"),
+        (key_secret(immutable=False), "are immutable"),
+        (key_secret(type="Opaque"), "of type prio-operator.io/private-key"),
+        (key_secret(type="kubernetes.io/service-account-token", metadata=metadata | {"annotations": {"kubernetes.io/service-account.name": "default"}}),
+         "prio-operator.io/private-key"),
+        (key_secret("packets.1.backup", type="prio-operator.io/private-key"), "wrapped-key"),
+        (config_map("packets.1"), "ConfigMap packets.1 is none of a KeyRing"),
+        (config_map("us-ct-parameters-1"), "none of a KeyRing"),
+    ]
+    for item, message in bad:
+        said = create(item, dry=True, user=KEYS, fails=True)
+        assert message in said, said
+    # People make Secrets of any name: the policy holds the keys controller.
+    create(key_secret("database"), dry=True)
+    create(key_secret(), user=KEYS)
+    for verb in ("get", "list", "delete", "patch", "update"):
+        kubectl("auth", "can-i", verb, "secrets", "-n", WORKERS_NAMESPACE, *as_user(KEYS), fails=True)
+    for verb, resource in (("create", "pods"), ("create", "jobs.batch"), ("delete", "configmaps"), ("update", "keyrings.prio-operator.io"),
+                           ("update", "datashareprocessors.prio-operator.io"), ("patch", "datashareprocessors.prio-operator.io/status")):
+        resource, _, sub = resource.partition("/")
+        kubectl("auth", "can-i", verb, resource, *(["--subresource", sub] if sub else []), "-n", WORKERS_NAMESPACE, *as_user(KEYS), fails=True)
+    # Even with more rights than the chart gives, nothing that is there is changed or deleted.
+    apply(*role("keys-more", "system:serviceaccount:" + KEYS.replace("/", ":"), [{"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["*"]}]))
+    name = metadata["name"]
+    eventually(lambda: contains(kubectl("delete", "secret", name, "-n", WORKERS_NAMESPACE, *as_user(KEYS), fails=True), "may only create Secrets"))
+    contains(kubectl("label", "secret", name, "a=b", "-n", WORKERS_NAMESPACE, *as_user(KEYS), fails=True), "may only create Secrets")
+    kubectl("delete", "rolebinding", "keys-more", "-n", WORKERS_NAMESPACE)
+    kubectl("delete", "secret", name, "-n", WORKERS_NAMESPACE)
 
 
 @check

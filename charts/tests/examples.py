@@ -134,7 +134,8 @@ def health():
     """Argo CD's health check reads our conditions, and is the one in argocd-cm.yaml"""
     text = (EXAMPLES / "argo-cd/health.lua").read_text()
     (config,) = load(EXAMPLES / "argo-cd/argocd-cm.yaml")
-    assert config["data"]["resource.customizations.health.prio-operator.io_DataShareProcessor"] == text
+    for kind in ("DataShareProcessor", "KeyRing"):
+        assert config["data"][f"resource.customizations.health.prio-operator.io_{kind}"] == text
     (excluded,) = yaml.safe_load(config["data"]["resource.exclusions"])
     assert excluded["kinds"] == ["Batch", "AggregationWindow"]
 
@@ -153,4 +154,5 @@ def health():
     assert verdict(conditions(("Ready", "True", "AsExpected")), generation=2) == "Progressing"
     assert verdict(conditions(("Ready", "False", "ImageNotPulled"))) == "Degraded"
     assert verdict(conditions(("Ready", "False", "Suspended"))) == "Suspended"
+    assert verdict(conditions(("Ready", "False", "NoKeyInUse"))) == "Progressing"
     assert verdict(conditions(("Ready", "False", "LedgerGone"), ("Stalled", "True", "LedgerGone"))) == "Degraded"

@@ -12,8 +12,8 @@ import tempfile
 from harness import CLUSTER, EXAMPLES, REPO, call, check, dump, kubectl, load
 
 GUIDE = REPO / "docs" / "operations.md"
-# These need a node; the control plane of these tests has none.
-NEEDS_A_NODE = ("logs deployment/",)
+# These need a node, which the control plane of these tests lacks, or our kubectl plugin.
+NEEDS_A_NODE = ("logs deployment/", "kubectl prio ")
 OPERATOR, WORKERS = "us-ct-operator", "us-ct-workers"
 
 
@@ -48,11 +48,18 @@ def objects():
         **common, "kind": "AggregationWindow", "metadata": {"name": "us-ct-window", "namespace": WORKERS},
         "spec": {**spec, "start": "202611200000", "end": "202611200800"},
     }
+    ring = {
+        **common, "kind": "KeyRing", "metadata": {"name": "us-ct-packets", "namespace": WORKERS},
+        "spec": {
+            "purpose": "PacketEncryption", "keyIdPrefix": "us-ct-packets", "backup": {"method": "None"},
+            "certificate": {"commonName": "us-ct.test.certificates.example.org"},
+        },
+    }
     peer = {
         **common, "kind": "Peer", "metadata": {"name": "other-party", "namespace": WORKERS},
         "spec": {"party": "ShareProcessor", "manifestBaseUrl": "https://other.invalid", "instance": "us-ct"},
     }
-    return dump([processor, batch, window, peer])
+    return dump([processor, batch, window, ring, peer])
 
 
 @check
@@ -67,7 +74,7 @@ def commands():
     # Lists are looked at while they are empty, too: kubectl's --sort-by fails on some that are.
     empty = [line for _, text in found[1:] for line in text.splitlines() if "kubectl -n $WORKERS get " in line and "WINDOW=" not in line]
     empty = [line for line in empty if "datashareprocessor $PROCESSOR" not in line and "other-party" not in line]
-    made = ["kubectl wait --for=condition=Established --timeout=30s crd/datashareprocessors.prio-operator.io", "kubectl apply -f $OBJECTS"]
+    made = ["kubectl wait --for=condition=Established --timeout=30s crd/datashareprocessors.prio-operator.io crd/keyrings.prio-operator.io", "kubectl apply -f $OBJECTS"]
     with tempfile.TemporaryDirectory() as folder:
         for name in ("kubectl", "helm"):
             shim = pathlib.Path(folder, name)
@@ -85,6 +92,7 @@ def commands():
         window = json.loads(kubectl("get", "aggregationwindow", "us-ct-window", "-n", WORKERS, "-o", "json"))["spec"]
         assert "override" not in window and "aggregationwindow.prio-operator.io/us-ct-window patched" in done.stdout, done.stdout
         assert {"prio-operator.io/retry", "prio-operator.io/approve-manifest"} <= tried("peer", "other-party").keys(), done.stdout
+        assert {"prio-operator.io/plan", "prio-operator.io/rotate"} <= tried("keyring", "us-ct-packets").keys(), done.stdout
         spec = json.loads(kubectl("get", "datashareprocessor", "us-ct", "-n", WORKERS, "-o", "json"))["spec"]
         assert spec["suspend"] is False and len(spec["windows"]["cutoffs"]) == 1, spec
     finally:

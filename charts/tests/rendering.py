@@ -75,6 +75,10 @@ def no_secrets():
             for (_, name), role in of_kind(objects, kind).items():
                 for rule in role["rules"]:
                     refused = {"secrets", "pods/exec", "pods/attach", "pods/log", "serviceaccounts/token", "roles"}
+                    # The keys controller makes Secrets, and does nothing else with them.
+                    if name == "prio-operator-keys" and rule["resources"] == ["secrets"]:
+                        assert rule["verbs"] == ["create"], rule
+                        continue
                     found = refused.intersection(rule["resources"])
                     assert not found, f"{path.name}: {kind} {name}: {found}"
 
@@ -91,9 +95,10 @@ def same_rules():
 
 @check
 def restricted():
-    """the operator's pod meets the restricted Pod Security level, and mounts nothing writable"""
-    for path, objects in every_rendering("prio-operator"):
-        ((_, deployment),) = of_kind(objects, "Deployment").items()
+    """each Deployment's pod meets the restricted Pod Security level, and mounts nothing writable"""
+    renderings = every_rendering("prio-operator")
+    assert sum(len(of_kind(objects, "Deployment")) for _, objects in renderings) > len(renderings), "none with a keys controller"
+    for path, deployment in ((path, item) for path, objects in renderings for item in of_kind(objects, "Deployment").values()):
         pod = deployment["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0, path.name
@@ -112,8 +117,8 @@ def restricted():
 def environment():
     """values reach the operator's settings"""
     objects = render("prio-operator", "--values", CHARTS / "prio-operator/ci/full-values.yaml")
-    ((_, deployment),) = of_kind(objects, "Deployment").items()
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    deployments = {name: item for (_, name), item in of_kind(objects, "Deployment").items()}
+    (container,) = deployments["prio-operator"]["spec"]["template"]["spec"]["containers"]
     found = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert container["image"] == "registry.example/operator@sha256:" + "0" * 64
     assert found["PRIO_OPERATOR_NAMESPACES"] == "pha-workers,pha-second"
@@ -121,6 +126,13 @@ def environment():
     assert found["PRIO_OPERATOR_WORKER_IMAGE_PULL_POLICY"] == "IfNotPresent"
     assert found["PRIO_OPERATOR_TICK_SECONDS"] == "2" and found["PRIO_OPERATOR_MAX_PODS"] == "10"
     assert found["PRIO_OPERATOR_LOG"] == "info,operator=debug" and "PRIO_OPERATOR_ALL_NAMESPACES" not in found
+    # The keys controller: the same image, with an account, a lease and a mode of its own.
+    pod = deployments["prio-operator-keys"]["spec"]["template"]["spec"]
+    (keys,) = pod["containers"]
+    assert keys["image"] == container["image"] and keys["args"] == ["keys"] and pod["serviceAccountName"] == "prio-operator-keys"
+    of_keys = {entry["name"]: entry.get("value") for entry in keys["env"]}
+    assert of_keys["PRIO_OPERATOR_NAMESPACES"] == "pha-workers,pha-second" and of_keys["PRIO_OPERATOR_KEYS_TICK_SECONDS"] == "30"
+    assert of_keys["PRIO_OPERATOR_KEYS_LEASE_NAME"] == "prio-operator-keys" != found["PRIO_OPERATOR_LEASE_NAME"]
     # What a value can't set isn't passed, so that the operator's own default holds.
     plain = render("prio-operator", "--set", "watchAllNamespaces=true")
     ((_, deployment),) = of_kind(plain, "Deployment").items()
@@ -131,12 +143,13 @@ def environment():
 
 @check
 def settings_exist():
-    """every variable that the chart sets is one of the operator's flags"""
-    flags = (CHARTS.parent / "operator/src/settings.rs").read_text()
+    """every variable that the chart sets is a flag of the program that gets it"""
     objects = render("prio-operator", "--values", CHARTS / "prio-operator/ci/full-values.yaml")
-    ((_, deployment),) = of_kind(objects, "Deployment").items()
-    for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]:
-        assert entry["name"] == "RUST_BACKTRACE" or f'"{entry["name"]}"' in flags, entry["name"]
+    for name, path in {"prio-operator": "operator/src/settings.rs", "prio-operator-keys": "operator/src/keys/settings.rs"}.items():
+        flags = (CHARTS.parent / path).read_text()
+        deployment = of_kind(objects, "Deployment")[("release-namespace", name)]
+        for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]:
+            assert entry["name"] == "RUST_BACKTRACE" or f'"{entry["name"]}"' in flags, f"{name}: {entry['name']}"
 
 
 @check
@@ -153,6 +166,7 @@ def workers():
             "workerimages": ["registry.example/facilitator:1", "registry.example/facilitator:0"],
             "workerserviceaccounts": ["intake", "aggregate", "intake-old"],
             "workersecrets": ["batch-signing", "packet-decryption", "packet-decryption-old"],
+            "workerkeyrings": ["signing", "packets"],
         }, used
         spec = policies[(namespace, "prio-operator-workers")]["spec"]
         assert spec["policyTypes"] == ["Ingress", "Egress"] and spec["ingress"] == [] and len(spec["egress"]) == 4
@@ -227,6 +241,16 @@ def selectors():
     assert find("ServiceMonitor")["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert find("ServiceMonitor")["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
     assert find("PodMonitor")["podMetricsEndpoints"][0]["port"] == metrics["name"]
+    # The keys controller has its own of each, and neither gets what is for the other.
+    of_keys = find("Deployment", "prio-operator-keys")["template"]["metadata"]["labels"]
+    for kind, selector in (("NetworkPolicy", "podSelector"), ("PodMonitor", "selector")):
+        own = find(kind, "prio-operator-keys")[selector]["matchLabels"]
+        assert own.items() <= of_keys.items() and not own.items() <= labels.items(), kind
+        assert not find(kind)[selector]["matchLabels"].items() <= of_keys.items(), kind
+    service = of_kind(objects, "Service")[("own", "prio-operator-keys-metrics")]
+    assert service["spec"]["selector"].items() <= of_keys.items()
+    plain = of_kind(render("prio-operator", namespace="own"), "Deployment")
+    assert list(plain) == [("own", "prio-operator")], "no keys controller unless it is asked for"
     # The operator's own labels stay whatever podLabels say: policies select by them.
     taken = render("prio-operator", "--set", "podLabels.app\\.kubernetes\\.io/name=x", namespace="own")
     labels = of_kind(taken, "Deployment")[("own", "prio-operator")]["spec"]["template"]["metadata"]["labels"]
@@ -261,6 +285,8 @@ def bad_values():
         "watchNamespaces=pha": "watchNamespaces",
         "settings.tickSeconds=0": "tickSeconds",
         "workers.secrets={Not_A_Name}": "secrets",
+        "workers.keyRings={a.dot}": "keyRings",
+        "keys.replicas=2,leaderElection=false": "leaderElection",
         "mailboxes.endpoints={https://store.example/bucket}": "endpoints",
         "extraVolumes[0].name=a,extraVolumes[0].hostPath.path=/": "extraVolumes",
         "extraVolumeMounts[0].name=a,extraVolumeMounts[0].mountPath=/m,extraVolumeMounts[0].readOnly=false": "readOnly",
@@ -277,7 +303,7 @@ def bad_values():
 def definitions():
     """definitions come and are kept as the values say, and are those of the raw file"""
     raw = {item["metadata"]["name"]: item["spec"] for item in load(EXAMPLES / "crds.yaml")}
-    assert len(raw) == 4
+    assert len(raw) == 5
     for keep in ("true", "false"):
         found = of_kind(render("prio-operator-cluster", "--set", f"crds.keep={keep}"), "CustomResourceDefinition")
         assert {name: item["spec"] for (_, name), item in found.items()} == raw

@@ -8,14 +8,18 @@ pub const STALLED: &str = "Stalled";
 pub const MAILBOXES_LISTED: &str = "MailboxesListed";
 /// DataShareProcessor: worker pods start.
 pub const WORKERS_READY: &str = "WorkersReady";
-/// DataShareProcessor: the admission policies stand.
+/// DataShareProcessor, KeyRing: the admission policies stand.
 pub const ADMISSION_GUARDED: &str = "AdmissionGuarded";
+/// DataShareProcessor: workers have all versions of the KeyRings that it refers to.
+pub const KEYS_LOADED: &str = "KeysLoaded";
 /// DataShareProcessor: no window is overdue.
 pub const WINDOWS_ON_TIME: &str = "WindowsOnTime";
 /// DataShareProcessor: what is needed of each party is known.
 pub const PEERS_KNOWN: &str = "PeersKnown";
 /// DataShareProcessor: our own manifests are where others read them.
 pub const MANIFEST_PUBLISHED: &str = "ManifestPublished";
+/// DataShareProcessor: a preflight found nothing that would keep work from being done.
+pub const PREFLIGHT: &str = "Preflight";
 /// Peer: the manifest in use is the one that the party publishes.
 pub const MANIFEST_CURRENT: &str = "ManifestCurrent";
 /// Batch: intake has taken it.
@@ -24,6 +28,8 @@ pub const VALIDATED: &str = "Validated";
 pub const AGGREGATED: &str = "Aggregated";
 /// AggregationWindow: the peer has named the same set.
 pub const PEER_SET_KNOWN: &str = "PeerSetKnown";
+/// KeyRing: a version is on its way to being used.
+pub const PROGRESSING: &str = "Progressing";
 
 /// AggregationWindow: what came of `spec.override`.
 pub const OVERRIDDEN: &str = "Overridden";
@@ -75,6 +81,22 @@ pub mod reasons {
     /// An admission policy is missing or doesn't refuse.
     pub const POLICY_MISSING: &str = "PolicyMissing";
 
+    /// A KeyRing that the spec refers to isn't there.
+    pub const KEY_RING_MISSING: &str = "KeyRingMissing";
+    /// A KeyRing that the spec refers to is for another purpose, or holds too many versions.
+    pub const KEY_RING_UNUSABLE: &str = "KeyRingUnusable";
+    /// A KeyRing that the spec refers to has no version that may be used yet.
+    pub const NO_KEY_YET: &str = "NoKeyYet";
+    /// Probe Jobs find out whether workers have a new version.
+    pub const PROBING: &str = "Probing";
+    /// A probe Job fails: workers don't get a new version.
+    pub const PROBE_FAILED: &str = "ProbeFailed";
+    /// Preflight: nothing failed.
+    pub const PASSED: &str = "Passed";
+    /// Preflight: its Jobs aren't over.
+    pub const RUNNING: &str = "Running";
+    /// Preflight: none was made of what is so now.
+    pub const UNKNOWN: &str = "Unknown";
     /// There is no Peer of the name.
     pub const PEER_MISSING: &str = "PeerMissing";
     /// Nothing is known of a Peer: its manifest never came.
@@ -126,7 +148,7 @@ pub mod reasons {
     pub const SUMMED: &str = "Summed";
     /// Window: fewer valid clients than the floor.
     pub const BELOW_FLOOR: &str = "BelowFloor";
-    /// Window: failed for good.
+    /// Window: failed for good. Preflight: a check failed.
     pub const FAILED: &str = "Failed";
     /// Override: nobody has approved it.
     pub const NOT_APPROVED: &str = "NotApproved";
@@ -134,6 +156,29 @@ pub mod reasons {
     pub const OVERRIDE_EXPIRED: &str = "OverrideExpired";
     /// Window: the exchange of plan digests comes with a later version.
     pub const NOT_EXCHANGED: &str = "NotExchanged";
+
+    /// KeyRing: no version is used yet.
+    pub const NO_KEY_IN_USE: &str = "NoKeyInUse";
+    /// KeyRing: a new version waits until every worker has it.
+    pub const WAITS_FOR_LOADING: &str = "WaitsForLoading";
+    /// KeyRing: a new version waits for a certificate, which a person gets.
+    pub const WAITS_FOR_CERTIFICATE: &str = "WaitsForCertificate";
+    /// KeyRing: a new version waits until it is old enough.
+    pub const WAITS_FOR_AGE: &str = "WaitsForAge";
+    /// KeyRing: a new version waits until it is seen in what is published.
+    pub const WAITS_FOR_PUBLICATION: &str = "WaitsForPublication";
+    /// KeyRing: a version was made in the future, or the clock went back.
+    pub const VERSION_FROM_FUTURE: &str = "VersionFromFuture";
+    /// KeyRing: what is published names a key that the ring doesn't have.
+    pub const PUBLISHED_KEY_UNKNOWN: &str = "PublishedKeyUnknown";
+    /// KeyRing: what is published holds another key under an id of the ring.
+    pub const PUBLISHED_KEY_DIFFERS: &str = "PublishedKeyDiffers";
+    /// KeyRing: what would be published breaks a rule of the protocol.
+    pub const PUBLICATION_REFUSED: &str = "PublicationRefused";
+    /// KeyRing: the ages contradict each other.
+    pub const AGES_REFUSED: &str = "AgesRefused";
+    /// KeyRing: the record of its versions can't be used.
+    pub const RECORD_UNUSABLE: &str = "RecordUnusable";
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use crate::{AggregationWindow, Batch, DataShareProcessor, Peer, reference};
+use crate::{AggregationWindow, Batch, DataShareProcessor, KeyRing, Peer, reference};
 
 /// First line of every generated file.
 const GENERATED: &str = "# Generated from crds/src by `cargo run -p crds --bin generate`; don't edit.\n";
@@ -17,6 +17,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         DataShareProcessor::crd(),
         Batch::crd(),
         AggregationWindow::crd(),
+        KeyRing::crd(),
         Peer::crd(),
     ];
     for definition in &mut definitions {

@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod conditions;
 pub mod definitions;
+pub mod key_ring;
 pub mod names;
 pub mod peer;
 pub mod processor;
@@ -13,6 +14,7 @@ pub mod schema;
 pub mod window;
 
 pub use batch::{Batch, BatchSpec, BatchStatus};
+pub use key_ring::{KeyRing, KeyRingSpec, KeyRingStatus};
 pub use peer::{Peer, PeerSpec, PeerStatus};
 pub use processor::{DataShareProcessor, DataShareProcessorSpec, DataShareProcessorStatus};
 pub use window::{AggregationWindow, AggregationWindowSpec, AggregationWindowStatus};

@@ -8,6 +8,18 @@ pub const STAGE_LABEL: &str = "prio-operator.io/stage";
 pub const OUTCOME_LABEL: &str = "prio-operator.io/outcome";
 /// Annotation on a Batch, an AggregationWindow or a Peer: any new value asks for another try.
 pub const RETRY_ANNOTATION: &str = "prio-operator.io/retry";
+/// Annotation on a DataShareProcessor: any new value asks for another preflight.
+pub const PREFLIGHT_ANNOTATION: &str = "prio-operator.io/preflight";
+/// Label: the KeyRing that a Secret or a ConfigMap belongs to.
+pub const KEY_RING_LABEL: &str = "prio-operator.io/key-ring";
+/// Annotation on a KeyRing: any new value asks for another version, whatever the age of the youngest.
+pub const ROTATE_ANNOTATION: &str = "prio-operator.io/rotate";
+/// Annotation on a KeyRing: any new value asks what would happen and when; `status.plan` answers.
+pub const PLAN_ANNOTATION: &str = "prio-operator.io/plan";
+/// Annotation on a KeyRing: ids of keys, separated by commas, whose certificates an external authority has issued.
+pub const CERTIFICATE_ISSUED_ANNOTATION: &str = "prio-operator.io/certificate-issued";
+/// Annotation on a KeyRing: ids of the ring's keys, separated by commas, that the manifest holds, where a person publishes.
+pub const PUBLISHED_ANNOTATION: &str = "prio-operator.io/published";
 /// Annotation on a Peer: the digest of a held change that may be taken.
 pub const APPROVE_MANIFEST_ANNOTATION: &str = "prio-operator.io/approve-manifest";
 /// The label `app.kubernetes.io/managed-by` of all that the operator makes.

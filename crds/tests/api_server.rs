@@ -51,6 +51,7 @@ fn api(client: &Client, object: &Value) -> Api<DynamicObject> {
     let plural = match object["kind"].as_str().unwrap() {
         "DataShareProcessor" => "datashareprocessors",
         "Batch" => "batches",
+        "KeyRing" => "keyrings",
         "Peer" => "peers",
         _ => "aggregationwindows",
     };
@@ -114,7 +115,14 @@ async fn the_api_server_takes_and_refuses_the_same() {
 
 /// A new object is pending, not without a status: tools that wait for `Ready` wait.
 async fn defaults(client: &Client) {
-    for mut base in [cases::processor(), cases::batch(), cases::window(), cases::peer()] {
+    let bases = [
+        cases::processor(),
+        cases::batch(),
+        cases::window(),
+        cases::peer(),
+        cases::key_rings::key_ring(),
+    ];
+    for mut base in bases {
         base["metadata"]["name"] = json!("defaults");
         let api = api(client, &base);
         let created = api.create(&PostParams::default(), &object(&base)).await.unwrap();

@@ -3,7 +3,7 @@
 
 mod cases;
 
-use crds::{AggregationWindow, Batch, DataShareProcessor, Peer};
+use crds::{AggregationWindow, Batch, DataShareProcessor, KeyRing, Peer};
 use serde_json::Value;
 
 /// The messages of all refusals, one a line.
@@ -21,6 +21,7 @@ fn refusals(case: &cases::Case) -> String {
         "DataShareProcessor" => check!(DataShareProcessor),
         "Batch" => check!(Batch),
         "AggregationWindow" => check!(AggregationWindow),
+        "KeyRing" => check!(KeyRing),
         "Peer" => check!(Peer),
         other => panic!("{other}"),
     };

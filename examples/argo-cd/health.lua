@@ -1,4 +1,4 @@
--- Health of a DataShareProcessor for Argo CD, from its conditions.
+-- Health of a DataShareProcessor or a KeyRing for Argo CD, from its conditions.
 local status = obj.status or {}
 local found = {}
 for _, condition in ipairs(status.conditions or {}) do
@@ -16,6 +16,9 @@ if ready == nil or ready.status == "Unknown" then
 end
 if ready.status == "True" then
   return { status = "Healthy", message = ready.message }
+end
+if ready.reason == "NoKeyInUse" then
+  return { status = "Progressing", message = ready.message }
 end
 if ready.reason == "Suspended" then
   return { status = "Suspended", message = ready.message }

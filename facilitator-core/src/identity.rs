@@ -1,6 +1,7 @@
 //! Which ledger this is: `ledger.json`, put once by the first worker. A ledger that was emptied, mistyped or is another
 //! processor's must not make everything be summed again.
 
+use bytes::Bytes;
 use mailbox::{Mailbox, MailboxError, ObjectKey};
 use snafu::{ResultExt, Snafu, ensure};
 use uuid::Uuid;
@@ -101,15 +102,10 @@ pub async fn establish(
     expected: &ExpectedLedger<'_>,
     new_id: Uuid,
 ) -> Result<LedgerIdentity, IdentityError> {
-    let url = || ledger.url().to_string();
     let key = ObjectKey::parse(LEDGER_OBJECT).context(NameSnafu)?;
-    let there = match (
-        read_if_there(ledger, &key, LedgerIdentity::MAX_BYTES).await?,
-        expected.id,
-    ) {
-        (Some(there), _) => there,
-        (None, Some(expected)) => return GoneSnafu { url: url(), expected }.fail(),
-        (None, None) => {
+    let there = match read(ledger, &key, expected).await? {
+        Some(there) => there,
+        None => {
             let identity = LedgerIdentity {
                 revision: REVISION,
                 id: new_id,
@@ -122,7 +118,49 @@ pub async fn establish(
                 .0
         }
     };
-    let identity = LedgerIdentity::from_bytes(&key, &there)?;
+    let identity = check(ledger, &key, expected, &there)?;
+    // A store that lets the second writer win would lose records: the ledger's own first object shows that it doesn't.
+    ledger.check_conditional_writes(&key, there).await?;
+    Ok(identity)
+}
+
+/// Checks the ledger's identity, and puts nothing; `None`: it is new.
+///
+/// # Errors
+/// As [`establish`].
+pub async fn look(
+    ledger: &dyn Mailbox,
+    expected: &ExpectedLedger<'_>,
+) -> Result<Option<LedgerIdentity>, IdentityError> {
+    let key = ObjectKey::parse(LEDGER_OBJECT).context(NameSnafu)?;
+    let there = read(ledger, &key, expected).await?;
+    there.map(|there| check(ledger, &key, expected, &there)).transpose()
+}
+
+/// Reads `ledger.json`; `None`: there is none, and none is expected.
+async fn read(
+    ledger: &dyn Mailbox,
+    key: &ObjectKey,
+    expected: &ExpectedLedger<'_>,
+) -> Result<Option<Bytes>, IdentityError> {
+    let there = read_if_there(ledger, key, LedgerIdentity::MAX_BYTES).await?;
+    match (there, expected.id) {
+        (None, Some(expected)) => {
+            let url = ledger.url().to_string();
+            GoneSnafu { url, expected }.fail()
+        }
+        (there, _) => Ok(there),
+    }
+}
+
+fn check(
+    ledger: &dyn Mailbox,
+    key: &ObjectKey,
+    expected: &ExpectedLedger<'_>,
+    there: &[u8],
+) -> Result<LedgerIdentity, IdentityError> {
+    let url = || ledger.url().to_string();
+    let identity = LedgerIdentity::from_bytes(key, there)?;
     if let Some(id) = expected.id {
         ensure!(
             identity.id == id,
@@ -142,8 +180,6 @@ pub async fn establish(
             share: identity.share
         }
     );
-    // A store that lets the second writer win would lose records: the ledger's own first object shows that it doesn't.
-    ledger.check_conditional_writes(&key, there).await?;
     Ok(identity)
 }
 

@@ -14,6 +14,7 @@ use crate::formats::names::InstanceName;
 use crate::formats::record::RecordError;
 use crate::formats::work::{Share, ValidationFormat};
 use crate::outgoing::SINGLE_PUT_BYTES;
+use crate::uses::UseMarks;
 
 /// Long enough for a writer to put three objects, short beside a window.
 pub const REREAD_PAUSE: Duration = Duration::from_secs(2);
@@ -82,8 +83,12 @@ pub struct Processor {
     pub peer_keys: TrustedKeys,
     /// The key that signs our batches.
     pub signing_key: BatchSigningKey,
+    /// Keys that signed before it, or will after it: what they began is finished with them.
+    pub other_signing_keys: Vec<BatchSigningKey>,
     /// The keys that open packets, in the order in which they are tried.
     pub packet_keys: Arc<[MountedPacketKey]>,
+    /// Marks of which windows have work under which key; `None`: nobody retires these keys.
+    pub use_marks: Option<UseMarks>,
     /// How far a packet that another batch has is looked for; `None`: nowhere.
     pub replay_guard: Option<ReplayGuard>,
     /// The time by which claims are filed. Where the ledger's store tells its own, it must be within 12 hours of that.
@@ -96,14 +101,24 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// Our own key as the one that is trusted: for what is there under our names.
+    /// Our own keys as the ones that are trusted: for what is there under our names.
     pub(crate) fn own_keys(&self) -> TrustedKeys {
-        [(
-            self.signing_key.id().to_owned(),
-            self.signing_key.verifying_key().clone(),
-        )]
-        .into_iter()
-        .collect()
+        let own = |key: &BatchSigningKey| (key.id().to_owned(), key.verifying_key().clone());
+        self.signing_keys().map(own).collect()
+    }
+
+    /// The mounted signing key of an id: a record or a plan says who signs.
+    pub(crate) fn signer(&self, id: &str) -> Option<&BatchSigningKey> {
+        self.signing_keys().find(|key| key.id() == id)
+    }
+
+    /// The ids of the mounted signing keys.
+    pub(crate) fn signer_ids(&self) -> Vec<String> {
+        self.signing_keys().map(|key| key.id().to_owned()).collect()
+    }
+
+    fn signing_keys(&self) -> impl Iterator<Item = &BatchSigningKey> {
+        std::iter::once(&self.signing_key).chain(&self.other_signing_keys)
     }
 }
 

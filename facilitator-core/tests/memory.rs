@@ -119,6 +119,8 @@ fn processor(folder: &Path, keys: Keys) -> Processor {
         ingestor_keys: keys.trusted.clone(),
         peer_keys: keys.trusted.clone(),
         signing_key: keys.second,
+        other_signing_keys: Vec::new(),
+        use_marks: None,
         packet_keys: Arc::new([MountedPacketKey {
             id: "one".into(),
             key: keys.second_packets,

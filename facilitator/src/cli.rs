@@ -60,6 +60,8 @@ pub enum Command {
     Copy(commands::copy::Args),
     #[command(after_help = commands::lint_manifest::AFTER)]
     LintManifest(commands::lint_manifest::Args),
+    #[command(after_help = commands::preflight::AFTER)]
+    Preflight(commands::preflight::Args),
     #[command(after_help = commands::work::AFTER)]
     Work(commands::work::Args),
 }
@@ -83,6 +85,7 @@ impl Command {
             Self::Keys(args) => commands::keys::run(args).await,
             Self::Intake(args) => commands::intake::run(args).await,
             Self::Aggregate(args) => commands::aggregate::run(args).await,
+            Self::Preflight(args) => commands::preflight::run(args).await,
             Self::Work(args) => commands::work::run(args).await,
             Self::Reassemble(args) => commands::reassemble::run(args).await,
             Self::Copy(args) => commands::copy::run(args).await,

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use facilitator_core::preflight::Trouble;
 use mailbox::{MailboxError, MailboxErrorKind};
 
 /// The class of an end; its number is the process's exit code.
@@ -55,6 +56,14 @@ impl Failure {
             exit,
             message: message.to_string(),
             advice: advice.to_string(),
+        }
+    }
+
+    /// As a preflight tells it.
+    pub fn into_trouble(self) -> Trouble {
+        Trouble {
+            detail: self.message,
+            remedy: self.advice,
         }
     }
 

@@ -99,6 +99,7 @@ impl World {
             legacy_peer: false,
             validation_format: ValidationFormat::ThreeObjects,
             packet_decryption_keys: 1,
+            other_signing_keys: 0,
             windows: windows.clone(),
             replay_guard: ReplayGuardParameters {
                 enabled: true,

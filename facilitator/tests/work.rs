@@ -266,6 +266,165 @@ fn wrong_configuration_is_one_clear_line_and_78() {
     );
 }
 
+/// What the operator tells a probe of the mounted keys.
+fn probed(pod: &Pod, folder: &str) -> Value {
+    let read = |name: &str| fs::read_to_string(pod.path("world/first-keys").join(folder).join(name)).unwrap();
+    json!({"id": read("id").trim(), "publicKey": read("public.pem")})
+}
+
+#[test]
+fn a_probe_reports_the_keys_that_are_mounted_and_names_what_is_missing_or_another() {
+    let pod = Pod::new();
+    let (signing, packets) = (probed(&pod, "batch-signing"), probed(&pod, "packet-decryption/0"));
+    // A second signing key, as a rotation mounts it.
+    let others = pod.path("world/first-keys/batch-signing-others/0");
+    fs::create_dir_all(&others).unwrap();
+    for file in ["key", "id"] {
+        fs::copy(
+            pod.path("world/ingestor-keys/batch-signing").join(file),
+            others.join(file),
+        )
+        .unwrap();
+    }
+    pod.parameters(|parameters| parameters["otherSigningKeys"] = json!(1));
+    let other = fs::read_to_string(pod.path("world/ingestor-keys/batch-signing/public.pem")).unwrap();
+    let other = json!({"id": "ingestor-batch-signing-key", "publicKey": other});
+    let probe = |signing: Value, packets: Value| {
+        pod.list(&json!({"stage": "KeyProbe", "revision": 1, "work": "probe", "signing": signing, "packets": packets}));
+        pod.run(0)
+    };
+    let output = probe(json!([signing, other]), json!([packets]));
+    assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
+    let report = fs::read(pod.ledger().join("reports/probe/0-pod-1")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    let ids = [
+        "first-batch-signing-key",
+        "ingestor-batch-signing-key",
+        "first-packet-decryption-key",
+    ];
+    assert_eq!(report["keys"], json!(ids));
+    assert!(!pod.ledger().join("records").exists(), "a probe takes nothing in");
+
+    // Partners may wait for our keys: a probe needs nothing of theirs.
+    pod.parameters(|parameters| {
+        (parameters["peerKeys"], parameters["ingestorKeys"]) = (json!([]), json!([]));
+        parameters["mailboxes"]["peer"]["url"] = json!("");
+        parameters["otherSigningKeys"] = json!(1);
+    });
+    assert_eq!(code(&probe(json!([signing, other]), json!([packets]))), 0);
+
+    let mut missing = packets.clone();
+    missing["id"] = json!("packets-2");
+    let mut another = packets.clone();
+    another["publicKey"] = signing["publicKey"].clone();
+    for (packets, expected) in [(missing, "packets-2"), (another, "holds another key")] {
+        let output = probe(json!([signing]), json!([packets]));
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), 78);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+/// The failed lines of a preflight that a pod tells in its last words.
+fn preflight(pod: &Pod, of: &str, manifest: Option<&str>) -> Vec<String> {
+    let log = pod.path("termination-log");
+    fs::write(&log, "").unwrap();
+    pod.list(&json!({"stage": "Preflight", "revision": 1, "work": "preflight", "of": of, "inputs": "i", "manifest": manifest}));
+    let output = pod.command(0).arg("--termination-log").arg(&log).output().unwrap();
+    assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&fs::read(&log).unwrap()).unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).lines().count();
+    let lines = report["lines"].as_array().unwrap();
+    assert_eq!(printed, lines.len());
+    let failed = lines.iter().filter(|line| line["outcome"] == "Failed");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    failed
+        .map(|line| format!("{} {}", text(&line["check"]), text(&line["mailbox"])))
+        .collect()
+}
+
+#[test]
+fn a_preflight_names_what_is_broken_in_the_pods_last_words_and_puts_nothing() {
+    let pod = Pod::new();
+    let world = |name: &str| pod.path("world").join(name);
+    assert_eq!(preflight(&pod, "Intake", None), [""; 0]);
+    assert_eq!(preflight(&pod, "Aggregate", None), [""; 0]);
+    assert_eq!(
+        fs::read_dir(pod.ledger())
+            .unwrap()
+            .filter(|entry| { !entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.') })
+            .count(),
+        0
+    );
+
+    fs::rename(world("portal-first"), world("elsewhere")).unwrap();
+    assert_eq!(preflight(&pod, "Intake", None), [""; 0], "intake needs no portal");
+    assert_eq!(preflight(&pod, "Aggregate", None), ["Write portal"]);
+    fs::rename(world("elsewhere"), world("portal-first")).unwrap();
+
+    pod.parameters(|parameters| parameters["ingestorKeys"][0]["publicKey"] = json!("AAAA"));
+    assert_eq!(
+        preflight(&pod, "Intake", None),
+        ["IngestorKeys ", "Signature ingestion"]
+    );
+    pod.parameters(|parameters| parameters["mailboxes"]["ingestion"]["url"] = json!("file:///nowhere/at/all"));
+    assert_eq!(preflight(&pod, "Intake", None), ["List ingestion"]);
+    pod.parameters(|parameters| parameters["ledgerId"] = json!("00000000-0000-0000-0000-000000000007"));
+    assert_eq!(preflight(&pod, "Aggregate", None), ["Identity ledger"]);
+    pod.parameters(|_| {});
+    let manifest = json!({
+        "format": 2, "ingestion-bucket": "gs://i", "peer-validation-bucket": "gs://v",
+        "batch-signing-public-keys": {"another": {
+            "public-key": fs::read_to_string(world("first-keys/batch-signing/public.pem")).unwrap(), "expiration": "2099-01-01T00:00:00Z"}},
+        "packet-encryption-keys": {},
+    });
+    let failed = preflight(&pod, "Intake", Some(&manifest.to_string()));
+    assert!(
+        failed.contains(&"Manifest ".to_owned()) || failed.contains(&"SigningKey ".to_owned()),
+        "{failed:?}"
+    );
+    let key = world("first-keys/packet-decryption/0/key");
+    fs::write(&key, "AAAA").unwrap();
+    assert_eq!(preflight(&pod, "Aggregate", None), ["PacketKeys "]);
+    fs::write(pod.path("parameters/parameters.json"), "{}").unwrap();
+    assert_eq!(preflight(&pod, "Intake", None), ["Parameters "]);
+}
+
+#[test]
+fn a_worker_that_gives_up_says_why_in_its_last_words() {
+    let pod = Pod::new();
+    pod.list(&json!({"stage": "Intake", "revision": 2, "work": "w", "chunks": [[]]}));
+    let log = pod.path("termination-log");
+    fs::write(&log, "").unwrap();
+    let output = pod.command(0).arg("--termination-log").arg(&log).output().unwrap();
+    assert_eq!(code(&output), 78);
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("revision 2") && said.contains("facilitator"), "{said}");
+}
+
+#[test]
+fn work_is_done_with_the_keys_that_its_list_pins_and_their_use_is_marked() {
+    let pod = Pod::new();
+    let pinned = |signer: &str, packet: &str| {
+        let mut list = pod.intake_list();
+        list["keys"] = json!({"signer": signer, "packetKeys": [packet]});
+        pod.list(&list);
+        pod.run(0)
+    };
+    let (signer, packet) = ("first-batch-signing-key", "first-packet-decryption-key");
+    for (signer, packet, missing) in [("signer-2", packet, "signer-2"), (signer, "packets-2", "packets-2")] {
+        let output = pinned(signer, packet);
+        assert_eq!(code(&output), 78);
+        assert!(String::from_utf8_lossy(&output.stderr).contains(missing));
+        assert!(!pod.ledger().join("records").exists());
+    }
+    assert_eq!(code(&pinned(signer, packet)), 0);
+    for id in [signer, packet] {
+        let marks = pod.ledger().join("uses").join(id).join("kittens-seen");
+        assert_eq!(fs::read_dir(&marks).unwrap().count(), 1, "{}", marks.display());
+    }
+}
+
 #[test]
 fn access_that_can_t_be_used_is_named_and_78() {
     let pod = Pod::new();

@@ -12,6 +12,12 @@ pub(crate) const SHA256: &str = "prio-operator-sha256";
 /// Metadata of our objects: a random mark of the put.
 pub(crate) const MARK: &str = "prio-operator-put";
 
+/// What a put that can't succeed sends: should a store take it all the same, whoever finds it knows what it is.
+pub(crate) const PROBE: &[u8] = b"a preflight of prio-operator: this object may be removed\n";
+/// Of a store that took [`PROBE`].
+pub(crate) const TOOK_THE_PROBE: &str =
+    "the store took an object whose checksum is wrong: remove it, and use a store that compares checksums";
+
 /// A mailbox's place, settings and patience.
 #[derive(Debug)]
 pub(crate) struct Cloud {

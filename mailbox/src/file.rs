@@ -207,6 +207,19 @@ impl Inner {
         }
     }
 
+    /// The lowest folder above an object that is there already.
+    fn lowest_folder(&self, key: &ObjectKey) -> PathBuf {
+        let mut folder = self.root.clone();
+        for segment in key.as_str().split('/') {
+            let next = folder.join(segment);
+            if !next.is_dir() {
+                break;
+            }
+            folder = next;
+        }
+        folder
+    }
+
     /// Makes the folders above an object and returns the last.
     fn make_parents(&self, key: &ObjectKey) -> Result<PathBuf, MailboxError> {
         let mut folder = self.root.clone();
@@ -347,6 +360,17 @@ impl Mailbox for FileMailbox {
                 .write_all(&content)
                 .map_err(|e| inner.error(&key, "writing it", &e))?;
             inner.commit(&key, temporary)
+        })
+        .await
+    }
+
+    async fn may_put(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+        let key = key.clone();
+        self.blocking(move |inner| {
+            drop(inner.begin(&key)?);
+            let folder = inner.lowest_folder(&key);
+            rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+                .map_err(|error| inner.error(&key, "writing to its folder", &error.into()))
         })
         .await
     }

@@ -11,6 +11,7 @@ mod cloud;
 #[cfg(feature = "cloud")]
 mod credentials;
 mod error;
+mod expiry;
 mod file;
 #[cfg(feature = "cloud")]
 mod gcs;
@@ -29,6 +30,7 @@ mod walk;
 
 pub use access::{Access, CannedAcl, ConditionalWrites, Credentials, Encryption, Patience};
 pub use error::{MailboxError, MailboxErrorKind};
+pub use expiry::ExpiryRule;
 pub use file::FileMailbox;
 pub use key::ObjectKey;
 pub use memory::MemoryMailbox;
@@ -155,6 +157,28 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     async fn check_conditional_writes(&self, key: &ObjectKey, content: Bytes) -> Result<(), MailboxError> {
         let _ = (key, content);
         Ok(())
+    }
+
+    /// Shows that we may put the object `key`, and puts nothing: the store looks at our rights, and then refuses the content.
+    /// Nothing becomes visible, and an object that is there stays as it is.
+    ///
+    /// # Errors
+    /// [`MailboxErrorKind::Denied`] where we may not; [`MailboxErrorKind::Unsupported`] where the store took the content.
+    async fn may_put(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+        self.begin_upload(key).await?.abort().await
+    }
+
+    /// The rules by which the store deletes objects of this mailbox by itself.
+    ///
+    /// # Errors
+    /// [`MailboxErrorKind::Denied`] where we may not look; [`MailboxErrorKind::Unsupported`] where there is nobody to ask.
+    async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {
+        let detail = "whatever deletes old files of a folder isn't known to it";
+        Err(MailboxError::of_mailbox(
+            MailboxErrorKind::Unsupported,
+            self.url(),
+            detail,
+        ))
     }
 
     /// One page of names.

@@ -11,8 +11,8 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use crate::{
-    ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey, ObjectMeta,
-    PutOutcome, Upload,
+    ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey,
+    ObjectMeta, PutOutcome, Upload,
 };
 
 /// Entries of a page where the request names no limit; as S3's.
@@ -36,6 +36,8 @@ struct State {
     failures: usize,
     open_uploads: usize,
     time: Option<Timestamp>,
+    refuse_listing: bool,
+    expiry_rules: Option<Vec<ExpiryRule>>,
 }
 
 impl MemoryMailbox {
@@ -97,6 +99,16 @@ impl MemoryMailbox {
         self.state().refuse_writes = refuse;
     }
 
+    /// From now on `list` is [`MailboxErrorKind::Denied`].
+    pub fn refuse_listing(&self, refuse: bool) {
+        self.state().refuse_listing = refuse;
+    }
+
+    /// From now on it has these rules. They delete nothing.
+    pub fn expire(&self, rules: Vec<ExpiryRule>) {
+        self.state().expiry_rules = Some(rules);
+    }
+
     /// The next `calls` calls are [`MailboxErrorKind::Unavailable`].
     pub fn fail_next(&self, calls: usize) {
         self.state().failures = calls;
@@ -120,10 +132,15 @@ impl MemoryMailbox {
 
     fn enter(&self, key: Option<&ObjectKey>, call: Call) -> Result<MutexGuard<'_, State>, MailboxError> {
         let mut state = self.state();
+        let refused = match call {
+            Call::Read => state.refuse_reads,
+            Call::Write => state.refuse_writes,
+            Call::List => state.refuse_listing,
+        };
         let fault = if state.failures > 0 {
             state.failures -= 1;
             Some((MailboxErrorKind::Unavailable, "the test made this call fail"))
-        } else if (call == Call::Read && state.refuse_reads) || (call == Call::Write && state.refuse_writes) {
+        } else if refused {
             Some((MailboxErrorKind::Denied, "the test refuses this call"))
         } else {
             None
@@ -218,6 +235,12 @@ impl Mailbox for MemoryMailbox {
 
     async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
         self.put(key, content)
+    }
+
+    async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {
+        let detail = "memory has no rules but those that a test gives";
+        let absent = || MailboxError::of_mailbox(MailboxErrorKind::Unsupported, &self.url, detail);
+        self.state().expiry_rules.clone().ok_or_else(absent)
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError> {

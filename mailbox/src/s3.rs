@@ -6,6 +6,7 @@
 
 mod bucket;
 mod fault;
+mod rights;
 mod upload;
 
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::body::{self, Check};
 use crate::cloud::{Cloud, SHA256};
 use crate::listing;
 use crate::{
-    Access, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody, ObjectKey,
-    ObjectMeta, Patience, PutOutcome, Upload,
+    Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
+    ObjectKey, ObjectMeta, Patience, PutOutcome, Upload,
 };
 
 /// A mailbox in a bucket.
@@ -121,6 +122,14 @@ impl Mailbox for S3Mailbox {
 
     async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
         self.bucket.put(key, &content).await
+    }
+
+    async fn may_put(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+        self.bucket.may_put(key).await
+    }
+
+    async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {
+        self.bucket.expiry_rules().await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError> {

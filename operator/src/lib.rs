@@ -8,6 +8,7 @@ pub mod claims;
 mod digest;
 pub mod health;
 pub mod inventory;
+pub mod keys;
 pub mod lease;
 pub mod metrics;
 pub mod peer;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use clap::Parser;
 use jiff::Timestamp;
 use kube::{Client, Config};
+use operator::keys;
+use operator::keys::settings::{KeysFlags, KeysSettings};
 use operator::metrics::Metrics;
 use operator::run::{Parts, RunError, run};
 use operator::settings::{Flags, Settings};
@@ -22,51 +24,98 @@ const INTERNAL: u8 = 70;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let flags = match Flags::try_parse() {
-        Ok(flags) => flags,
-        Err(error) => {
-            // Clap knows which of the two outputs its text belongs to.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
-        }
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    // The keys controller is the same program with an account of its own.
+    if arguments.get(1).is_some_and(|mode| mode == "keys") {
+        arguments.remove(0);
+        return match KeysFlags::try_parse_from(arguments) {
+            Ok(flags) => keys_controller(flags).await,
+            Err(error) => usage(&error),
+        };
+    }
+    match Flags::try_parse_from(arguments) {
+        Ok(flags) => operator(flags).await,
+        Err(error) => usage(&error),
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // Clap knows which of the two outputs its text belongs to.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
+}
+
+async fn operator(flags: Flags) -> ExitCode {
+    if let Err(refused) = log(&flags.log) {
+        return refused;
+    }
+    let settings = match Settings::try_from(flags) {
+        Ok(settings) => settings,
+        Err(error) => return refused(USAGE, &error.to_string()),
     };
-    let filter = match tracing_subscriber::EnvFilter::try_new(&flags.log) {
-        Ok(filter) => filter,
-        Err(error) => return refused(USAGE, &format!("`{}` given by --log is no filter: {error}", flags.log)),
+    let (client, lease_client, stop) = match begin().await {
+        Ok(begun) => begun,
+        Err(refused) => return refused,
     };
+    let parts = Parts {
+        client,
+        lease_client,
+        settings,
+        metrics: Arc::new(Metrics::default()),
+        clock: Timestamp::now,
+        stop,
+    };
+    ended(run(parts).await)
+}
+
+async fn keys_controller(flags: KeysFlags) -> ExitCode {
+    if let Err(refused) = log(&flags.log) {
+        return refused;
+    }
+    let settings = match KeysSettings::try_from(flags) {
+        Ok(settings) => settings,
+        Err(error) => return refused(USAGE, &error.to_string()),
+    };
+    let (client, lease_client, stop) = match begin().await {
+        Ok(begun) => begun,
+        Err(refused) => return refused,
+    };
+    let parts = keys::run::Parts {
+        client,
+        lease_client,
+        settings,
+        metrics: Arc::new(Metrics::default()),
+        clock: Timestamp::now,
+        stop,
+    };
+    ended(keys::run::run(parts).await)
+}
+
+fn log(filter: &str) -> Result<(), ExitCode> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| refused(USAGE, &format!("`{filter}` given by --log is no filter: {error}")))?;
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let settings = match Settings::try_from(flags) {
-        Ok(settings) => settings,
-        Err(error) => return refused(USAGE, &error.to_string()),
-    };
-    let clients = match clients().await {
-        Ok(clients) => clients,
-        Err(error) => {
-            let advice = "run it in a pod, or set KUBECONFIG";
-            return refused(UNAVAILABLE, &format!("the cluster isn't known: {error}; {advice}"));
-        }
-    };
-    let (client, lease_client) = clients;
+    Ok(())
+}
+
+/// The clients, and what signals cancel.
+async fn begin() -> Result<(Client, Client, CancellationToken), ExitCode> {
+    let (client, lease_client) = clients().await.map_err(|error| {
+        let advice = "run it in a pod, or set KUBECONFIG";
+        refused(UNAVAILABLE, &format!("the cluster isn't known: {error}; {advice}"))
+    })?;
     let stop = CancellationToken::new();
-    if let Err(error) = stop_on_signals(&stop) {
-        return refused(INTERNAL, &format!("signals can't be waited for: {error}"));
-    }
-    let metrics = Arc::new(Metrics::default());
-    match run(Parts {
-        client,
-        lease_client,
-        settings,
-        metrics,
-        clock: Timestamp::now,
-        stop,
-    })
-    .await
-    {
+    stop_on_signals(&stop).map_err(|error| refused(INTERNAL, &format!("signals can't be waited for: {error}")))?;
+    Ok((client, lease_client, stop))
+}
+
+fn ended(result: Result<(), RunError>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ RunError::Listen { .. }) => refused(USAGE, &error.to_string()),
         Err(error @ RunError::LeaseLost) => refused(INTERNAL, &error.to_string()),

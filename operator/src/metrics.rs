@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crds::conditions::{
-    ADMISSION_GUARDED, MAILBOXES_LISTED, MANIFEST_CURRENT, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED,
-    WINDOWS_ON_TIME, WORKERS_READY,
+    ADMISSION_GUARDED, KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_CURRENT, MANIFEST_PUBLISHED, PEERS_KNOWN, PROGRESSING,
+    READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
 };
 use crds::processor::{BatchCounts, WindowCounts};
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 /// Which controller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ControllerLabels {
-    /// `processor` or `peer`.
+    /// `processor`, `peer` or `keys`.
     pub controller: &'static str,
 }
 
@@ -79,6 +79,17 @@ pub struct KindLabels {
     pub kind: &'static str,
 }
 
+/// A KeyRing and one of its conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RingLabels {
+    /// The KeyRing's namespace.
+    pub namespace: String,
+    /// The KeyRing's name.
+    pub key_ring: String,
+    /// The condition.
+    pub state: &'static str,
+}
+
 /// Namespace and name of a processor.
 pub type ProcessorKey = (String, String);
 
@@ -100,7 +111,7 @@ const STATES: [&str; 14] = [
     "aggregate",
 ];
 /// Every condition of a processor.
-const CONDITIONS: [&str; 8] = [
+const CONDITIONS: [&str; 9] = [
     READY,
     STALLED,
     PEERS_KNOWN,
@@ -109,8 +120,11 @@ const CONDITIONS: [&str; 8] = [
     WORKERS_READY,
     WINDOWS_ON_TIME,
     ADMISSION_GUARDED,
+    KEYS_LOADED,
 ];
 
+/// Every condition of a KeyRing.
+const RING_CONDITIONS: [&str; 4] = [READY, STALLED, PROGRESSING, ADMISSION_GUARDED];
 /// Every condition of a Peer.
 const PEER_CONDITIONS: [&str; 3] = [READY, STALLED, MANIFEST_CURRENT];
 
@@ -160,6 +174,8 @@ pub struct Metrics {
     pub windows: Family<StateLabels, Gauge>,
     /// 1 where a condition is True.
     pub conditions: Family<StateLabels, Gauge>,
+    /// 1 where a condition of a KeyRing is True.
+    pub ring_conditions: Family<RingLabels, Gauge>,
     /// 1 where a condition of a Peer is True.
     pub peer_conditions: Family<PeerLabels, Gauge>,
     /// Age of the oldest batch that waits for intake.
@@ -196,6 +212,7 @@ impl Default for Metrics {
             batches: Family::default(),
             windows: Family::default(),
             conditions: Family::default(),
+            ring_conditions: Family::default(),
             peer_conditions: Family::default(),
             oldest_waiting_seconds: Family::default(),
             leader: Gauge::default(),
@@ -242,6 +259,11 @@ impl Metrics {
             "condition",
             "1 where a condition of a processor is True",
             self.conditions.clone(),
+        );
+        registry.register(
+            "key_ring_condition",
+            "1 where a condition of a KeyRing is True",
+            self.ring_conditions.clone(),
         );
         registry.register(
             "peer_condition",
@@ -335,6 +357,22 @@ impl Metrics {
         }
     }
 
+    /// What a KeyRing's conditions say.
+    pub fn ring(&self, namespace: &str, name: &str, conditions: &[Condition]) {
+        for state in RING_CONDITIONS {
+            if let Some(condition) = conditions.iter().find(|condition| condition.type_ == state) {
+                let labels = RingLabels {
+                    namespace: namespace.to_owned(),
+                    key_ring: name.to_owned(),
+                    state,
+                };
+                self.ring_conditions
+                    .get_or_create(&labels)
+                    .set(i64::from(condition.status == "True"));
+            }
+        }
+    }
+
     /// What a Peer's conditions say.
     pub fn peer_conditions(&self, key: &ProcessorKey, conditions: &[Condition]) {
         for kind in PEER_CONDITIONS {
@@ -343,6 +381,17 @@ impl Metrics {
                     .get_or_create(&peer_labels(key, kind))
                     .set(i64::from(condition.status == "True"));
             }
+        }
+    }
+
+    /// A KeyRing is gone.
+    pub fn ring_gone(&self, namespace: &str, name: &str) {
+        for state in RING_CONDITIONS {
+            self.ring_conditions.remove(&RingLabels {
+                namespace: namespace.to_owned(),
+                key_ring: name.to_owned(),
+                state,
+            });
         }
     }
 

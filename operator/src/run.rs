@@ -31,7 +31,7 @@ use crate::status::Events;
 /// Processors that are looked at at a time, of one watched namespace.
 const CONCURRENCY: u16 = 4;
 /// How long a stop waits for the first list.
-const FIRST_LIST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const FIRST_LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stop waits for running reconciles; what is cut off is done again by the next operator.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 /// How often left-overs of processors that are gone are looked for.
@@ -84,39 +84,101 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         clock,
         stop,
     } = parts;
-    let health = Health::new(metrics.clone(), clock);
+    let supervised = Supervised {
+        client: client.clone(),
+        lease_namespaces: lease_namespaces(&settings, lease_client.default_namespace()),
+        lease_client,
+        lease: settings.lease_name.clone(),
+        identity: settings.identity.clone(),
+        metrics: metrics.clone(),
+        clock,
+        stop: stop.clone(),
+    };
     let address = settings.http_address;
+    served(address, &metrics, clock, async |health| {
+        while_leading(supervised, health, async |identity| {
+            let context = Arc::new(Context {
+                events: Events::new(client.clone(), identity.clone()),
+                identity,
+                others: lease::Others::default(),
+                timing: processor::timing(&settings),
+                client,
+                settings,
+                metrics: metrics.clone(),
+                clock,
+                memories: Memories::default(),
+                peers: peer::Memories::default(),
+            });
+            work(&context, &stop).await;
+        })
+        .await
+    })
+    .await
+}
+
+/// Serves metrics and probes while `work` runs.
+///
+/// # Errors
+/// [`RunError::Listen`], and those of the work.
+pub(crate) async fn served(
+    address: std::net::SocketAddr,
+    metrics: &Arc<Metrics>,
+    clock: fn() -> Timestamp,
+    work: impl AsyncFnOnce(&Health) -> Result<(), RunError>,
+) -> Result<(), RunError> {
+    let health = Health::new(metrics.clone(), clock);
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .context(ListenSnafu { address })?;
     let server = tokio::spawn(axum::serve(listener, health.clone().router()).into_future());
-    let served = lead(client, lease_client, settings, metrics, clock, &stop, &health).await;
+    let result = work(&health).await;
     server.abort();
-    served
+    result
 }
 
-async fn lead(
-    client: Client,
-    lease_client: Client,
-    settings: Settings,
-    metrics: Arc<Metrics>,
-    clock: fn() -> Timestamp,
-    stop: &CancellationToken,
+/// A process of which one works at a time.
+pub(crate) struct Supervised {
+    pub(crate) client: Client,
+    pub(crate) lease_client: Client,
+    /// The Lease's name; `None`: works without.
+    pub(crate) lease: Option<String>,
+    /// In each of these it is held.
+    pub(crate) lease_namespaces: Vec<String>,
+    pub(crate) identity: String,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: fn() -> Timestamp,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Works once the API server answers and the lease is held, until asked to stop. The work is given who this process is.
+///
+/// # Errors
+/// [`RunError::LeaseLost`].
+pub(crate) async fn while_leading(
+    supervised: Supervised,
     health: &Health,
+    work: impl AsyncFnOnce(String),
 ) -> Result<(), RunError> {
-    if !answered(&client, stop).await {
+    let Supervised {
+        client,
+        lease_client,
+        lease,
+        lease_namespaces,
+        identity,
+        metrics,
+        clock,
+        stop,
+    } = supervised;
+    if !answered(&client, &stop).await {
         return Ok(());
     }
     health.set_ready(true);
-    let identity = format!("{}_{}", settings.identity, uuid::Uuid::new_v4());
-    let leadership = match &settings.lease_name {
-        Some(name) => {
-            let namespaces = lease_namespaces(&settings, lease_client.default_namespace());
-            match lease::acquire(&lease_client, &namespaces, name, &identity, clock, stop).await {
-                Some(leadership) => Some(leadership),
-                None => return Ok(()),
-            }
-        }
+    let identity = format!("{identity}_{}", uuid::Uuid::new_v4());
+    let leadership = match &lease {
+        Some(name) => match lease::acquire(&lease_client, &lease_namespaces, name, &identity, clock, &stop).await {
+            Some(leadership) => Some(leadership),
+            None => return Ok(()),
+        },
         None => None,
     };
     metrics.leader.set(1);
@@ -124,25 +186,13 @@ async fn lead(
     let lost = leadership
         .as_ref()
         .map_or_else(CancellationToken::new, lease::Leadership::lost);
-    let context = Arc::new(Context {
-        events: Events::new(client.clone(), identity.clone()),
-        identity,
-        others: lease::Others::default(),
-        timing: processor::timing(&settings),
-        client,
-        settings,
-        metrics: metrics.clone(),
-        clock,
-        memories: Memories::default(),
-        peers: peer::Memories::default(),
-    });
     tokio::select! {
         // A lost lease ends the work at once, wherever it is: all writes are idempotent.
         () = lost.cancelled() => {
             metrics.leader.set(0);
             return Err(RunError::LeaseLost);
         }
-        () = work(&context, stop) => {}
+        () = work(identity) => {}
         () = async { stop.cancelled().await; tokio::time::sleep(STOP_TIMEOUT).await } => {
             tracing::warn!("reconciles still run after {} s: they are cut off", STOP_TIMEOUT.as_secs());
         }

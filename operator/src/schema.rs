@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::metrics::{KindLabels, Metrics};
 
 /// The kinds, as metrics name them.
-const KINDS: [&str; 4] = ["DataShareProcessor", "Batch", "AggregationWindow", "Peer"];
+const KINDS: [&str; 5] = ["DataShareProcessor", "Batch", "AggregationWindow", "Peer", "KeyRing"];
 
 /// A kind as metrics name it.
 #[must_use]

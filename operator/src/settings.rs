@@ -289,7 +289,7 @@ impl TryFrom<Flags> for Settings {
 }
 
 /// A label of DNS, as namespaces and leases have.
-fn check_name(flag: &'static str, value: &str) -> Result<(), SettingsError> {
+pub(crate) fn check_name(flag: &'static str, value: &str) -> Result<(), SettingsError> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let fine =
         (1..=63).contains(&value.len()) && value.chars().all(inner) && !value.starts_with('-') && !value.ends_with('-');

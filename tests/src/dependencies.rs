@@ -54,6 +54,7 @@ fn the_list_of_dependencies_is_complete() {
 fn every_dependency_is_used_by_a_crate() {
     let members = [
         "bench",
+        "cli",
         "crds",
         "facilitator",
         "facilitator-core",

@@ -15,6 +15,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   # create: only to probe the authors' policy by a dry run that must be refused.
   verbs: [get, list, watch, create]
 - apiGroups: [prio-operator.io]
+  resources: [keyrings]
+  verbs: [get]
+- apiGroups: [prio-operator.io]
   resources: [batches, aggregationwindows]
   verbs: [get, list, watch, create, patch, delete, deletecollection]
 - apiGroups: [prio-operator.io]

@@ -36,16 +36,19 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub peer_validation_identity: Option<String>,
-    /// The public halves of the keys that sign our batches, one of each id: those in use, and those that are to be.
-    #[schemars(length(min = 1, max = 64))]
+    /// The public halves of the keys that sign our batches, one of each id: those in use, and those that are to be. Those
+    /// of a KeyRing in `keys.batchSigning` are published with them by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub batch_signing_public_keys: Vec<PublicKey>,
     /// When partners may stop to trust those keys, RFC 3339. The original never looks at it.
     #[serde(default = "expiration")]
     #[schemars(length(min = 20, max = 40))]
     pub expiration: String,
-    /// The key that packets are encrypted to.
-    pub packet_encryption_key: PacketEncryptionKey,
+    /// The key that packets are encrypted to. Left out: the one that the KeyRing in `keys.packetDecryption` publishes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet_encryption_key: Option<PacketEncryptionKey>,
 }
 
 fn expiration() -> String {

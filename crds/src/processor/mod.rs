@@ -4,6 +4,7 @@ mod access;
 mod mailboxes;
 mod manifest;
 mod parties;
+mod preflight;
 mod replay_guard;
 mod status;
 mod windows;
@@ -16,11 +17,12 @@ pub use access::{
 pub use mailboxes::{Mailbox, Mailboxes, Outgoing, Volume};
 pub use manifest::{ConfigMapReference, Manifest, PacketEncryptionKey, PublishTo, ServedAt, ServerIdentity};
 pub use parties::{
-    Ingestor, InlineParty, InlinePortal, KeyReference, Keys, MAX_PACKET_KEYS, PeerProcessor, PeerReference, Portal,
-    PublicKey, SecretReference,
+    Ingestor, InlineParty, InlinePortal, KeyReference, KeyRingReference, Keys, MAX_PACKET_KEYS, PeerProcessor,
+    PeerReference, Portal, PublicKey, SecretReference,
 };
+pub use preflight::{PreflightLine, PreflightOutcome, PreflightStage, PreflightStatus};
 pub use replay_guard::ReplayGuard;
-pub use status::{BatchCounts, DataShareProcessorStatus, WindowCounts};
+pub use status::{BatchCounts, DataShareProcessorStatus, KeyUse, KeysStatus, WindowCounts};
 pub use windows::{Cutoff, Windows};
 pub use workers::{BatchObjects, MAX_PULL_SECRETS, WorkerStage, Workers};
 
@@ -82,6 +84,10 @@ use serde::{Deserialize, Serialize};
         .message("mailboxes.outgoing.peer needs a url; only with peer.peerRef the peer's manifest has it"),
     validation = Rule::new("has(self.mailboxes.outgoing.portal.url) || has(self.portal.peerRef)")
         .message("mailboxes.outgoing.portal needs a url; only with portal.peerRef the portal's manifest has it"),
+    validation = Rule::new("!has(self.manifest) || has(self.keys.batchSigning.keyRingRef) || (has(self.manifest.batchSigningPublicKeys) && size(self.manifest.batchSigningPublicKeys) > 0)")
+        .message("manifest needs batchSigningPublicKeys; only a KeyRing in keys.batchSigning has them"),
+    validation = Rule::new("!has(self.manifest) || has(self.manifest.packetEncryptionKey) || self.keys.packetDecryption.exists_one(key, has(key.keyRingRef))")
+        .message("manifest needs packetEncryptionKey; only where keys.packetDecryption refers to just one KeyRing that has it"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DataShareProcessorSpec {
@@ -104,7 +110,7 @@ pub struct DataShareProcessorSpec {
     /// How validation batches are written.
     #[serde(default)]
     pub validation_format: ValidationFormat,
-    /// The Secrets with this party's private keys.
+    /// This party's private keys.
     pub keys: Keys,
     /// When windows are summed.
     #[serde(default)]

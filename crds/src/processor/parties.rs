@@ -93,13 +93,17 @@ pub struct PublicKey {
     pub public_key: String,
 }
 
+/// Two entries that name the same Secret or the same KeyRing.
+const SAME: &str = "(has(key.secretRef) && has(other.secretRef) && key.secretRef.name == other.secretRef.name) \
+     || (has(key.keyRingRef) && has(other.keyRingRef) && key.keyRingRef.name == other.keyRingRef.name)";
+
 /// This party's private keys.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(
-    validation = Rule::new("self.packetDecryption.all(key, self.packetDecryption.exists_one(other, other.secretRef.name == key.secretRef.name))")
-        .message("packetDecryption names a Secret twice"),
-    validation = Rule::new("self.packetDecryption.all(key, key.secretRef.name != self.batchSigning.secretRef.name)")
-        .message("batchSigning and packetDecryption name the same Secret: a key for signing is no key for packets"),
+    validation = Rule::new(format!("self.packetDecryption.all(key, self.packetDecryption.exists_one(other, {SAME}))"))
+        .message("packetDecryption names a Secret or a KeyRing twice"),
+    validation = Rule::new(format!("[self.batchSigning].all(other, self.packetDecryption.all(key, !({SAME})))"))
+        .message("batchSigning and packetDecryption name the same Secret or KeyRing: a key for signing is no key for packets"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Keys {
@@ -110,12 +114,26 @@ pub struct Keys {
     pub packet_decryption: Vec<KeyReference>,
 }
 
-/// One Secret with `key` and `id` (or the original's `secret_key` and `primary_kid`).
+/// One key, or the versions of one.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.secretRef) != has(self.keyRingRef)").message("give exactly one of secretRef and keyRingRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyReference {
-    /// The Secret.
-    pub secret_ref: SecretReference,
+    /// A Secret with `key` and `id` (or the original's `secret_key` and `primary_kid`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+    /// A KeyRing, all of whose versions are mounted until they are retired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_ring_ref: Option<KeyRingReference>,
+}
+
+/// A KeyRing in the same namespace.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyRingReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub name: String,
 }
 
 /// A Secret in the same namespace.

@@ -1,6 +1,8 @@
 //! Objects that the API takes or refuses, for the validator in the library and for a real API server.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod key_rings;
+
 use serde_json::{Value, json};
 
 /// One attempt: a base object, changed at a JSON pointer, created or as an update of the base.
@@ -170,6 +172,15 @@ fn manifest() -> Value {
     })
 }
 
+fn manifest_without(fields: &[&str]) -> Value {
+    let mut manifest = manifest();
+    manifest
+        .as_object_mut()
+        .unwrap()
+        .retain(|field, _| !fields.contains(&field.as_str()));
+    manifest
+}
+
 fn create(name: &'static str, base: Value, changes: Vec<(&'static str, Value)>, message: &'static str) -> Case {
     Case {
         name,
@@ -229,6 +240,18 @@ pub fn good() -> Vec<Case> {
             "pod labels",
             processor(),
             vec![("/spec/workers/podLabels", json!({"team": "prio"}))],
+            "",
+        ),
+        create(
+            "rings, and a Secret of a ring's name",
+            processor(),
+            vec![
+                ("/spec/keys/batchSigning", json!({"keyRingRef": {"name": "signing"}})),
+                (
+                    "/spec/keys/packetDecryption",
+                    json!([{"keyRingRef": {"name": "packets"}}, {"secretRef": {"name": "packets"}}]),
+                ),
+            ],
             "",
         ),
         update("suspend", processor(), vec![("/spec/suspend", json!(true))], ""),
@@ -316,6 +339,22 @@ pub fn good() -> Vec<Case> {
         ),
         create("buckets", processor(), vec![("/spec/mailboxes", buckets())], ""),
         create("own manifests", processor(), vec![("/spec/manifest", manifest())], ""),
+        create(
+            "own manifests of rings' keys",
+            processor(),
+            vec![
+                (
+                    "/spec/manifest",
+                    manifest_without(&["batchSigningPublicKeys", "packetEncryptionKey"]),
+                ),
+                ("/spec/keys/batchSigning", json!({"keyRingRef": {"name": "signing"}})),
+                (
+                    "/spec/keys/packetDecryption",
+                    json!([{"keyRingRef": {"name": "packets"}}]),
+                ),
+            ],
+            "",
+        ),
     ]
 }
 
@@ -323,7 +362,19 @@ pub fn good() -> Vec<Case> {
 pub fn refused_by_rule() -> Vec<Case> {
     let p = processor;
     let ingestion = "/spec/mailboxes/ingestion/url";
-    vec![
+    [
+        create(
+            "own manifests without a key that signs",
+            p(),
+            vec![("/spec/manifest", manifest_without(&["batchSigningPublicKeys"]))],
+            "manifest needs batchSigningPublicKeys",
+        ),
+        create(
+            "own manifests without a packet key",
+            p(),
+            vec![("/spec/manifest", manifest_without(&["packetEncryptionKey"]))],
+            "manifest needs packetEncryptionKey",
+        ),
         create(
             "long name",
             p(),
@@ -382,13 +433,43 @@ pub fn refused_by_rule() -> Vec<Case> {
                 "/spec/keys/packetDecryption",
                 json!([{"secretRef": {"name": "a"}}, {"secretRef": {"name": "a"}}]),
             )],
-            "names a Secret twice",
+            "names a Secret or a KeyRing twice",
+        ),
+        create(
+            "a ring twice",
+            p(),
+            vec![(
+                "/spec/keys/packetDecryption",
+                json!([{"keyRingRef": {"name": "a"}}, {"secretRef": {"name": "a"}}, {"keyRingRef": {"name": "a"}}]),
+            )],
+            "names a Secret or a KeyRing twice",
+        ),
+        create(
+            "one ring for both uses",
+            p(),
+            vec![
+                ("/spec/keys/batchSigning", json!({"keyRingRef": {"name": "a"}})),
+                ("/spec/keys/packetDecryption", json!([{"keyRingRef": {"name": "a"}}])),
+            ],
+            "name the same Secret or KeyRing",
+        ),
+        create(
+            "a Secret and a ring",
+            p(),
+            vec![("/spec/keys/batchSigning/keyRingRef", json!({"name": "a"}))],
+            "exactly one of secretRef and keyRingRef",
+        ),
+        create(
+            "no key at all",
+            p(),
+            vec![("/spec/keys/batchSigning", json!({}))],
+            "exactly one of secretRef and keyRingRef",
         ),
         create(
             "one Secret for both uses",
             p(),
             vec![("/spec/keys/batchSigning/secretRef/name", json!("packet-decryption"))],
-            "name the same Secret",
+            "name the same Secret or KeyRing",
         ),
         create(
             "same url",
@@ -725,13 +806,16 @@ pub fn refused_by_rule() -> Vec<Case> {
             "must come after",
         ),
     ]
+    .into_iter()
+    .chain(key_rings::refused_by_rule())
+    .collect()
 }
 
 /// Objects that the schema refuses before any rule; only an API server shows it.
 pub fn refused_by_schema() -> Vec<Case> {
     let p = processor;
     let cutoff = json!({"aggregation": "a", "start": "202110210800", "cutoff": "2026-01-01T00:00:15Z"});
-    vec![
+    [
         create(
             "share",
             p(),
@@ -835,4 +919,7 @@ pub fn refused_by_schema() -> Vec<Case> {
             "should match",
         ),
     ]
+    .into_iter()
+    .chain(key_rings::refused_by_schema())
+    .collect()
 }

@@ -237,11 +237,11 @@ async fn done_already(
 
 async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) -> Result<AggregateOutcome, WorkError> {
     let mut verdicts = Verdicts::of(Some(&frozen));
-    if frozen.plan.signer != processor.signing_key.id() {
+    if processor.signer(&frozen.plan.signer).is_none() {
         let message = format!(
-            "the plan is to be signed by {:?}, and {:?} is mounted: mount that key until the window is summed",
+            "the plan is to be signed by {:?}, and {} is mounted: mount that key until the window is summed",
             frozen.plan.signer,
-            processor.signing_key.id()
+            processor.signer_ids().join(", ")
         );
         return Ok(blocked(&frozen, BlockedReason::SigningKeyNotMounted, &message));
     }

@@ -16,6 +16,7 @@ use crate::formats::shard::PlanShard;
 use crate::formats::work::Approval;
 use crate::processor::{Processor, WorkError};
 use crate::put::{put, put_or_read, read_if_there};
+use crate::uses::mark_plan;
 
 /// A plan and what stands for its bytes.
 pub(super) struct Frozen {
@@ -115,6 +116,7 @@ pub(super) async fn make_plan(
         exclusions: set.exclusions,
         approval: again.map(|again| again.approval.clone()),
     };
+    mark_plan(processor, window, &plan.signer).await?;
     let key = window.ledger_key(PLANS);
     let bytes = plan.to_bytes()?.into();
     // Reading a large window takes a while.

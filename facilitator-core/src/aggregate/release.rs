@@ -64,7 +64,8 @@ pub(super) async fn release(
     let invalid = InvalidList::write(portal, key(SumPartPart::InvalidPackets), limit, &counted.invalid).await?;
     let part = sum_part(window, &frozen.plan, counted, total, invalid.digest.sha256);
     let header = Bytes::from(part.write());
-    let signature = BatchSignature::sign(&processor.signing_key, &header).map_err(|error| {
+    let signing_key = processor.signer(&frozen.plan.signer).unwrap_or(&processor.signing_key);
+    let signature = BatchSignature::sign(signing_key, &header).map_err(|error| {
         InternalSnafu {
             doing: "signing the sum part",
             detail: error.to_string(),

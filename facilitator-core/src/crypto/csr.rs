@@ -1,11 +1,50 @@
 //! Certificate signing requests: the form in which manifests publish packet encryption keys (PKCS#10 in PEM).
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use rcgen::{CertificateParams, DistinguishedName, DnType, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
 use super::encoding::decode_pem;
-use super::{BatchVerifyingKey, KeyError, PublicPoint};
+use super::{BatchSigningKey, BatchVerifyingKey, KeyError, PacketDecryptionKey, PublicPoint};
+
+/// Makes the request for a packet key, PEM `CERTIFICATE REQUEST`: the same text for the same key and name.
+///
+/// # Errors
+/// [`KeyError::NoRequest`] where the name is none that a certificate may have.
+pub fn signing_request(key: &PacketDecryptionKey, common_name: &str) -> Result<String, KeyError> {
+    let wrong = |detail: String| KeyError::NoRequest {
+        common_name: common_name.to_owned(),
+        detail,
+    };
+    let subject = Subject(BatchSigningKey::from_scalar("request", key.scalar())?);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    let request = params
+        .serialize_request(&subject)
+        .map_err(|error| wrong(error.to_string()))?;
+    request.pem().map_err(|error| wrong(error.to_string()))
+}
+
+/// The key that signs its own request.
+struct Subject(BatchSigningKey);
+
+impl PublicKeyData for Subject {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.verifying_key().point()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for Subject {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message).map_err(|_| rcgen::Error::RemoteKeyError)
+    }
+}
 
 /// What a request for a certificate says of a packet encryption key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,5 +100,34 @@ impl SigningRequest {
             common_name,
             signature_verifies,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn a_request_holds_the_key_and_the_name_and_is_signed_by_the_key() {
+        let key = PacketDecryptionKey::generate(&mut StdRng::seed_from_u64(11));
+        let name = "us-ct.prod.certificates.example.org";
+        let text = signing_request(&key, name).unwrap();
+        assert_eq!(
+            SigningRequest::parse(&text).unwrap(),
+            SigningRequest {
+                public_point: *key.public_point(),
+                common_name: Some(name.to_owned()),
+                signature_verifies: true,
+            }
+        );
+        assert_eq!(text, signing_request(&key, name).unwrap());
+        assert_ne!(
+            text,
+            signing_request(&key, "us-ca.prod.certificates.example.org").unwrap()
+        );
     }
 }

@@ -5,6 +5,8 @@ pub mod csr;
 pub mod ecies;
 mod encoding;
 pub mod gcm;
+pub mod new_key;
+pub mod original;
 pub mod seal;
 pub mod signing;
 
@@ -73,6 +75,20 @@ pub enum KeyError {
     /// Not the DER that manifests hold.
     #[snafu(display("the public key's DER isn't the 91 bytes of a P-256 key"))]
     PublicKeyDer,
+    /// Not the original's list of versions.
+    #[snafu(display("these aren't the key versions of the original's rotator: {detail}"))]
+    OriginalVersions {
+        /// What is wrong, without what they hold.
+        detail: String,
+    },
+    /// A request for a certificate can't be made.
+    #[snafu(display("no certificate signing request can be made for {common_name:?}: {detail}"))]
+    NoRequest {
+        /// The subject.
+        common_name: String,
+        /// What is wrong.
+        detail: String,
+    },
     /// Not a usable certificate signing request.
     #[snafu(display("the certificate signing request can't be used: {detail}"))]
     SigningRequest {

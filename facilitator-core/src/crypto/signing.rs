@@ -108,6 +108,15 @@ impl BatchSigningKey {
         }
     }
 
+    /// The key of a scalar, big-endian.
+    ///
+    /// # Errors
+    /// [`KeyError::Scalar`] outside 1 to n − 1.
+    pub fn from_scalar(id: &str, scalar: &[u8; 32]) -> Result<Self, KeyError> {
+        let key = SigningKey::from_slice(scalar).map_err(|_| KeyError::Scalar)?;
+        Ok(Self::from_key(id, key))
+    }
+
     /// A new random key.
     #[must_use]
     pub fn generate(id: &str, rng: &mut impl rand::CryptoRng) -> Self {

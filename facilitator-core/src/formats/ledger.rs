@@ -31,6 +31,12 @@ pub const RELEASED: &str = "released";
 pub const DECISIONS: &str = "decisions";
 /// The folder of windows' verdicts.
 pub const RESULTS: &str = "results";
+/// The folder of which windows have work under which key.
+pub const USES: &str = "uses";
+/// What a preflight puts, so that the store can show that it replaces nothing.
+pub const PREFLIGHT_OBJECT: &str = "preflight.json";
+/// Its content, always.
+pub const PREFLIGHT_CONTENT: &[u8] = b"{\"revision\":1}\n";
 /// The ledger's identity.
 pub const LEDGER_OBJECT: &str = "ledger.json";
 /// The longest message in an object, in characters, so that objects keep their bounds.

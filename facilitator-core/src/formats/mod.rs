@@ -11,6 +11,7 @@ pub mod names;
 pub mod parameters;
 pub mod partial;
 pub mod plan;
+pub mod preflight;
 pub mod record;
 pub mod shard;
 pub mod signature;

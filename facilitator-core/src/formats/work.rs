@@ -4,6 +4,8 @@ use mailbox::Access;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::preflight::PreflightStage;
+
 /// The revision of every JSON document here.
 pub const REVISION: u32 = 1;
 /// The folder in the pod that holds `parameters.json`.
@@ -145,6 +147,9 @@ pub struct Parameters {
     pub validation_format: ValidationFormat,
     /// How many packet-decryption Secrets are mounted.
     pub packet_decryption_keys: u32,
+    /// How many Secrets of other signing keys are mounted: what those keys began is finished with them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub other_signing_keys: u32,
     /// The windows' settings.
     pub windows: WindowParameters,
     /// Whether packets are looked for in other batches.
@@ -229,6 +234,40 @@ pub struct CompactItem {
     pub day: String,
 }
 
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+/// The keys that work is done with, where KeyRings say which are mounted: a retry across a rotation takes the same ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyPins {
+    /// Id of the key that signs new records and plans; `None`: the one that is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// Ids of packet keys that must be mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packet_keys: Vec<String>,
+}
+
+impl KeyPins {
+    /// Whether nothing is pinned.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.signer.is_none() && self.packet_keys.is_empty()
+    }
+}
+
+/// A key that a probe must find mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProbedKey {
+    /// Its id.
+    pub id: String,
+    /// Its public half, PEM `PUBLIC KEY`.
+    pub public_key: String,
+}
+
 /// `work.json`: a Job's chunks, one per completion index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", deny_unknown_fields)]
@@ -239,6 +278,9 @@ pub enum WorkList {
         revision: u32,
         /// The Job's name: the folder of its reports.
         work: String,
+        /// The keys to use.
+        #[serde(default, skip_serializing_if = "KeyPins::is_empty")]
+        keys: KeyPins,
         /// One list per completion index.
         chunks: Vec<Vec<IntakeItem>>,
     },
@@ -248,8 +290,36 @@ pub enum WorkList {
         revision: u32,
         /// The Job's name: the folder of its reports.
         work: String,
+        /// The keys to use.
+        #[serde(default, skip_serializing_if = "KeyPins::is_empty")]
+        keys: KeyPins,
         /// One list per completion index.
         chunks: Vec<Vec<AggregateItem>>,
+    },
+    /// Keys to look for in the mounted Secrets: nothing else is done.
+    KeyProbe {
+        /// [`REVISION`].
+        revision: u32,
+        /// The Job's name: the folder of its reports.
+        work: String,
+        /// Keys that must sign.
+        signing: Vec<ProbedKey>,
+        /// Keys that must open packets.
+        packets: Vec<ProbedKey>,
+    },
+    /// Checks to make, as `docs/formats.md` §4.4 has them: nothing else is done, and the pod's termination message has the lines.
+    Preflight {
+        /// [`REVISION`].
+        revision: u32,
+        /// The Job's name.
+        work: String,
+        /// Whose work is to be possible.
+        of: PreflightStage,
+        /// What asked for it, as the operator knows that again.
+        inputs: String,
+        /// Our own specific manifest as it is published.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manifest: Option<String>,
     },
     /// Days of claims to compact.
     CompactClaims {
@@ -355,4 +425,7 @@ pub struct Report {
     /// One per window of an aggregation chunk.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<WindowReport>,
+    /// Ids of the keys that a probe found mounted, each with the public half that it was told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
 }

@@ -46,14 +46,14 @@ pub(super) struct Summary {
     pub digest: [u8; 32],
 }
 
-/// Writes the packets of the validation batch to `target`, where the record is to be signed by `signer`. What is there by
+/// Writes the packets of the validation batch to `target`, where the record is to be signed by one of `signers`. What is there by
 /// then is good only if there is no error.
 fn write_packets<W: Write>(
     mut record: RecordReader<ChunkReader>,
-    signer: &str,
+    signers: &[String],
     target: W,
 ) -> Result<(Summary, ContentDigest, W), RecordError> {
-    let is_ours = record.head().signer == signer;
+    let is_ours = signers.contains(&record.head().signer);
     let mut packets = RecordWriter::new(Hashed::new(target));
     // The caller sees for itself what became of the target.
     let unwritten = |error: &dyn std::fmt::Display| RecordError::PassedOn {
@@ -114,13 +114,13 @@ pub(super) async fn deliver(
     let peer = &*processor.mailboxes.peer;
     let key = |part| batch.validation_key(processor.share, part);
     let mut packets = Outgoing::new(peer, key(ValidationPart::Packets), processor.in_memory.object_bytes);
-    let signer = processor.signing_key.id().to_owned();
+    let signers = processor.signer_ids();
     let write = move |record: RecordReader<ChunkReader>, writer: &mut ChunkWriter| {
         if record.head().validation_format == ValidationFormat::SingleObject {
             // All of it goes into the signature object, which is put by a single call.
             writer.hold();
         }
-        write_packets(record, &signer, writer).map(|(summary, digest, _)| (summary, digest))
+        write_packets(record, &signers, writer).map(|(summary, digest, _)| (summary, digest))
     };
     let (summary, digest) = match record.visit(processor, Some(&mut packets), write).await {
         Ok(written) => written,
@@ -130,11 +130,11 @@ pub(super) async fn deliver(
         }
     };
     let head = &summary.head;
-    if head.signer != processor.signing_key.id() {
+    let Some(signing_key) = processor.signer(&head.signer) else {
         let message = format!(
             "the record is to be signed by {:?}, and {:?} is mounted: mount that key until the batch is delivered",
             head.signer,
-            processor.signing_key.id()
+            processor.signer_ids()
         );
         let reason = BlockedReason::SigningKeyNotMounted;
         return Ok(IntakeOutcome::Blocked {
@@ -143,18 +143,18 @@ pub(super) async fn deliver(
             packets: summary.packets,
             excluded: summary.excluded,
         });
-    }
+    };
     let signature_key = key(ValidationPart::Signature);
     let (parts, signature) = match head.validation_format {
         ValidationFormat::ThreeObjects => {
-            let (header, signature) = signed(head, &digest, None, &processor.signing_key)?;
+            let (header, signature) = signed(head, &digest, None, signing_key)?;
             let packets = OwnObject::outgoing(key(ValidationPart::Packets), packets, digest);
             let header = OwnObject::new(key(ValidationPart::Header), header);
             (vec![packets, header], signature)
         }
         ValidationFormat::SingleObject => {
             let packets = packets.into_held();
-            let (_, signature) = signed(head, &digest, Some(packets), &processor.signing_key)?;
+            let (_, signature) = signed(head, &digest, Some(packets), signing_key)?;
             (Vec::new(), signature)
         }
     };
@@ -212,18 +212,18 @@ pub(crate) async fn is_at_peer(processor: &Processor, batch: &BatchId) -> Result
     let Some(record) = StoredRecord::open(processor, batch).await? else {
         return Ok(false);
     };
-    let signer = processor.signing_key.id().to_owned();
+    let signers = processor.signer_ids();
     let write = move |record: RecordReader<ChunkReader>, _: &mut ChunkWriter| {
         // Of three objects the header has the packets' digest alone.
         if record.head().validation_format == ValidationFormat::ThreeObjects {
-            return write_packets(record, &signer, io::sink()).map(|(summary, digest, _)| (summary, digest, None));
+            return write_packets(record, &signers, io::sink()).map(|(summary, digest, _)| (summary, digest, None));
         }
-        write_packets(record, &signer, Vec::new()).map(|(summary, digest, packets)| (summary, digest, Some(packets)))
+        write_packets(record, &signers, Vec::new()).map(|(summary, digest, packets)| (summary, digest, Some(packets)))
     };
     let (summary, digest, inline) = record.visit(processor, None, write).await?;
     let head = &summary.head;
-    if head.signer == processor.signing_key.id() {
-        let (_, signature) = signed(head, &digest, inline, &processor.signing_key)?;
+    if let Some(signing_key) = processor.signer(&head.signer) {
+        let (_, signature) = signed(head, &digest, inline, signing_key)?;
         let key = batch.validation_key(processor.share, ValidationPart::Signature);
         if has_same_bytes(&*processor.mailboxes.peer, &key, &signature).await? {
             return Ok(true);

@@ -15,6 +15,7 @@ use crate::guards::duplicates::Repeats;
 use crate::outgoing::Outgoing;
 use crate::own_record::StoredRecord;
 use crate::processor::{InternalSnafu, Processor, WorkError};
+use crate::uses::mark_record;
 
 /// Passes of one look, at most: two where no packet object is replaced meanwhile.
 const PASSES: usize = 5;
@@ -199,6 +200,7 @@ impl<'a, W> Draft<'a, W> {
             }
             .fail();
         }
+        mark_record(processor, head, keys.iter().map(|key| key.mounted)).await?;
         match self.record.commit().await? {
             (PutOutcome::Created, bytes) => Ok(StoredRecord::of(&head.batch, bytes)),
             (PutOutcome::Exists, _) => Ok(StoredRecord::open_existing(processor, &head.batch).await?),

@@ -276,6 +276,8 @@ impl World {
             ingestor_keys: self.keys.trusted.clone(),
             peer_keys: self.keys.trusted.clone(),
             signing_key: copy_of(own),
+            other_signing_keys: Vec::new(),
+            use_marks: None,
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             clock: || crate::work::window().start.timestamp(),

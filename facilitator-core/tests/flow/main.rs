@@ -11,5 +11,6 @@ mod original;
 mod overrides;
 mod repeat;
 mod replays;
+mod rotation;
 mod windows;
 mod world;

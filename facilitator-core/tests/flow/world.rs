@@ -82,6 +82,8 @@ impl World {
             ingestor_keys: keys.trusted.clone(),
             peer_keys: keys.trusted,
             signing_key,
+            other_signing_keys: Vec::new(),
+            use_marks: None,
             packet_keys: Arc::new([mounted("packets", packet_key)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             clock: || second(NOW),

@@ -51,6 +51,8 @@ impl Party {
             ingestor_keys: own.trusted.clone(),
             peer_keys: own.trusted,
             signing_key: own.first,
+            other_signing_keys: Vec::new(),
+            use_marks: None,
             packet_keys: Arc::from(vec![MountedPacketKey {
                 id: "one".into(),
                 key: own.first_packets,

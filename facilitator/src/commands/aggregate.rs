@@ -58,7 +58,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let parameters = setup::parameters(&args.parameters)?;
     let processor = setup::processor(&parameters, &keys_folder(&args.parameters, args.keys))?;
     let mut budget = Budget::new();
-    setup::ledger(&parameters, &processor, &mut budget).await?;
+    setup::ledger(&parameters, &*processor.mailboxes.ledger, &mut budget).await?;
     let start = args.start.as_deref().map(BatchTime::parse_compact).transpose();
     let start = start.map_err(|error| Failure::new(ExitClass::Usage, error, "write it as YYYYMMDDHHmm"))?;
     let mut windows = windows(&parameters, &processor).await?;

@@ -57,7 +57,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let parameters = setup::parameters(&args.parameters)?;
     let processor = setup::processor(&parameters, &keys_folder(&args.parameters, args.keys))?;
     let mut budget = Budget::new();
-    setup::ledger(&parameters, &processor, &mut budget).await?;
+    setup::ledger(&parameters, &*processor.mailboxes.ledger, &mut budget).await?;
     let mut batches = if args.batches.is_empty() {
         all_batches(&*processor.mailboxes.ingestion).await?
     } else {

@@ -5,6 +5,7 @@ pub mod copy;
 pub mod intake;
 pub mod keys;
 pub mod lint_manifest;
+pub mod preflight;
 pub mod reassemble;
 pub mod sample;
 pub mod work;

@@ -1,20 +1,23 @@
 //! `facilitator work`: one chunk of a work list, in a pod.
 
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use facilitator_core::formats::ledger::{LedgerObject, REPORTS};
+use facilitator_core::formats::preflight::PreflightReport;
 use facilitator_core::formats::work::{
     KEYS_DIRECTORY, PARAMETERS_DIRECTORY, REVISION, Report, WORK_DIRECTORY, WorkList,
 };
-use facilitator_core::processor::Processor;
 use facilitator_core::put;
 use jiff::Timestamp;
-use mailbox::ObjectKey;
+use mailbox::{Mailbox, ObjectKey};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{ExitClass, Failure};
+use crate::output;
+use crate::worker::probe::probe;
 use crate::worker::retry::Budget;
-use crate::worker::{items, setup};
+use crate::worker::{items, preflight, setup};
 
 /// Shown below the arguments.
 pub const AFTER: &str = "\
@@ -22,6 +25,8 @@ The operator writes the parameters, the work list and the mounted Secrets;
 docs/formats.md, section 4, names them. Exit 0 means that every item of the
 chunk has an outcome; the ledger's reports/ has them.";
 
+/// What Kubernetes gives every container to write its last words into.
+const TERMINATION_LOG: &str = "/dev/termination-log";
 /// No message of a report is longer, in characters.
 const MESSAGE_CHARS: usize = 500;
 
@@ -43,6 +48,9 @@ pub struct Args {
     /// The folder of the mounted Secrets.
     #[arg(long, default_value = KEYS_DIRECTORY, hide = true)]
     keys_directory: PathBuf,
+    /// Where Kubernetes takes the pod's last words from; nothing is written where there is no such file.
+    #[arg(long, default_value = TERMINATION_LOG, hide = true)]
+    termination_log: PathBuf,
 }
 
 /// Runs the chunk until it is done or the pod is asked to stop.
@@ -51,10 +59,30 @@ pub struct Args {
 /// By class of `docs/formats.md` §4.3.
 pub async fn run(args: Args) -> Result<(), Failure> {
     // Everything put is whole and a rerun goes on from it: stopping needs no tidying up.
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         stopped = asked_to_stop() => Err(stopped),
         result = run_chunk(&args) => result,
+    };
+    if let Err(failure) = &result {
+        last_words(
+            &args.termination_log,
+            &format!("{}; {}", failure.message, failure.advice),
+        );
+    }
+    result
+}
+
+/// Writes what `kubectl describe pod` and the operator read of a pod that ended.
+fn last_words(file: &Path, text: &str) {
+    let opened = std::fs::OpenOptions::new().write(true).truncate(true).open(file);
+    let written = match opened {
+        Ok(mut log) => log.write_all(text.as_bytes()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = written {
+        tracing::warn!(%error, file = %file.display(), "the termination message can't be written");
     }
 }
 
@@ -84,14 +112,23 @@ async fn asked_to_stop() -> Failure {
 }
 
 async fn run_chunk(args: &Args) -> Result<(), Failure> {
-    let parameters = setup::parameters(&args.parameters_directory.join("parameters.json"))?;
     let list: WorkList = setup::json(&args.work_directory.join("work.json"))?;
-    let processor = setup::processor(&parameters, &args.keys_directory)?;
+    let parameters_file = args.parameters_directory.join("parameters.json");
+    if let WorkList::Preflight {
+        revision, of, manifest, ..
+    } = &list
+    {
+        chunk::<()>(*revision, vec![Vec::new()], args.index)?;
+        // Whatever is wrong is a line of its own.
+        let lines = preflight::lines(&parameters_file, &args.keys_directory, *of, manifest.as_deref()).await;
+        for line in &lines {
+            output::line(preflight::json(*of, line));
+        }
+        last_words(&args.termination_log, &PreflightReport::new(lines).to_message());
+        return Ok(());
+    }
+    let parameters = setup::parameters(&parameters_file)?;
     let mut budget = Budget::new();
-    let identity = setup::ledger(&parameters, &processor, &mut budget).await?;
-    tracing::info!(ledger = %identity.id, instance = identity.instance, index = args.index, "chunk begins");
-
-    let mut fault = None;
     let mut report = Report {
         revision: REVISION,
         work: String::new(),
@@ -99,9 +136,35 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
         pod_uid: args.pod_uid.clone(),
         batches: Vec::new(),
         windows: Vec::new(),
+        keys: Vec::new(),
     };
+    if let WorkList::KeyProbe {
+        revision,
+        work,
+        signing,
+        packets,
+    } = &list
+    {
+        chunk::<()>(*revision, vec![Vec::new()], args.index)?;
+        report.work.clone_from(work);
+        report.keys = probe(&parameters, &args.keys_directory, signing, packets)?;
+        tracing::info!(keys = ?report.keys, "every key is mounted");
+        let ledger = setup::ledger_mailbox(&parameters)?;
+        setup::ledger(&parameters, &*ledger, &mut budget).await?;
+        return put_report(&*ledger, &report, &mut budget).await;
+    }
+    let mut processor = setup::processor(&parameters, &args.keys_directory)?;
+    if let WorkList::Intake { keys, .. } | WorkList::Aggregate { keys, .. } = &list {
+        setup::pin(&mut processor, keys, &parameters)?;
+    }
+    let identity = setup::ledger(&parameters, &*processor.mailboxes.ledger, &mut budget).await?;
+    tracing::info!(ledger = %identity.id, instance = identity.instance, index = args.index, "chunk begins");
+
+    let mut fault = None;
     match list {
-        WorkList::Intake { revision, work, chunks } => {
+        WorkList::Intake {
+            revision, work, chunks, ..
+        } => {
             report.work = work;
             let items = chunk(revision, chunks, args.index)?;
             for line in items::intake(&processor, &items, &mut budget).await? {
@@ -111,7 +174,9 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
                 }
             }
         }
-        WorkList::Aggregate { revision, work, chunks } => {
+        WorkList::Aggregate {
+            revision, work, chunks, ..
+        } => {
             report.work = work;
             for item in chunk(revision, chunks, args.index)? {
                 match items::window(&processor, &item, &Timestamp::now, &mut budget).await {
@@ -120,6 +185,8 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
                 }
             }
         }
+        // Done before, without a partner.
+        WorkList::KeyProbe { .. } | WorkList::Preflight { .. } => return Ok(()),
         // What was compacted is in the ledger: there is nothing to report.
         WorkList::CompactClaims { revision, chunks, .. } => {
             for item in chunk(revision, chunks, args.index)? {
@@ -130,7 +197,7 @@ async fn run_chunk(args: &Args) -> Result<(), Failure> {
             return fault.map_or(Ok(()), Err);
         }
     }
-    put_report(&processor, &report, &mut budget).await?;
+    put_report(&*processor.mailboxes.ledger, &report, &mut budget).await?;
     fault.map_or(Ok(()), Err)
 }
 
@@ -165,7 +232,7 @@ fn keep(fault: &mut Option<Failure>, failure: Failure) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn put_report(processor: &Processor, report: &Report, budget: &mut Budget) -> Result<(), Failure> {
+async fn put_report(ledger: &dyn Mailbox, report: &Report, budget: &mut Budget) -> Result<(), Failure> {
     let key = ObjectKey::parse(format!("{REPORTS}/{}/{}-{}", report.work, report.index, report.pod_uid)).map_err(
         |error| Failure {
             exit: ExitClass::Configuration,
@@ -174,7 +241,7 @@ async fn put_report(processor: &Processor, report: &Report, budget: &mut Budget)
     )?;
     let bytes = report_bytes(report)?.into();
     loop {
-        match put::put(&*processor.mailboxes.ledger, &key, &bytes).await {
+        match put::put(ledger, &key, &bytes).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_retryable() && budget.wait().await => {}
             Err(error) => return Err(setup::of_ledger(error)),
@@ -229,6 +296,7 @@ mod tests {
             pod_uid: "p".repeat(36),
             batches: vec![line.clone(); batches],
             windows: Vec::new(),
+            keys: Vec::new(),
         };
         let short: Report = serde_json::from_slice(&report_bytes(&report(3)).unwrap()).unwrap();
         assert_eq!(short, report(3));

@@ -3,15 +3,18 @@
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, TrustedKeys};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::InstanceName;
-use facilitator_core::formats::work::{MailboxParameter, Parameters, PublicKeyParameter, REVISION};
+use facilitator_core::formats::work::{KeyPins, MailboxParameter, Parameters, PublicKeyParameter, REVISION};
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
+use facilitator_core::preflight::OwnKeys;
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, REREAD_PAUSE};
-use mailbox::{ConditionalWrites, MailboxError, MailboxErrorKind};
+use facilitator_core::uses::UseMarks;
+use mailbox::{ConditionalWrites, Mailbox, MailboxError, MailboxErrorKind};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -28,7 +31,7 @@ const SECRET_READS: usize = 10;
 /// A record numbers its packet keys with one byte.
 const MAX_PACKET_KEYS: usize = 254;
 
-fn configuration(message: impl Display, advice: impl Display) -> Failure {
+pub(super) fn configuration(message: impl Display, advice: impl Display) -> Failure {
     Failure::new(ExitClass::Configuration, message, advice)
 }
 
@@ -71,30 +74,21 @@ pub fn json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, Failure> {
 /// # Errors
 /// [`ExitClass::Configuration`], naming the file, the URL or the key id; never a key.
 pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Failure> {
-    let instance = InstanceName::parse(&parameters.instance)
-        .map_err(|error| configuration(error, "correct the processor's instance"))?;
-    let open = |mailbox: &MailboxParameter| {
-        places::mailbox_with(&mailbox.url, &mailbox.access).map_err(|error| Failure {
-            exit: ExitClass::Configuration,
-            ..error
-        })
-    };
     let all = &parameters.mailboxes;
-    if all.ledger.access.conditional_writes == ConditionalWrites::Weak {
-        let message = format!("the ledger {} is set to conditionalWrites Weak", all.ledger.url);
-        let advice =
-            "keep the ledger in a store that honours conditional writes: two workers that race would both be right";
-        return Err(configuration(message, advice));
-    }
     let mailboxes = Mailboxes {
         ingestion: open(&all.ingestion)?,
         peer_validation: open(&all.peer_validation)?,
-        ledger: open(&all.ledger)?,
+        ledger: ledger_mailbox(parameters)?,
         peer: open(&all.peer)?,
         portal: open(&all.portal)?,
     };
+    let MountedKeys {
+        signing_key,
+        other_signing_keys,
+        packet_keys,
+    } = mounted_keys(parameters, keys)?;
     Ok(Processor {
-        instance,
+        instance: instance(parameters)?,
         share: parameters.share,
         legacy_peer: parameters.legacy_peer,
         validation_format: parameters.validation_format,
@@ -102,8 +96,10 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         mailboxes,
         ingestor_keys: trusted("the ingestor", &parameters.ingestor_keys)?,
         peer_keys: trusted("the peer", &parameters.peer_keys)?,
-        signing_key: signing_key(&keys.join("batch-signing"))?,
-        packet_keys: packet_keys(&keys.join("packet-decryption"), parameters.packet_decryption_keys)?.into(),
+        signing_key,
+        other_signing_keys,
+        use_marks: None,
+        packet_keys: packet_keys.into(),
         replay_guard: parameters.replay_guard.enabled.then_some(ReplayGuard {
             horizon_days: parameters.replay_guard.horizon_days,
         }),
@@ -111,6 +107,83 @@ pub fn processor(parameters: &Parameters, keys: &Path) -> Result<Processor, Fail
         reread_pause: REREAD_PAUSE,
         in_memory: InMemory::default(),
     })
+}
+
+/// Opens the ledger alone.
+///
+/// # Errors
+/// [`ExitClass::Configuration`].
+pub fn ledger_mailbox(parameters: &Parameters) -> Result<Arc<dyn Mailbox>, Failure> {
+    let ledger = &parameters.mailboxes.ledger;
+    if ledger.access.conditional_writes == ConditionalWrites::Weak {
+        let message = format!("the ledger {} is set to conditionalWrites Weak", ledger.url);
+        let advice =
+            "keep the ledger in a store that honours conditional writes: two workers that race would both be right";
+        return Err(configuration(message, advice));
+    }
+    open(ledger)
+}
+
+fn open(mailbox: &MailboxParameter) -> Result<Arc<dyn Mailbox>, Failure> {
+    places::mailbox_with(&mailbox.url, &mailbox.access).map_err(|error| Failure {
+        exit: ExitClass::Configuration,
+        ..error
+    })
+}
+
+fn instance(parameters: &Parameters) -> Result<InstanceName, Failure> {
+    InstanceName::parse(&parameters.instance).map_err(|error| configuration(error, "correct the processor's instance"))
+}
+
+/// The keys of the mounted Secrets.
+pub struct MountedKeys {
+    /// Signs new work.
+    pub signing_key: BatchSigningKey,
+    /// Signed before it, or will after it.
+    pub other_signing_keys: Vec<BatchSigningKey>,
+    /// In the order in which they are tried.
+    pub packet_keys: Vec<MountedPacketKey>,
+}
+
+/// Loads the keys.
+///
+/// # Errors
+/// [`ExitClass::Configuration`], naming the file or the key id; never a key.
+pub fn mounted_keys(parameters: &Parameters, folder: &Path) -> Result<MountedKeys, Failure> {
+    Ok(MountedKeys {
+        signing_key: signing_key(&folder.join("batch-signing"))?,
+        other_signing_keys: other_signing_keys(parameters, folder)?,
+        packet_keys: packet_keys(&folder.join("packet-decryption"), parameters.packet_decryption_keys)?,
+    })
+}
+
+fn other_signing_keys(parameters: &Parameters, folder: &Path) -> Result<Vec<BatchSigningKey>, Failure> {
+    let others = folder.join("batch-signing-others");
+    (0..parameters.other_signing_keys)
+        .map(|n| signing_key(&others.join(n.to_string())))
+        .collect()
+}
+
+/// The keys of the mounted Secrets, each kind as far as it can be read.
+pub fn own_keys(parameters: &Parameters, folder: &Path) -> OwnKeys {
+    let signing = signing_key(&folder.join("batch-signing")).and_then(|first| {
+        let mut keys = vec![first];
+        keys.extend(other_signing_keys(parameters, folder)?);
+        Ok(keys)
+    });
+    let signing = signing.map(|keys| {
+        let public = |key: &BatchSigningKey| (key.id().to_owned(), *key.verifying_key().point());
+        keys.iter().map(public).collect()
+    });
+    let packets = packet_keys(&folder.join("packet-decryption"), parameters.packet_decryption_keys);
+    let packets = packets.map(|keys| {
+        let public = |key: &MountedPacketKey| (key.id.clone(), *key.key.public_point());
+        keys.iter().map(public).collect()
+    });
+    OwnKeys {
+        signing: signing.map_err(Failure::into_trouble),
+        packets: packets.map_err(Failure::into_trouble),
+    }
 }
 
 fn trusted(whose: &str, keys: &[PublicKeyParameter]) -> Result<TrustedKeys, Failure> {
@@ -135,6 +208,35 @@ fn signing_key(folder: &Path) -> Result<BatchSigningKey, Failure> {
     let Secret { key, id } = secret(folder)?;
     let id = id.ok_or_else(|| lacks(folder, &ID_FILES))?;
     BatchSigningKey::parse(id.trim(), &key).map_err(|error| unusable(folder, &error))
+}
+
+/// Takes the keys that the work list pins, and marks their use: they are a KeyRing's, which retires them by the marks.
+///
+/// # Errors
+/// [`ExitClass::Configuration`], naming the key that isn't mounted.
+pub fn pin(processor: &mut Processor, pins: &KeyPins, parameters: &Parameters) -> Result<(), Failure> {
+    if pins.is_empty() {
+        return Ok(());
+    }
+    let missing = |id: &str| {
+        configuration(
+            format_args!("the work is to be done with the key {id:?}, which isn't mounted"),
+            "see whether somebody changed its Secret",
+        )
+    };
+    if let Some(signer) = &pins.signer
+        && processor.signing_key.id() != signer
+    {
+        let other = processor.other_signing_keys.iter_mut().find(|key| key.id() == signer);
+        std::mem::swap(other.ok_or_else(|| missing(signer))?, &mut processor.signing_key);
+    }
+    for id in &pins.packet_keys {
+        if processor.packet_keys.iter().all(|key| key.id != *id) {
+            return Err(missing(id));
+        }
+    }
+    processor.use_marks = Some(UseMarks::new(parameters.windows.period_seconds));
+    Ok(())
 }
 
 fn packet_keys(folder: &Path, count: u32) -> Result<Vec<MountedPacketKey>, Failure> {
@@ -229,17 +331,18 @@ fn text_if_there(folder: &Path, names: &[&str]) -> Result<Option<Zeroizing<Strin
 /// [`ExitClass::Configuration`] for another ledger: nothing may be done then; otherwise the store's class.
 pub async fn ledger(
     parameters: &Parameters,
-    processor: &Processor,
+    ledger: &dyn Mailbox,
     budget: &mut Budget,
 ) -> Result<LedgerIdentity, Failure> {
+    let instance = instance(parameters)?;
     let expected = ExpectedLedger {
         id: parameters.ledger_id,
-        instance: &processor.instance,
-        share: processor.share,
+        instance: &instance,
+        share: parameters.share,
         start_at: &parameters.start_at,
     };
     loop {
-        let error = match establish(&*processor.mailboxes.ledger, &expected, Uuid::new_v4()).await {
+        let error = match establish(ledger, &expected, Uuid::new_v4()).await {
             Ok(identity) => return Ok(identity),
             Err(error) => error,
         };

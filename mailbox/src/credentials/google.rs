@@ -18,8 +18,10 @@ use self::sources::{Impersonated, KeyFile, Metadata, Pool};
 use super::aws;
 use crate::{Access, Credentials, MailboxError, MailboxErrorKind, MailboxUrl, Patience, transport};
 
-/// What a token may do: the service account's own rights bound it.
-const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// What a token for a store may do, within the account's own rights: read and write objects, and read a bucket's settings.
+const STORAGE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
+/// And one that asks the service account credentials service for another.
+const IAM: &str = "https://www.googleapis.com/auth/iam";
 /// A token is replaced when less than this is left of it.
 const FRESH: Duration = Duration::from_secs(240);
 /// A token with less than this left isn't used: it could end on its way.
@@ -71,7 +73,8 @@ impl Token {
 /// A way to get an access token.
 #[async_trait]
 trait AccessTokens: Send + Sync + fmt::Debug {
-    async fn access(&self) -> Result<Token, MailboxError>;
+    /// A token for `scope`, where the source knows of scopes.
+    async fn access(&self, scope: &str) -> Result<Token, MailboxError>;
 }
 
 /// A way to get an identity token.
@@ -107,7 +110,7 @@ impl Tokens {
         let mut kept = self.kept.lock().await;
         let token = match &*kept {
             Some(token) if token.has(FRESH) => token.clone(),
-            old => match (self.source.access().await, old) {
+            old => match (self.source.access(STORAGE).await, old) {
                 (Ok(token), _) => kept.insert(token).clone(),
                 // The token service is away; what we have still holds.
                 (Err(_), Some(old)) if old.has(USABLE) => old.clone(),
@@ -151,10 +154,10 @@ enum Around {
 
 #[async_trait]
 impl AccessTokens for Around {
-    async fn access(&self) -> Result<Token, MailboxError> {
+    async fn access(&self, scope: &str) -> Result<Token, MailboxError> {
         match self {
-            Self::File(file) => file.access().await,
-            Self::Metadata(metadata) => metadata.access().await,
+            Self::File(file) => file.access(scope).await,
+            Self::Metadata(metadata) => metadata.access(scope).await,
         }
     }
 }

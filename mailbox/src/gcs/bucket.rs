@@ -17,8 +17,8 @@ use crate::credentials::google::Tokens;
 use crate::error::chain;
 use crate::listing::{Answer, Listed, Lister, Query};
 use crate::{
-    Access, ByteStream, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, ObjectMeta, Patience, PutOutcome,
-    credentials, transport,
+    Access, ByteStream, ExpiryRule, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, ObjectMeta, Patience,
+    PutOutcome, credentials, transport,
 };
 
 const ENDPOINT: &str = "https://storage.googleapis.com";
@@ -163,6 +163,25 @@ impl Bucket {
             // Whoever may not ask can't be told more.
             _ => Ok(()),
         }
+    }
+
+    /// The rules of its lifecycle that delete objects of the mailbox.
+    pub async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {
+        let url = &self.bucket_url(false);
+        let url = url.strip_suffix("/o").unwrap_or(url);
+        let resource: wire::BucketResource = self
+            .cloud
+            .retry
+            .run(|_| async move {
+                let request = self.http.get(url).query(&[("fields", "lifecycle")]);
+                let resource = match self.call(request, self.cloud.answer_time(), true).await {
+                    Ok(answer) => self.json(answer).await,
+                    Err(fault) => Err(fault),
+                };
+                resource.map_err(|fault| fault.into_error(&self.cloud.url, None))
+            })
+            .await?;
+        Ok(resource.expiry_rules(&self.cloud.root))
     }
 
     pub fn meta(&self, key: &ObjectKey, object: &Object) -> Result<ObjectMeta, MailboxError> {

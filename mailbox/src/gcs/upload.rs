@@ -15,7 +15,7 @@ use super::bucket::Bucket;
 use super::wire::{Fault, OBJECT_FIELDS, Object, crc32c_text};
 
 use crate::body::{crc32c_digest, hex};
-use crate::cloud::{MARK, SHA256};
+use crate::cloud::{MARK, PROBE, SHA256, TOOK_THE_PROBE};
 use crate::{MailboxError, MailboxErrorKind, ObjectKey, PutOutcome, Upload};
 
 /// Objects up to so many bytes are put whole, and again where the put is cut.
@@ -110,6 +110,27 @@ pub(super) async fn put(bucket: &Arc<Bucket>, key: &ObjectKey, content: &Bytes) 
                 Ok(_) => Ok(PutOutcome::Created),
                 Err(fault) if fault.taken && tried > 0 => bucket.whose(key, &envelope.mark).await,
                 Err(fault) if fault.taken => Ok(PutOutcome::Exists),
+                Err(fault) => Err(bucket.error(fault, key)),
+            }
+        })
+        .await
+}
+
+/// As [`put`], but with the checksum of another content: the store refuses that, after it has looked at who we are.
+pub(super) async fn may_put(bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<(), MailboxError> {
+    let mut crc32c = crc32c_digest();
+    crc32c.update(b"another content");
+    let sha256 = hex(&Sha256::digest(PROBE));
+    let envelope = &Envelope::new(&bucket.cloud.name(key)?, Some((&sha256, crc32c_value(&crc32c))));
+    let body = &Bytes::from([&envelope.head[..], PROBE, &envelope.tail[..]].concat());
+    bucket
+        .cloud
+        .retry
+        .run(|_| async move {
+            let request = bucket.upload(envelope, body.clone().into());
+            match bucket.call(request, bucket.cloud.answer_time(), true).await {
+                Ok(_) => Err(bucket.cloud.error(MailboxErrorKind::Unsupported, key, TOOK_THE_PROBE)),
+                Err(fault) if fault.taken || fault.bad_content => Ok(()),
                 Err(fault) => Err(bucket.error(fault, key)),
             }
         })

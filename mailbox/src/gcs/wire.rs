@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::{MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey};
+use crate::{ExpiryRule, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey};
 
 /// The parts of [`Object`], as a request names them.
 pub(super) const OBJECT_FIELDS: &str = "name,size,timeCreated,generation,crc32c,metadata";
@@ -33,6 +33,68 @@ pub(super) struct Page {
     pub items: Vec<Object>,
     pub prefixes: Vec<String>,
     pub next_page_token: Option<String>,
+}
+
+/// A bucket, as far as its lifecycle goes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct BucketResource {
+    lifecycle: Lifecycle,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Lifecycle {
+    rule: Vec<LifecycleRule>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LifecycleRule {
+    action: LifecycleAction,
+    condition: LifecycleCondition,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LifecycleAction {
+    r#type: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LifecycleCondition {
+    age: Option<u64>,
+    is_live: Option<bool>,
+    num_newer_versions: Option<u64>,
+    days_since_noncurrent_time: Option<u64>,
+    noncurrent_time_before: Option<String>,
+    matches_prefix: Vec<String>,
+}
+
+impl BucketResource {
+    /// The rules that delete current objects of the mailbox `root`, whatever else they ask of them.
+    pub fn expiry_rules(&self, root: &str) -> Vec<ExpiryRule> {
+        let mut rules = Vec::new();
+        for LifecycleRule { action, condition } in &self.lifecycle.rule {
+            let of_old_versions = condition.is_live == Some(false)
+                || condition.num_newer_versions.is_some_and(|number| number > 0)
+                || condition.days_since_noncurrent_time.is_some()
+                || condition.noncurrent_time_before.is_some();
+            if action.r#type != "Delete" || of_old_versions {
+                continue;
+            }
+            let every = [String::new()];
+            let prefixes = if condition.matches_prefix.is_empty() {
+                &every[..]
+            } else {
+                &condition.matches_prefix
+            };
+            let inside = |prefix: &String| ExpiryRule::inside(root, prefix, condition.age);
+            rules.extend(prefixes.iter().filter_map(inside));
+        }
+        rules
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -69,6 +131,8 @@ pub(super) struct Fault {
     pub kind: MailboxErrorKind,
     /// The name is taken: a conditional put was refused.
     pub taken: bool,
+    /// The content isn't the one whose checksum came along.
+    pub bad_content: bool,
     /// The object ends before the bytes that were asked for.
     pub out_of_range: bool,
     /// The token wasn't accepted.
@@ -81,6 +145,7 @@ impl Fault {
         Self {
             kind,
             taken: false,
+            bad_content: false,
             out_of_range: false,
             unauthorized: false,
             detail: detail.into(),
@@ -100,9 +165,10 @@ pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
     use MailboxErrorKind as Kind;
     let failure: Failure = serde_json::from_slice(body).unwrap_or_default();
     let message = failure.error.message.replace('\n', " ");
+    let bad_content = status == 400 && message.contains("doesn't match calculated");
     let kind = match status {
         // What we sent was changed on the way.
-        400 if message.contains("doesn't match calculated") => Kind::Unavailable,
+        400 if bad_content => Kind::Unavailable,
         400 if message.contains("cryptoKey") || message.contains("KMS") => Kind::Configuration,
         401 | 403 => Kind::Denied,
         404 if of_bucket || message.contains("bucket does not exist") => Kind::NoSuchMailbox,
@@ -118,6 +184,7 @@ pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
     };
     Fault {
         taken: status == 412,
+        bad_content,
         out_of_range: status == 416,
         unauthorized: status == 401,
         ..Fault::new(kind, detail)
@@ -129,6 +196,28 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use MailboxErrorKind as Kind;
+
+    #[test]
+    fn rules_that_delete_current_objects_are_told() {
+        let text = r#"{"lifecycle":{"rule":[
+            {"action":{"type":"Delete"},"condition":{"age":30,"matchesPrefix":["us-ct/claims/","other/"]}},
+            {"action":{"type":"Delete"},"condition":{"createdBefore":"2026-01-01"}},
+            {"action":{"type":"Delete"},"condition":{"age":1,"isLive":false}},
+            {"action":{"type":"Delete"},"condition":{"numNewerVersions":3}},
+            {"action":{"type":"SetStorageClass","storageClass":"NEARLINE"},"condition":{"age":1}},
+            {"action":{"type":"AbortIncompleteMultipartUpload"},"condition":{"age":1}}]}}"#;
+        let resource: BucketResource = serde_json::from_str(text).unwrap();
+        let rule = |prefix: &str, days| ExpiryRule {
+            prefix: prefix.into(),
+            days,
+        };
+        assert_eq!(
+            resource.expiry_rules("us-ct/"),
+            [rule("claims/", Some(30)), rule("", None)]
+        );
+        let none: BucketResource = serde_json::from_str("{}").unwrap();
+        assert_eq!(none.expiry_rules(""), []);
+    }
 
     #[test]
     fn answers_mean_what_can_be_done_about_them() {

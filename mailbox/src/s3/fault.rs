@@ -9,14 +9,21 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use crate::error::chain;
 use crate::{MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, credentials};
 
+/// Codes of answers to a content that isn't the one whose checksum came along.
+const BAD_CONTENT: [&str; 3] = ["BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"];
+
 /// A failed call.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub kind: MailboxErrorKind,
     /// The name is taken: a conditional put was refused.
     pub taken: bool,
+    /// The content isn't the one whose checksum came along.
+    pub bad_content: bool,
     /// The upload isn't known (any more).
     pub no_upload: bool,
+    /// The bucket has no lifecycle.
+    pub no_rules: bool,
     /// The object ends before the bytes that were asked for.
     pub out_of_range: bool,
     detail: String,
@@ -27,7 +34,9 @@ impl Fault {
         Self {
             kind,
             taken: false,
+            bad_content: false,
             no_upload: false,
+            no_rules: false,
             out_of_range: false,
             detail: detail.into(),
         }
@@ -74,7 +83,7 @@ fn classify(status: u16, code: &str, message: &str, bucket_region: Option<&str>,
         // The upload vanished under us: a new one may work.
         (_, "NoSuchUpload") => Kind::Unavailable,
         // What we sent was changed on the way.
-        (_, "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch") => Kind::Unavailable,
+        (_, code) if BAD_CONTENT.contains(&code) => Kind::Unavailable,
         (
             _,
             "RequestTimeout"
@@ -106,7 +115,9 @@ fn classify(status: u16, code: &str, message: &str, bucket_region: Option<&str>,
     };
     Fault {
         taken: status == 412,
+        bad_content: BAD_CONTENT.contains(&code),
         no_upload: code == "NoSuchUpload",
+        no_rules: code == "NoSuchLifecycleConfiguration",
         out_of_range: status == 416,
         ..Fault::new(kind, detail)
     }

@@ -51,6 +51,8 @@ const OPERATIONS: &[(&str, Run)] = &operations![
     settings::a_bucket_that_is_missing_is_named,
     settings::a_wrong_region_is_named,
     settings::who_may_not_write_is_told_so,
+    settings::the_right_to_put_is_shown_without_a_put,
+    settings::expiry_rules_are_told,
     settings::only_trusted_authorities_are_believed,
     settings::encryption_and_rights_of_new_objects_are_asked_for,
     faults::a_put_survives_a_cut_connection,

@@ -245,23 +245,40 @@ impl Server {
         }
     }
 
+    /// The SDK's client of the owner, for what no mailbox does.
+    fn owner(&self) -> aws_sdk_s3::Client {
+        let keys = aws_credential_types::Credentials::new("owner", "secret-of-owner", None, None, "test");
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+            .region(aws_sdk_s3::config::Region::new(REGION))
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .endpoint_url(format!("http://{}", self.address()))
+            .force_path_style(true)
+            .credentials_provider(keys)
+            .build();
+        aws_sdk_s3::Client::from_conf(config)
+    }
+
+    /// Gives the bucket of the suite a rule that deletes old objects.
+    pub async fn expire(&self, prefix: &str, days: i32) {
+        use aws_sdk_s3::types::{
+            BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
+        };
+        let rule = LifecycleRule::builder()
+            .id("expire")
+            .status(ExpirationStatus::Enabled)
+            .filter(LifecycleRuleFilter::builder().prefix(prefix).build())
+            .expiration(LifecycleExpiration::builder().days(days).build());
+        let lifecycle = BucketLifecycleConfiguration::builder().rules(rule.build().unwrap());
+        let put = self.owner().put_bucket_lifecycle_configuration().bucket(BUCKET);
+        let put = put.lifecycle_configuration(lifecycle.build().unwrap()).send().await;
+        put.unwrap_or_else(|error| panic!("{error:?}"));
+    }
+
     async fn make_bucket(&self, name: &str) {
         match self.protocol {
             Protocol::S3 => {
-                let keys = aws_credential_types::Credentials::new("owner", "secret-of-owner", None, None, "test");
-                let config = aws_sdk_s3::Config::builder()
-                    .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
-                    .region(aws_sdk_s3::config::Region::new(REGION))
-                    .http_client(aws_smithy_http_client::Builder::new().build_http())
-                    .endpoint_url(format!("http://{}", self.address()))
-                    .force_path_style(true)
-                    .credentials_provider(keys)
-                    .build();
-                let made = aws_sdk_s3::Client::from_conf(config)
-                    .create_bucket()
-                    .bucket(name)
-                    .send()
-                    .await;
+                let made = self.owner().create_bucket().bucket(name).send().await;
                 made.unwrap_or_else(|error| panic!("{error:?}"));
             }
             Protocol::Gcs => {

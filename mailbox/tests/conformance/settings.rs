@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mailbox::{
-    Access, CannedAcl, ConditionalWrites, Credentials, Encryption, ListRequest, MailboxErrorKind, PutOutcome,
-    open_mailbox, open_mailbox_with,
+    Access, CannedAcl, ConditionalWrites, Credentials, Encryption, ExpiryRule, ListRequest, MailboxErrorKind,
+    PutOutcome, open_mailbox, open_mailbox_with,
 };
 
 use crate::operations::{content, key, names, read, upload};
@@ -139,6 +139,83 @@ pub async fn who_may_not_write_is_told_so(stage: Stage) -> Shown {
     assert_eq!(error.kind(), MailboxErrorKind::Denied, "{error}");
     let error = as_user(Credentials::Anonymous).head(&key("a")).await.unwrap_err();
     assert_eq!(error.kind(), MailboxErrorKind::Denied, "{error}");
+    Shown::Yes
+}
+
+pub async fn the_right_to_put_is_shown_without_a_put(stage: Stage) -> Shown {
+    let mailbox = stage.mailbox();
+    let names_there = async || names(&mailbox.list_all(&ListRequest::default()).await.unwrap()).join(" ");
+    mailbox.may_put(&key("prio-operator/preflight")).await.unwrap();
+    assert_eq!(names_there().await, "", "something was put");
+    mailbox.put_if_absent(&key("a"), content(10)).await.unwrap();
+    mailbox.may_put(&key("a")).await.unwrap();
+    assert_eq!(mailbox.read(&key("a"), 10).await.unwrap(), content(10));
+    assert_eq!(names_there().await, "a");
+    let denied = match &stage.backend {
+        Backend::Memory(memory) => {
+            memory.refuse_writes(true);
+            mailbox.may_put(&key("b")).await
+        }
+        Backend::File(root) => {
+            let missing = mailbox::FileMailbox::in_folder(&root.join("mistyped")).unwrap();
+            let error = mailbox::Mailbox::may_put(&missing, &key("b")).await.unwrap_err();
+            assert_eq!(error.kind(), MailboxErrorKind::NoSuchMailbox, "{error}");
+            return Shown::Yes;
+        }
+        Backend::Store(server) => {
+            // Also a store that ignores conditions gets nothing to keep.
+            let (unconditional, _proxy) = shown!(stage.clone().unsigned().behind(|_| Fault::HideCondition).await);
+            unconditional.may_put(&key("b")).await.unwrap();
+            unconditional.may_put(&key("a")).await.unwrap();
+            assert_eq!(
+                names(&unconditional.list_all(&ListRequest::default()).await.unwrap()).len(),
+                0
+            );
+            if server.protocol == Protocol::Gcs {
+                let forbidden = Fault::Answer(403, vec![], r#"{"error":{"message":"no storage.objects.create"}}"#);
+                let (mailbox, _proxy) = shown!(stage.behind(move |_| forbidden.clone()).await);
+                mailbox.may_put(&key("b")).await
+            } else {
+                let access = Access {
+                    credentials: server.secret("reader"),
+                    ..server.access()
+                };
+                let reader = open_mailbox(&stage.url(server), &access).unwrap();
+                reader.may_put(&key("b")).await
+            }
+        }
+    };
+    assert_eq!(denied.unwrap_err().kind(), MailboxErrorKind::Denied);
+    Shown::Yes
+}
+
+pub async fn expiry_rules_are_told(stage: Stage) -> Shown {
+    let mailbox = stage.mailbox();
+    let rule = ExpiryRule {
+        prefix: "claims/".into(),
+        days: Some(30),
+    };
+    match &stage.backend {
+        Backend::Memory(memory) => memory.expire(vec![rule.clone()]),
+        Backend::File(_) => {
+            let error = mailbox.expiry_rules().await.unwrap_err();
+            assert_eq!(error.kind(), MailboxErrorKind::Unsupported);
+            return Shown::No("a folder has no rules of its own");
+        }
+        Backend::Store(server) if server.protocol == Protocol::Gcs => {
+            assert_eq!(mailbox.expiry_rules().await.unwrap(), []);
+            return Shown::No("fake-gcs-server keeps no lifecycle");
+        }
+        Backend::Store(server) => {
+            assert_eq!(
+                mailbox.expiry_rules().await.unwrap(),
+                [],
+                "no bucket has rules by itself"
+            );
+            server.expire(&format!("{}/claims/", stage.name), 30).await;
+        }
+    }
+    assert_eq!(mailbox.expiry_rules().await.unwrap(), [rule]);
     Shown::Yes
 }
 

@@ -288,6 +288,6 @@ fn round_robin<'a, T, K: Ord>(
 fn planned_batches(job: &PlannedJob) -> Vec<BatchId> {
     match &job.work {
         Work::Intake(chunks) => chunks.iter().flatten().filter_map(id_of_item).collect(),
-        Work::Aggregate(_) | Work::CompactClaims(_) => Vec::new(),
+        Work::Aggregate(_) | Work::CompactClaims(_) | Work::KeyProbe { .. } | Work::Preflight { .. } => Vec::new(),
     }
 }

@@ -110,7 +110,7 @@ fn items(decision: &BatchDecision) -> Vec<Vec<IntakeItem>> {
         .iter()
         .flat_map(|job| match &job.work {
             Work::Intake(chunks) => chunks.clone(),
-            Work::Aggregate(_) | Work::CompactClaims(_) => Vec::new(),
+            Work::Aggregate(_) | Work::CompactClaims(_) | Work::KeyProbe { .. } | Work::Preflight { .. } => Vec::new(),
         })
         .collect()
 }

@@ -20,7 +20,7 @@ use crate::batch::{BatchDecision, BatchPatch};
 use crate::settings::Settings;
 use crate::status::{Events, FIELD_MANAGER, apply_status};
 use crate::window::WindowDecision;
-use crate::workload::{self, ObjectEvent, PlannedJob, Stage, Subject, WorkerContext};
+use crate::workload::{self, KeySet, ObjectEvent, PlannedJob, Stage, Subject, WorkerContext};
 
 /// Writes to the API server at a time, of one processor.
 const WRITES: usize = 8;
@@ -187,7 +187,12 @@ impl Actor<'_> {
     ///
     /// # Errors
     /// [`ActError`], for anything but the refusal of a Job.
-    pub async fn start(&self, jobs: &[PlannedJob], parameters: &Parameters) -> Result<Started, ActError> {
+    pub async fn start(
+        &self,
+        jobs: &[PlannedJob],
+        keys: &KeySet,
+        parameters: &Parameters,
+    ) -> Result<Started, ActError> {
         let mut started = Started::default();
         if jobs.is_empty() {
             return Ok(started);
@@ -195,7 +200,7 @@ impl Actor<'_> {
         let parameters = self.ensure_parameters(parameters).await?;
         for planned in jobs {
             let stage = planned.stage();
-            let (config_map, job) = self.build(planned, &parameters);
+            let (config_map, job) = self.build(planned, keys, &parameters);
             let name = job.name_any();
             let created = match self.api::<Job>().create(&PostParams::default(), &job).await {
                 Ok(created) => created,
@@ -241,7 +246,7 @@ impl Actor<'_> {
 
     /// The Job of a plan as this processor's.
     #[must_use]
-    pub fn build(&self, planned: &PlannedJob, parameters_config_map: &str) -> (ConfigMap, Job) {
+    pub fn build(&self, planned: &PlannedJob, keys: &KeySet, parameters_config_map: &str) -> (ConfigMap, Job) {
         let (name, uid) = (self.processor.name_any(), self.processor.uid().unwrap_or_default());
         let context = WorkerContext {
             namespace: self.namespace,
@@ -249,6 +254,7 @@ impl Actor<'_> {
             processor_uid: &uid,
             generation: self.processor.metadata.generation.unwrap_or_default(),
             spec: &self.processor.spec,
+            keys,
             image: &self.settings.worker_image,
             image_pull_policy: self.settings.worker_image_pull_policy.as_deref(),
             parameters_config_map,

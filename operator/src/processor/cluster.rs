@@ -46,8 +46,10 @@ pub async fn jobs(
             ..JobView::default()
         })
         .collect();
-    // Pods of a Job that is over only tell why a worker refused its configuration.
-    let tells = |view: &JobView| !view.is_finished() || view.end() == Some(JobEnd::ConfigurationRefused);
+    // Pods of a Job that is over only tell why a worker refused its configuration, and what a preflight found.
+    let tells = |view: &JobView| {
+        !view.is_finished() || view.end() == Some(JobEnd::ConfigurationRefused) || view.preflight_stage().is_some()
+    };
     let pods = if views.iter().any(tells) {
         Api::<Pod>::namespaced(client.clone(), namespace)
             .list(&of_processor)

@@ -30,7 +30,7 @@ pub enum Answer {
 
 impl Answer {
     /// Sorts a dry run's result; other failures than a refusal say nothing.
-    fn of<T>(result: kube::Result<T>) -> kube::Result<Self> {
+    pub(crate) fn of<T>(result: kube::Result<T>) -> kube::Result<Self> {
         match result {
             Ok(_) => Ok(Self::Accepted),
             Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {

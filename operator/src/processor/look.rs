@@ -1,6 +1,6 @@
 //! One look at one processor: observe, decide, act, report.
 
-use crds::conditions::{MANIFEST_PUBLISHED, READY, WORKERS_READY, reasons};
+use crds::conditions::{MANIFEST_PUBLISHED, PREFLIGHT, READY, WORKERS_READY, reasons};
 use crds::{AggregationWindow, DataShareProcessor, DataShareProcessorStatus};
 use facilitator_core::formats::work::IntakeItem;
 use jiff::{SignedDuration, Timestamp};
@@ -8,8 +8,9 @@ use kube::Api;
 use snafu::ResultExt;
 use uuid::Uuid;
 
-use super::act::Actor;
+use super::act::{Actor, Started};
 use super::ground::Ground;
+use super::keys::KeyLook;
 use super::memory::{self, Memory};
 use super::observe::{Mailboxes, ObserveError, Places};
 use super::report::{self, Findings, Stall};
@@ -23,12 +24,14 @@ use crate::inventory::Inventory;
 use crate::metrics::ProcessorKey;
 use crate::status::{Verdict, apply_status};
 use crate::window::{self, Schedule, Scope, WindowInput};
-use crate::workload::{self, HealthInput, HealthMemory, JobView, PlannedJob, Stage, Work, WorkersHealth};
+use crate::workload::{
+    self, Allowance, HealthInput, HealthMemory, JobView, KeySet, PlannedJob, Stage, Work, WorkersHealth,
+};
 
 /// All old windows without a result are listed at least so often, so that what was deleted by hand comes back.
-const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
+pub(super) const REBUILD_LATEST: SignedDuration = SignedDuration::from_hours(1);
 /// And not before so many ticks: a batch of an old date that comes late is found then.
-const REBUILD_TICKS: i32 = 30;
+pub(super) const REBUILD_TICKS: i32 = 30;
 /// Of the time, such listings take a hundredth at most.
 const REBUILD_SHARE: i32 = 100;
 /// The admission policies are tried so often while they stand.
@@ -67,6 +70,10 @@ impl Look<'_> {
         }
         // Partners read our manifests whatever else goes wrong here.
         findings.published = within(WRITE_TIMEOUT, self.publish(memory)).await.ok();
+        if let (Some(keys), Some(_)) = (&mut findings.keys, &findings.published) {
+            let published = memory.published.as_ref().map(|published| &published.keys);
+            keys.note_published(published, self.now);
+        }
         // What was found out is told even where the rest failed.
         let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
         result.and(told)
@@ -90,10 +97,16 @@ impl Look<'_> {
         let (context, (namespace, name)) = (self.context, self.key);
         let client = &context.client;
         // Jobs before the ledger: a Job that is seen as finished has all its objects in the listing.
-        let mut jobs = cluster::jobs(client, namespace, name, &mut memory.work)
+        let jobs = cluster::jobs(client, namespace, name, &mut memory.work)
             .await
             .context(ClusterSnafu)?;
-        context.memories.usages().found(self.key, usage(&jobs));
+        // Apart from all other Jobs, and before anything that it is to find out about can fail.
+        let (preflights, mut jobs): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|view| view.preflight_stage().is_some());
+        memory.preflights = usage(&preflights);
+        let own = usage(&jobs).plus(memory.preflights);
+        context.memories.usages().found(self.key, own);
+        findings.preflight = self.preflight(memory, &preflights, own).await;
         let health = self.health(memory, &jobs);
         let condition = &health.condition;
         findings.workers = Some(Verdict::new(
@@ -139,8 +152,21 @@ impl Look<'_> {
         ground.schedule.overrides = window::overrides(&windows);
         let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
         findings.listed = Some(Ok(()));
+        let keys = self
+            .keys(
+                memory,
+                &mailboxes,
+                &ground.schedule,
+                &inventory,
+                &jobs,
+                findings.suspended,
+            )
+            .await?;
+        findings.keys = Some(keys.findings.clone());
+        actor.remove_jobs(&keys.remove).await.context(ActSnafu)?;
+        jobs.retain(|view| !keys.remove.iter().any(|removed| removed == view.name()));
         self.claims(&mailboxes, memory).await;
-        self.decide(memory, &ground, &inventory, jobs, &windows, &health, findings)
+        self.decide(memory, &ground, &inventory, jobs, &windows, &health, &keys, findings)
             .await
     }
 
@@ -238,6 +264,7 @@ impl Look<'_> {
         jobs: Vec<JobView>,
         windows: &[AggregationWindow],
         health: &WorkersHealth,
+        keys: &KeyLook,
         findings: &mut Findings,
     ) -> Result<(), ReconcileError> {
         let (context, (namespace, name)) = (self.context, self.key);
@@ -245,14 +272,29 @@ impl Look<'_> {
         let batches = cluster::batches(&context.client, namespace, name, &context.metrics)
             .await
             .context(ClusterSnafu)?;
-        let own = usage(&jobs);
+        let own = usage(&jobs).plus(memory.preflights);
+        let (jobs, _): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|view| view.probed_stage().is_none());
+        let allowed = |allowance| {
+            if keys.work.is_some() {
+                allowance
+            } else {
+                Allowance::Wait
+            }
+        };
         let (intake_jobs, aggregate_jobs): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|view| view.stage() == Some(Stage::Intake));
 
-        let (decided, summed, planned) = {
+        let (decided, summed, planned, probes) = {
             // Held until what is planned is counted: two processors must not plan into the same room.
             let mut usages = context.memories.usages();
-            let mut room = usages.room(self.key, own, &context.settings);
+            let room = usages.room(self.key, own, &context.settings);
+            let probes: Vec<_> = keys
+                .start
+                .iter()
+                .take(room.jobs.min(room.pods) as usize)
+                .cloned()
+                .collect();
+            let mut room = memory::less(room, &probes);
             let decided = batch::decide(
                 &BatchInput {
                     processor,
@@ -261,7 +303,7 @@ impl Look<'_> {
                     inventory,
                     objects: &batches,
                     jobs: &intake_jobs,
-                    allowance: health.intake,
+                    allowance: allowed(health.intake),
                     room,
                     memory: &memory.batches,
                 },
@@ -277,7 +319,7 @@ impl Look<'_> {
                     tallies: &decided.windows,
                     objects: windows,
                     jobs: &aggregate_jobs,
-                    allowance: health.aggregate,
+                    allowance: allowed(health.aggregate),
                     room,
                     memory: &memory.windows,
                 },
@@ -299,10 +341,10 @@ impl Look<'_> {
                 .collect();
             usages.set(
                 self.key,
-                own.and(&planned),
+                own.and(&planned).and(&probes),
                 decided.short_of_room || summed.short_of_room,
             );
-            (decided, summed, planned)
+            (decided, summed, planned, probes)
         };
 
         memory.batches = decided.memory.clone();
@@ -315,14 +357,21 @@ impl Look<'_> {
 
         let actor = self.actor();
         let ledger_id: Option<Uuid> = ground.ledger.as_ref().map(|ledger| ledger.id);
-        let parameters = parameters::parameters(processor, ledger_id, ground.start_at);
+        let parameters = |keys| parameters::parameters(processor, keys, ledger_id, ground.start_at);
         // Jobs first: whatever the number of objects to write, work begins at once.
-        let started = actor.start(&planned, &parameters).await;
+        let started = match &keys.work {
+            Some(work) => actor.start(&planned, work, &parameters(work)).await,
+            None => Ok(Started::default()),
+        };
         if let Ok(started) = &started {
             memory.refused.clone_from(&started.refused);
             for stage in &started.stages {
                 context.metrics.job_started(self.key, stage.label());
             }
+        }
+        let probed = actor.start(&probes, &keys.all, &parameters(&keys.all)).await;
+        if let Ok(probed) = &probed {
+            memory.refused_probes = probed.refused.iter().map(|(_, message)| message.clone()).collect();
         }
         let wrote = [
             actor.batches(&decided, &batches).await,
@@ -331,7 +380,7 @@ impl Look<'_> {
         // Last, so that no number of them holds up what machines read.
         actor.tell(decided.events.iter().chain(&summed.events)).await;
         wrote.into_iter().collect::<Result<(), _>>().context(ActSnafu)?;
-        started.context(ActSnafu).map(drop)
+        started.and(probed).context(ActSnafu).map(drop)
     }
 
     fn measure(&self, inventory: &Inventory, findings: &Findings) {
@@ -370,7 +419,9 @@ impl Look<'_> {
                 attempt: 0,
                 canary: false,
             };
-            let (_, job) = self.actor().build(&planned, "prio-operator-guard-probe");
+            let (_, job) = self
+                .actor()
+                .build(&planned, &KeySet::default(), "prio-operator-guard-probe");
             match guard::probe(
                 &self.context.client,
                 &self.context.settings.policies,
@@ -420,7 +471,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn actor(&self) -> Actor<'_> {
+    pub(super) fn actor(&self) -> Actor<'_> {
         Actor {
             client: &self.context.client,
             settings: &self.context.settings,
@@ -442,7 +493,7 @@ fn rebuild_every(tick: SignedDuration, took: SignedDuration) -> SignedDuration {
     of(tick, REBUILD_TICKS).max(of(took, REBUILD_SHARE)).min(REBUILD_LATEST)
 }
 
-/// What Events should tell: `Ready` or `ManifestPublished` became False, or is False for another reason than before.
+/// What Events should tell: `Ready`, `ManifestPublished` or `Preflight` became False, or is False for another reason than before.
 fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<(String, String)> {
     // The one is a person's wish; the other is so for a minute after each change, until the web server has it.
     const NO_NEWS: [&str; 2] = [reasons::SUSPENDED, reasons::NOT_SERVED];
@@ -454,7 +505,10 @@ fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorSta
             .is_some_and(|then| then.status == now.status && then.reason == now.reason);
         (!same).then_some((now.reason, now.message))
     };
-    [READY, MANIFEST_PUBLISHED].into_iter().filter_map(of).collect()
+    [READY, MANIFEST_PUBLISHED, PREFLIGHT]
+        .into_iter()
+        .filter_map(of)
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! This party's own manifests: built from the spec, checked by the validator that readers use, written where a web server
 //! takes them from, and read back, there and where partners fetch them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::DataShareProcessor;
 use crds::conditions::{MANIFEST_PUBLISHED, reasons};
@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 
+use super::keys::PublicParts;
 use super::parameters;
 use crate::peer::{self, Fetcher, Limits};
 use crate::status::{FIELD_MANAGER, Verdict};
@@ -38,6 +39,10 @@ type Documents = BTreeMap<String, String>;
 pub struct Published {
     /// `ManifestPublished`.
     pub verdict: Verdict,
+    /// Ids of the keys that partners get.
+    pub keys: BTreeSet<String>,
+    /// The specific manifest as it was written; `None`: nothing was.
+    pub specific: Option<String>,
     /// What was published, and when it was looked for where partners fetch it.
     served: Option<(Documents, Timestamp)>,
 }
@@ -62,10 +67,31 @@ impl Publisher<'_> {
         let failed = |reason, message: String| {
             Ok(Some(Published {
                 verdict: Verdict::new(MANIFEST_PUBLISHED, Some(false), reason, message),
+                keys: BTreeSet::new(),
+                specific: None,
                 served: None,
             }))
         };
-        let documents = match documents(self.processor, manifest, self.now) {
+        let config_maps = Api::namespaced(self.client.clone(), self.namespace);
+        let parts = match PublicParts::read(&config_maps, self.processor).await? {
+            Ok(parts) => parts,
+            Err(problem) => return failed(reasons::KEY_RING_UNUSABLE, problem),
+        };
+        let keys = match Keys::of(manifest, &parts) {
+            Ok(keys) => keys,
+            Err(Problem::Refused(problem)) => {
+                return failed(reasons::MANIFEST_REFUSED, format!("spec.manifest: {problem}."));
+            }
+            Err(Problem::NoneYet(field)) => {
+                let message = format!(
+                    "No KeyRing in keys.{field} has published a key yet: see what it waits for. What was published before \
+                     stays."
+                );
+                return failed(reasons::NO_KEY_YET, message);
+            }
+        };
+        let ids = keys.ids();
+        let documents = match documents(self.processor, manifest, keys, self.now) {
             Ok(documents) => documents,
             Err(problems) => return failed(reasons::MANIFEST_REFUSED, format!("spec.manifest: {problems}.")),
         };
@@ -73,12 +99,15 @@ impl Publisher<'_> {
         if let Err(problem) = self.write(name, &documents).await? {
             return failed(reasons::PUBLISH_FAILED, problem);
         }
+        let specific = documents.get(&specific_object(&self.processor.spec.instance)).cloned();
         let names = documents.keys().cloned().collect::<Vec<_>>().join(" and ");
         let written = format!("ConfigMap {name} holds {names}");
         let Some(served_at) = &manifest.served_at else {
             let message = format!("{written}; without spec.manifest.servedAt nobody looks whether partners get that.");
             return Ok(Some(Published {
                 verdict: Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, message),
+                keys: ids,
+                specific,
                 served: None,
             }));
         };
@@ -100,7 +129,13 @@ impl Publisher<'_> {
             }
         };
         Ok(Some(Published {
+            keys: if verdict.status == Some(true) {
+                ids
+            } else {
+                BTreeSet::new()
+            },
             verdict,
+            specific,
             served: Some((documents, self.now)),
         }))
     }
@@ -237,7 +272,12 @@ fn is_fresh(cache_control: Option<&str>) -> bool {
 ///
 /// # Errors
 /// What is wrong, for a person.
-fn documents(processor: &DataShareProcessor, manifest: &Manifest, now: Timestamp) -> Result<Documents, String> {
+fn documents(
+    processor: &DataShareProcessor,
+    manifest: &Manifest,
+    keys: Keys,
+    now: Timestamp,
+) -> Result<Documents, String> {
     let spec = &processor.spec;
     let specific = DataShareProcessorSpecificManifest {
         format: 2,
@@ -253,13 +293,8 @@ fn documents(processor: &DataShareProcessor, manifest: &Manifest, now: Timestamp
             &spec.mailboxes.peer_validation.url,
         )?,
         peer_validation_identity: manifest.peer_validation_identity.clone(),
-        batch_signing_public_keys: signing_keys(manifest)?,
-        packet_encryption_keys: BTreeMap::from([(
-            manifest.packet_encryption_key.id.clone(),
-            PacketEncryptionKey {
-                certificate_signing_request: manifest.packet_encryption_key.certificate_signing_request.clone(),
-            },
-        )]),
+        batch_signing_public_keys: keys.signing,
+        packet_encryption_keys: BTreeMap::from([keys.packet]),
     };
     let mut documents = Documents::from([(specific_object(&spec.instance), specific.to_json())]);
     if let Some(identity) = &manifest.server_identity {
@@ -304,16 +339,59 @@ fn bucket(field: &str, told: Option<&String>, url: &str) -> Result<String, Strin
     }
 }
 
-fn signing_keys(manifest: &Manifest) -> Result<BTreeMap<String, BatchSigningPublicKey>, String> {
-    let of = |key: &crds::processor::PublicKey| {
-        let public = BatchVerifyingKey::parse(&key.public_key).map_err(|error| format!("key {:?}: {error}", key.id))?;
-        let published = BatchSigningPublicKey {
-            public_key: public.to_pem(),
-            expiration: manifest.expiration.clone(),
-        };
-        Ok((key.id.clone(), published))
-    };
-    manifest.batch_signing_public_keys.iter().map(of).collect()
+/// Why there are no keys to publish.
+#[derive(Debug)]
+enum Problem {
+    /// The spec is wrong, so.
+    Refused(String),
+    /// KeyRings have none yet; the field that refers to them.
+    NoneYet(&'static str),
+}
+
+/// The keys of a manifest.
+struct Keys {
+    signing: BTreeMap<String, BatchSigningPublicKey>,
+    packet: (String, PacketEncryptionKey),
+}
+
+impl Keys {
+    /// Those of the spec, and those that KeyRings publish.
+    fn of(manifest: &Manifest, parts: &PublicParts) -> Result<Self, Problem> {
+        let mut signing = parts.signing.clone();
+        for key in &manifest.batch_signing_public_keys {
+            let refused = |error: &dyn std::fmt::Display| Problem::Refused(format!("key {:?}: {error}", key.id));
+            let public = BatchVerifyingKey::parse(&key.public_key).map_err(|error| refused(&error))?;
+            let published = BatchSigningPublicKey {
+                public_key: public.to_pem(),
+                expiration: manifest.expiration.clone(),
+            };
+            if signing.insert(key.id.clone(), published).is_some() {
+                return Err(refused(&"the KeyRing has one of that id, and publishes it by itself"));
+            }
+        }
+        if signing.is_empty() {
+            return Err(Problem::NoneYet("batchSigning"));
+        }
+        let inline = manifest.packet_encryption_key.as_ref().map(|key| {
+            let certificate_signing_request = key.certificate_signing_request.clone();
+            (
+                key.id.clone(),
+                PacketEncryptionKey {
+                    certificate_signing_request,
+                },
+            )
+        });
+        let mut of_rings = parts.packets.iter().map(|(id, key)| (id.clone(), key.clone()));
+        let packet = inline.or_else(|| of_rings.next());
+        Ok(Self {
+            signing,
+            packet: packet.ok_or(Problem::NoneYet("packetDecryption"))?,
+        })
+    }
+
+    fn ids(&self) -> BTreeSet<String> {
+        self.signing.keys().chain([&self.packet.0]).cloned().collect()
+    }
 }
 
 #[cfg(test)]

@@ -18,12 +18,69 @@ fn made(change: impl Fn(&mut Value)) -> Result<Documents, String> {
         "packetEncryptionKey": {"id": "packet-1", "certificateSigningRequest": CSR},
     });
     change(&mut value);
+    made_with(value, &PublicParts::default())
+}
+
+fn made_with(value: Value, parts: &PublicParts) -> Result<Documents, String> {
     let manifest: Manifest = serde_json::from_value(value).unwrap();
-    documents(
-        &example::processor(),
-        &manifest,
-        "2026-11-22T00:00:00Z".parse().unwrap(),
-    )
+    let keys = Keys::of(&manifest, parts).map_err(|problem| match problem {
+        Problem::Refused(problem) => problem,
+        Problem::NoneYet(field) => format!("none yet: {field}"),
+    })?;
+    let now = "2026-11-22T00:00:00Z".parse().unwrap();
+    documents(&example::processor(), &manifest, keys, now)
+}
+
+/// What two KeyRings have published.
+fn of_rings() -> PublicParts {
+    let public_key = BatchVerifyingKey::parse(POINT).unwrap().to_pem();
+    let expiration = "2126-01-01T00:00:00Z".to_owned();
+    let certificate_signing_request = CSR.to_owned();
+    PublicParts {
+        signing: [("ring-1".to_owned(), BatchSigningPublicKey { public_key, expiration })].into(),
+        packets: [(
+            "ring-2".to_owned(),
+            PacketEncryptionKey {
+                certificate_signing_request,
+            },
+        )]
+        .into(),
+    }
+}
+
+#[test]
+fn keys_of_rings_are_published_beside_those_of_the_spec_and_under_no_other_id() {
+    let base = json!({
+        "publishTo": {"configMap": {"name": "manifests"}},
+        "ingestionBucket": "gs://ours-ingestion",
+        "peerValidationBucket": "gs://ours-peer-validation",
+    });
+    let with = |id: &str| {
+        let mut value = base.clone();
+        value["batchSigningPublicKeys"] = json!([{"id": id, "publicKey": POINT}]);
+        value
+    };
+    let ids = |documents: &Documents, field: &str| {
+        let manifest: Value = serde_json::from_str(&documents["example-manifest.json"]).unwrap();
+        manifest[field].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    let documents = made_with(with("of-the-spec"), &of_rings()).unwrap();
+    assert_eq!(ids(&documents, "batch-signing-public-keys"), ["of-the-spec", "ring-1"]);
+    assert_eq!(ids(&documents, "packet-encryption-keys"), ["ring-2"]);
+    assert!(
+        made_with(with("ring-1"), &of_rings())
+            .unwrap_err()
+            .contains("the KeyRing has one of that id")
+    );
+    assert_eq!(
+        made_with(base.clone(), &PublicParts::default()).unwrap_err(),
+        "none yet: batchSigning"
+    );
+    let unsigned = PublicParts {
+        packets: BTreeMap::new(),
+        ..of_rings()
+    };
+    assert_eq!(made_with(base, &unsigned).unwrap_err(), "none yet: packetDecryption");
 }
 
 /// The original's rules as the reference lists them, without our own parser: unknown fields are refused, keys are PEM of

@@ -9,6 +9,7 @@ use facilitator_core::formats::names::{BatchId, WindowId};
 use jiff::{SignedDuration, Timestamp};
 
 use super::cluster::WorkCache;
+use super::keys::ProbeMemory;
 use super::manifest::Published;
 use super::observe::{LedgerCache, Mailboxes, Places};
 use super::partners::Parties;
@@ -49,6 +50,16 @@ pub struct Memory {
     pub published: Option<Published>,
     /// Jobs that were refused since the last look.
     pub refused: Vec<(Stage, String)>,
+    /// What probes found of KeyRings' keys.
+    pub probes: ProbeMemory,
+    /// Probe Jobs that were refused since the last look.
+    pub refused_probes: Vec<String>,
+    /// Preflight Jobs that were refused since the last look.
+    pub refused_preflights: Vec<(Stage, String)>,
+    /// What preflight Jobs use of the room.
+    pub preflights: Usage,
+    /// When the marks of keys' use were listed last.
+    pub uses_listed: Option<Timestamp>,
     /// When the admission policies were tried, and what came out.
     pub guard: Option<(Timestamp, Verdict)>,
     /// When it was looked at last.
@@ -108,6 +119,16 @@ impl Usage {
             pods: sum.pods.saturating_add(pods),
             ..sum
         })
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            jobs: self.jobs.saturating_add(other.jobs),
+            pods: self.pods.saturating_add(other.pods),
+            waits: self.waits || other.waits,
+        }
     }
 
     /// With what was planned.

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod example;
 mod ground;
 pub mod guard;
+pub mod keys;
 mod listing;
 mod look;
 pub mod manifest;
@@ -14,6 +15,7 @@ pub mod memory;
 pub mod observe;
 pub mod parameters;
 pub mod partners;
+pub mod preflight;
 pub mod report;
 pub mod sweep;
 

@@ -8,10 +8,12 @@ use std::time::Instant;
 use crds::conditions::reasons;
 use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::ledger::{
-    LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, REJECTED, REPORTS, RESULTS, Rejected, WindowResult,
+    LEDGER_OBJECT, LedgerError, LedgerIdentity, LedgerObject, REJECTED, REPORTS, RESULTS, Rejected, USES, WindowResult,
 };
+use facilitator_core::formats::names::WindowId;
 use facilitator_core::formats::work::{MAILBOX_SECRETS_DIRECTORY, Report};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use mailbox::{Access, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
@@ -211,6 +213,28 @@ impl Mailboxes {
             .collect();
         cache.reports.insert(job.to_owned(), reports.clone());
         Ok(reports)
+    }
+
+    /// The windows that have work under a key, with the time at which each was marked.
+    ///
+    /// # Errors
+    /// [`ObserveError::Listing`].
+    pub async fn key_uses(&self, key_id: &str) -> Result<Vec<(WindowId, Timestamp)>, ObserveError> {
+        let prefix = format!("{USES}/{key_id}/");
+        let request = ListRequest {
+            prefix: prefix.clone(),
+            ..ListRequest::default()
+        };
+        let page = self
+            .ledger
+            .list_all(&request)
+            .await
+            .context(ListingSnafu { mailbox: "ledger" })?;
+        let mark = |meta: mailbox::ObjectMeta| {
+            let name = meta.key.as_str().strip_prefix(&prefix)?;
+            Some((WindowId::parse(name).ok()?, meta.modified))
+        };
+        Ok(page.objects.into_iter().filter_map(mark).collect())
     }
 
     /// Lists the claims of these days, of all packet keys.

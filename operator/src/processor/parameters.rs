@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::access;
 use crate::digest::hex_digest;
+use crate::workload::KeySet;
 
 /// Digits of a digest in a ConfigMap's name.
 const NAME_DIGITS: usize = 12;
@@ -34,7 +35,12 @@ pub fn share(of: SpecShare) -> Share {
 
 /// Builds `parameters.json` of a processor that leaves nothing to its Peers ([`super::partners::resolve`]).
 #[must_use]
-pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start_at: Timestamp) -> Parameters {
+pub fn parameters(
+    processor: &DataShareProcessor,
+    keys: &KeySet,
+    ledger_id: Option<Uuid>,
+    start_at: Timestamp,
+) -> Parameters {
     let spec = &processor.spec;
     let mailboxes = &spec.mailboxes;
     Parameters {
@@ -55,14 +61,15 @@ pub fn parameters(processor: &DataShareProcessor, ledger_id: Option<Uuid>, start
             peer: mailbox(&mailboxes.outgoing.peer),
             portal: mailbox(&mailboxes.outgoing.portal),
         },
-        ingestor_keys: keys(spec.ingestor.inline.as_ref()),
-        peer_keys: keys(spec.peer.inline.as_ref()),
+        ingestor_keys: public_keys(spec.ingestor.inline.as_ref()),
+        peer_keys: public_keys(spec.peer.inline.as_ref()),
         legacy_peer: spec.peer.legacy,
         validation_format: match spec.validation_format {
             SpecFormat::ThreeObjects => ValidationFormat::ThreeObjects,
             SpecFormat::SingleObject => ValidationFormat::SingleObject,
         },
-        packet_decryption_keys: u32::try_from(spec.keys.packet_decryption.len()).unwrap_or(u32::MAX),
+        packet_decryption_keys: u32::try_from(keys.packets.len()).unwrap_or(u32::MAX),
+        other_signing_keys: u32::try_from(keys.signing.len().saturating_sub(1)).unwrap_or(u32::MAX),
         windows: WindowParameters {
             period_seconds: spec.windows.period_seconds,
             min_clients: spec.windows.min_clients,
@@ -81,7 +88,7 @@ fn mailbox(mailbox: &crds::processor::Mailbox) -> MailboxParameter {
     }
 }
 
-fn keys(party: Option<&InlineParty>) -> Vec<PublicKeyParameter> {
+fn public_keys(party: Option<&InlineParty>) -> Vec<PublicKeyParameter> {
     let of = |key: &crds::processor::PublicKey| PublicKeyParameter {
         id: key.id.clone(),
         public_key: key.public_key.clone(),
@@ -212,7 +219,10 @@ mod tests {
     fn the_name_of_the_parameters_follows_from_their_content() {
         let start: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
         let processor = example::processor();
-        let of = |processor: &DataShareProcessor, id| config_map(processor, &parameters(processor, id, start)).unwrap();
+        let of = |processor: &DataShareProcessor, id| {
+            let keys = KeySet::default();
+            config_map(processor, &parameters(processor, &keys, id, start)).unwrap()
+        };
         let first = of(&processor, None);
         assert_eq!(first, of(&processor, None));
         assert_ne!(first.name_any(), of(&processor, Some(Uuid::from_u128(1))).name_any());

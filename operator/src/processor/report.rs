@@ -1,9 +1,12 @@
 //! What a processor's status says. Pure.
 
+use std::collections::BTreeSet;
+
 use crds::conditions::{
-    MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY, reasons,
+    KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
+    reasons,
 };
-use crds::processor::{BatchCounts, DataShareProcessorStatus, WindowCounts};
+use crds::processor::{BatchCounts, DataShareProcessorStatus, KeysStatus, PreflightStatus, WindowCounts};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::WindowId;
 use facilitator_core::formats::work::Share;
@@ -11,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use uuid::Uuid;
 
+use super::keys::Trouble;
 use crate::status::{Verdict, set_condition};
 
 /// Why nothing is planned until somebody changes something.
@@ -20,6 +24,28 @@ pub struct Stall {
     pub reason: &'static str,
     /// What to do.
     pub message: String,
+}
+
+/// What one look found out of the keys of KeyRings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KeyFindings {
+    /// `None`: the spec refers to no KeyRing.
+    pub loaded: Option<Verdict>,
+    /// Why no Job may start.
+    pub blocking: Option<Trouble>,
+    /// What the next operator must know.
+    pub status: Option<KeysStatus>,
+}
+
+impl KeyFindings {
+    /// Takes in which keys partners get.
+    pub fn note_published(&mut self, published: Option<&BTreeSet<String>>, now: Timestamp) {
+        for key in self.status.iter_mut().flat_map(|status| &mut status.versions) {
+            let is_public = published.is_some_and(|published| published.contains(&key.id));
+            let since = key.published.take().unwrap_or_else(|| now.to_string());
+            key.published = is_public.then_some(since);
+        }
+    }
 }
 
 /// What one look at a processor found out; `None`: not known this time, so the condition stays as it was.
@@ -43,6 +69,10 @@ pub struct Findings {
     pub overdue: Option<Vec<WindowId>>,
     /// The next cutoff of a window that isn't over.
     pub next_cutoff: Option<Timestamp>,
+    /// What is known of the keys of KeyRings; `None`: not known this time.
+    pub keys: Option<KeyFindings>,
+    /// What a preflight found, and its condition; `None`: not known this time.
+    pub preflight: Option<(Option<PreflightStatus>, Verdict)>,
     /// Whether the admission policies stand.
     pub guarded: Option<Verdict>,
     /// The ledger's identity, if it has one.
@@ -110,6 +140,12 @@ pub fn status(
     if let Some(guarded) = &findings.guarded {
         set(guarded);
     }
+    if let Some((_, verdict)) = &findings.preflight {
+        set(verdict);
+    }
+    if let Some(loaded) = findings.keys.as_ref().and_then(|keys| keys.loaded.as_ref()) {
+        set(loaded);
+    }
     match &findings.published {
         Some(Some(published)) => set(published),
         Some(None) => status
@@ -130,6 +166,15 @@ pub fn status(
     }
     if let Some(start_at) = findings.start_at {
         status.start_at = Some(start_at.to_string());
+    }
+    if let Some(keys) = &findings.keys {
+        status.keys.clone_from(&keys.status);
+        if keys.loaded.is_none() {
+            status.conditions.retain(|condition| condition.type_ != KEYS_LOADED);
+        }
+    }
+    if let Some((preflight, _)) = &findings.preflight {
+        status.preflight.clone_from(preflight);
     }
     status.agreement_digest = Some(findings.agreement_digest.clone());
     if let Some((batches, windows)) = &findings.counts {
@@ -172,6 +217,9 @@ fn readiness(findings: &Findings, status: &DataShareProcessorStatus, generation:
     if let Some(failed) = &findings.failed {
         let message = format!("The last look at the processor was not finished: {failed}. It is tried again.");
         return Verdict::new(READY, Some(false), reasons::LOOK_FAILED, message);
+    }
+    if let Some(trouble) = findings.keys.as_ref().and_then(|keys| keys.blocking.as_ref()) {
+        return Verdict::new(READY, Some(false), trouble.reason, &trouble.message);
     }
     for needed in [PEERS_KNOWN, MAILBOXES_LISTED, WORKERS_READY, WINDOWS_ON_TIME] {
         match current(status, needed, generation) {

@@ -136,6 +136,6 @@ fn item(one: &Seen<'_>) -> AggregateItem {
 pub(super) fn planned_windows(job: &PlannedJob) -> Vec<WindowId> {
     match &job.work {
         Work::Aggregate(chunks) => chunks.iter().flatten().filter_map(id_of_item).collect(),
-        Work::Intake(_) | Work::CompactClaims(_) => Vec::new(),
+        Work::Intake(_) | Work::CompactClaims(_) | Work::KeyProbe { .. } | Work::Preflight { .. } => Vec::new(),
     }
 }

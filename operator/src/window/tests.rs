@@ -158,7 +158,7 @@ fn items(decision: &WindowDecision) -> Vec<Vec<AggregateItem>> {
         .iter()
         .flat_map(|job| match &job.work {
             Work::Aggregate(chunks) => chunks.clone(),
-            Work::Intake(_) | Work::CompactClaims(_) => Vec::new(),
+            Work::Intake(_) | Work::CompactClaims(_) | Work::KeyProbe { .. } | Work::Preflight { .. } => Vec::new(),
         })
         .collect()
 }

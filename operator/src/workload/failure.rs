@@ -17,7 +17,7 @@ pub struct Cause {
 
 /// The first cause found: what a pod's own status says, then its Events, then the Job's. `None`: nothing is wrong, or
 /// nothing is known yet.
-pub(super) fn cause(view: &JobView) -> Option<Cause> {
+pub(crate) fn cause(view: &JobView) -> Option<Cause> {
     if view.is_finished() || view.is_running() {
         return None;
     }

@@ -1,6 +1,8 @@
 //! What tests are made of: a processor, mailboxes, and Jobs, pods and Events as Kubernetes writes them.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crds::DataShareProcessor;
 use facilitator_core::formats::ledger::{Rejected, RejectedReason, Verdict, WindowResult};
 use facilitator_core::formats::names::{BatchId, WindowId};
@@ -11,8 +13,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use super::{JobView, PlannedJob, Stage, Timing, WorkerContext, build};
+use super::{JobView, KeySet, PlannedJob, Stage, Timing, WorkerContext, build};
 use crate::inventory::{Inventory, Listed, Listings};
+use crate::processor::keys::resolve;
 use crate::window::Schedule;
 
 /// The first window of the tests is 2026-11-20 00:00 to 03:00, its cutoff 03:50, planned at 04:00, then three hours on.
@@ -191,6 +194,12 @@ impl Mailboxes {
     }
 }
 
+/// The Secrets that its spec names.
+pub(crate) fn key_set(processor: &DataShareProcessor) -> &'static KeySet {
+    let resolved = resolve(&processor.spec.keys, &BTreeMap::new(), None, &BTreeSet::new());
+    Box::leak(Box::new(resolved.work.unwrap()))
+}
+
 pub(crate) fn context<'a>(processor: &'a DataShareProcessor) -> WorkerContext<'a> {
     WorkerContext {
         namespace: "pha-workers",
@@ -198,6 +207,7 @@ pub(crate) fn context<'a>(processor: &'a DataShareProcessor) -> WorkerContext<'a
         processor_uid: processor.metadata.uid.as_deref().unwrap(),
         generation: processor.metadata.generation.unwrap(),
         spec: &processor.spec,
+        keys: key_set(processor),
         image: IMAGE,
         image_pull_policy: None,
         parameters_config_map: "pha-parameters-5c2e",
@@ -380,6 +390,7 @@ impl JobView {
             pod_uid: "pod 0".to_owned(),
             batches,
             windows,
+            keys: Vec::new(),
         }
     }
 }

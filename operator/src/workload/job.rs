@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use crds::DataShareProcessorSpec;
 use crds::names::{MANAGED_BY, PROCESSOR_LABEL, STAGE_LABEL};
 use crds::processor::{Mailbox, WorkerStage};
-use facilitator_core::formats::work::{KEYS_DIRECTORY, PARAMETERS_DIRECTORY, REVISION, WORK_DIRECTORY, WorkList};
+use facilitator_core::formats::preflight::PreflightStage;
+use facilitator_core::formats::work::{
+    KEYS_DIRECTORY, KeyPins, PARAMETERS_DIRECTORY, REVISION, WORK_DIRECTORY, WorkList,
+};
 use k8s_openapi::api::batch::v1::{
     Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
     PodFailurePolicyRule,
@@ -18,7 +21,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use super::{CANARY_LABEL, GENERATION_ANNOTATION, PlannedJob, Stage, Work, stores};
+use super::{CANARY_LABEL, GENERATION_ANNOTATION, KeySet, PlannedJob, Stage, Work, stores};
 use crate::digest::short_digest;
 
 /// The one container of a worker pod.
@@ -45,6 +48,8 @@ pub struct WorkerContext<'a> {
     pub generation: i64,
     /// The spec.
     pub spec: &'a DataShareProcessorSpec,
+    /// The Secrets to mount.
+    pub keys: &'a KeySet,
     /// The workers' image.
     pub image: &'a str,
     /// `Always`, `IfNotPresent` or `Never`; `None`: the cluster's default.
@@ -68,11 +73,53 @@ pub fn build(planned: &PlannedJob, context: &WorkerContext<'_>) -> (ConfigMap, J
         labels: Some(labels(planned, context)),
         ..ObjectMeta::default()
     };
-    let (revision, work) = (REVISION, name.clone());
+    let (revision, work, keys) = (REVISION, name.clone(), pins(context.keys));
     let (count_of_chunks, list) = match planned.work.clone() {
-        Work::Intake(chunks) => (chunks.len(), WorkList::Intake { revision, work, chunks }),
-        Work::Aggregate(chunks) => (chunks.len(), WorkList::Aggregate { revision, work, chunks }),
+        Work::Intake(chunks) => (
+            chunks.len(),
+            WorkList::Intake {
+                revision,
+                work,
+                keys,
+                chunks,
+            },
+        ),
+        Work::Aggregate(chunks) => (
+            chunks.len(),
+            WorkList::Aggregate {
+                revision,
+                work,
+                keys,
+                chunks,
+            },
+        ),
         Work::CompactClaims(chunks) => (chunks.len(), WorkList::CompactClaims { revision, work, chunks }),
+        Work::Preflight {
+            stage,
+            inputs,
+            manifest,
+        } => (
+            1,
+            WorkList::Preflight {
+                revision,
+                work,
+                of: match stage {
+                    Stage::Intake => PreflightStage::Intake,
+                    Stage::Aggregate => PreflightStage::Aggregate,
+                },
+                inputs,
+                manifest,
+            },
+        ),
+        Work::KeyProbe { signing, packets, .. } => (
+            1,
+            WorkList::KeyProbe {
+                revision,
+                work,
+                signing,
+                packets,
+            },
+        ),
     };
     let text = serde_json::to_string(&list).unwrap_or_default();
     let config_map = ConfigMap {
@@ -125,11 +172,19 @@ pub fn owned_by(mut config_map: ConfigMap, job: &Job) -> ConfigMap {
     config_map
 }
 
+/// The keys that the work is done with, as far as KeyRings say which the Secrets hold.
+fn pins(keys: &KeySet) -> KeyPins {
+    KeyPins {
+        signer: keys.signing.first().and_then(|mount| mount.id.clone()),
+        packet_keys: keys.packets.iter().filter_map(|mount| mount.id.clone()).collect(),
+    }
+}
+
 /// At most 53 characters: with `-` and an index of four digits it is still a pod's host name.
 fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
     let what = match planned.work {
         Work::CompactClaims(_) => "claims",
-        Work::Intake(_) | Work::Aggregate(_) => planned.stage().label(),
+        Work::Intake(_) | Work::Aggregate(_) | Work::KeyProbe { .. } | Work::Preflight { .. } => planned.work.label(),
     };
     let mut parts = vec![
         context.processor_uid.to_owned(),
@@ -159,7 +214,19 @@ fn job_name(planned: &PlannedJob, context: &WorkerContext<'_>) -> String {
         Work::CompactClaims(chunks) => {
             parts.extend(chunks.iter().flatten().map(|i| format!("{}/{}", i.packet_key, i.day)));
         }
+        Work::Preflight { inputs, .. } => parts.push(inputs.clone()),
+        Work::KeyProbe { signing, packets, .. } => {
+            parts.extend(
+                signing
+                    .iter()
+                    .chain(packets)
+                    .flat_map(|key| [key.id.clone(), key.public_key.clone()]),
+            );
+        }
     }
+    // Under other keys it is another try.
+    let KeyPins { signer, packet_keys } = pins(context.keys);
+    parts.extend(signer.into_iter().chain(packet_keys));
     let processor: String = context.processor_name.chars().take(30).collect();
     let digest = short_digest(parts.iter().map(String::as_str), 12);
     format!("{}-{what}-{digest}", processor.trim_end_matches(['-', '.']))
@@ -170,7 +237,7 @@ fn labels(planned: &PlannedJob, context: &WorkerContext<'_>) -> BTreeMap<String,
         ("app.kubernetes.io/managed-by", MANAGED_BY),
         ("app.kubernetes.io/name", "prio-facilitator"),
         (PROCESSOR_LABEL, context.processor_name),
-        (STAGE_LABEL, planned.stage().label()),
+        (STAGE_LABEL, planned.work.label()),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
@@ -287,19 +354,22 @@ fn pod(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> PodS
 
 /// Each volume with its mount; only what the stage needs.
 fn volumes(stage: Stage, work_config_map: &str, context: &WorkerContext<'_>) -> Vec<(Volume, VolumeMount)> {
-    let keys = &context.spec.keys;
     let mut volumes = vec![
         config_map("parameters", context.parameters_config_map, PARAMETERS_DIRECTORY),
         config_map("work", work_config_map, WORK_DIRECTORY),
-        secret(
-            "batch-signing",
-            &keys.batch_signing.secret_ref.name,
-            &format!("{KEYS_DIRECTORY}/batch-signing"),
-        ),
     ];
-    volumes.extend(keys.packet_decryption.iter().enumerate().map(|(n, key)| {
+    for (n, key) in context.keys.signing.iter().enumerate() {
+        volumes.push(match n.checked_sub(1) {
+            None => secret("batch-signing", &key.secret, &format!("{KEYS_DIRECTORY}/batch-signing")),
+            Some(n) => {
+                let path = format!("{KEYS_DIRECTORY}/batch-signing-others/{n}");
+                secret(&format!("batch-signing-other-{n}"), &key.secret, &path)
+            }
+        });
+    }
+    volumes.extend(context.keys.packets.iter().enumerate().map(|(n, key)| {
         let path = format!("{KEYS_DIRECTORY}/packet-decryption/{n}");
-        secret(&format!("packet-decryption-{n}"), &key.secret_ref.name, &path)
+        secret(&format!("packet-decryption-{n}"), &key.secret, &path)
     }));
     let mailboxes = &context.spec.mailboxes;
     let used: &[(&str, &Mailbox, bool)] = match stage {

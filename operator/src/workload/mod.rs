@@ -3,6 +3,7 @@
 mod canary;
 mod failure;
 mod job;
+mod mounts;
 mod retry;
 mod stores;
 mod view;
@@ -12,12 +13,14 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-use facilitator_core::formats::work::{AggregateItem, CompactItem, IntakeItem};
+use facilitator_core::formats::work::{AggregateItem, CompactItem, IntakeItem, ProbedKey};
 use jiff::SignedDuration;
 
 pub use canary::{Allowance, HealthInput, HealthMemory, WorkersHealth, health};
+pub(crate) use failure::cause;
 pub use failure::{Cause, cause_of_refusal};
 pub use job::{WorkerContext, build, owned_by};
+pub use mounts::{KeySet, Mount};
 pub use retry::{Blocked, Retries, Try};
 pub use view::{JobEnd, JobView, free_pods, last_seen};
 
@@ -44,6 +47,24 @@ impl Stage {
             Self::Aggregate => "aggregate",
         }
     }
+
+    /// The label's value of preflight Jobs.
+    #[must_use]
+    pub fn preflight_label(self) -> &'static str {
+        match self {
+            Self::Intake => "intake-preflight",
+            Self::Aggregate => "aggregate-preflight",
+        }
+    }
+
+    /// The label's value of Jobs that only look for keys.
+    #[must_use]
+    pub fn probe_label(self) -> &'static str {
+        match self {
+            Self::Intake => "intake-keys",
+            Self::Aggregate => "aggregate-keys",
+        }
+    }
 }
 
 /// The chunks of a Job, one per completion index.
@@ -55,6 +76,37 @@ pub enum Work {
     Aggregate(Vec<Vec<AggregateItem>>),
     /// Days of claims to compact.
     CompactClaims(Vec<Vec<CompactItem>>),
+    /// Checks to make, as a stage's pods would find things.
+    Preflight {
+        /// Under whose account, with whose volumes.
+        stage: Stage,
+        /// Digest of what it rests on.
+        inputs: String,
+        /// Our own manifest as it is published.
+        manifest: Option<String>,
+    },
+    /// Keys to look for, as a stage's pods would find them.
+    KeyProbe {
+        /// Under whose account, with whose volumes.
+        stage: Stage,
+        /// Keys that must sign.
+        signing: Vec<ProbedKey>,
+        /// Keys that must open packets.
+        packets: Vec<ProbedKey>,
+    },
+}
+
+impl Work {
+    /// The value of [`crds::names::STAGE_LABEL`]: a probe or a preflight is no Job of its stage.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Intake(_) | Self::CompactClaims(_) => Stage::Intake.label(),
+            Self::Aggregate(_) => Stage::Aggregate.label(),
+            Self::KeyProbe { stage, .. } => stage.probe_label(),
+            Self::Preflight { stage, .. } => stage.preflight_label(),
+        }
+    }
 }
 
 /// A Job to start.
@@ -77,7 +129,14 @@ impl PlannedJob {
         match self.work {
             Work::Intake(_) | Work::CompactClaims(_) => Stage::Intake,
             Work::Aggregate(_) => Stage::Aggregate,
+            Work::KeyProbe { stage, .. } | Work::Preflight { stage, .. } => stage,
         }
+    }
+
+    /// Whether it only looks for keys.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        matches!(self.work, Work::KeyProbe { .. })
     }
 }
 

@@ -71,6 +71,33 @@ impl JobView {
             .find(|stage| stage.label() == label)
     }
 
+    /// Under which stage's account it looks for keys; `None` for a Job that works.
+    #[must_use]
+    pub fn probed_stage(&self) -> Option<Stage> {
+        let label = self.job.metadata.labels.as_ref()?.get(crds::names::STAGE_LABEL)?;
+        [Stage::Intake, Stage::Aggregate]
+            .into_iter()
+            .find(|stage| stage.probe_label() == label)
+    }
+
+    /// Under which stage's account it is a preflight; `None` for any other Job.
+    #[must_use]
+    pub fn preflight_stage(&self) -> Option<Stage> {
+        let label = self.job.metadata.labels.as_ref()?.get(crds::names::STAGE_LABEL)?;
+        [Stage::Intake, Stage::Aggregate]
+            .into_iter()
+            .find(|stage| stage.preflight_label() == label)
+    }
+
+    /// Whether its pods mount a Secret.
+    #[must_use]
+    pub fn mounts(&self, secret: &str) -> bool {
+        let pod = self.job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        let volumes = pod.and_then(|pod| pod.volumes.as_ref()).into_iter().flatten();
+        let mut named = volumes.filter_map(|volume| volume.secret.as_ref()?.secret_name.as_deref());
+        named.any(|name| name == secret)
+    }
+
     /// Whether it was made to see if workers start again.
     #[must_use]
     pub fn is_canary(&self) -> bool {

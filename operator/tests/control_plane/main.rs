@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod fetch;
+mod keys;
 mod manifests;
 mod peers;
 mod place;
+mod preflight;
 mod web;
 
 use std::collections::BTreeMap;
@@ -28,7 +30,7 @@ use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use uuid::Uuid;
 
-use place::{place, until};
+use place::{place, until, works};
 
 fn identity(id: u128) -> Vec<u8> {
     let start_at = "2026-01-01T00:00:00Z".to_owned();
@@ -174,6 +176,7 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
         pod_uid: "p".into(),
         batches,
         windows: vec![],
+        keys: vec![],
     };
     let first = vec![
         told(0, BatchOutcome::Validated, ""),
@@ -229,7 +232,7 @@ async fn batches_become_jobs_and_reports_become_outcomes() {
         (ended >= 2).then_some(())
     })
     .await;
-    let jobs = place.api::<Job>().list(&ListParams::default()).await.unwrap().items;
+    let jobs = place.api::<Job>().list(&works()).await.unwrap().items;
     assert_eq!(
         jobs.len(),
         1,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::batch_names;
 use super::manifests::{POINTS, REQUEST, ingestor, portal, share_processor};
-use super::place::{Place, place, until};
+use super::place::{Place, place, until, works};
 use super::web::{Answer, Web};
 
 const SPECIFIC: &str = "/us-ct-manifest.json";
@@ -295,7 +295,7 @@ async fn processors_follow_their_peers_and_pods_are_given_what_they_need() {
     put(1).await;
     place.let_pods_exit(&job, 0, "").await;
     until("a Job with the new key", async || {
-        let jobs = place.api::<Job>().list(&ListParams::default()).await.ok()?.items;
+        let jobs = place.api::<Job>().list(&works()).await.ok()?.items;
         for job in jobs {
             if ids(&place.parameters_of(&job).await.ingestor_keys) == ["apple-1", "apple-2"] {
                 return Some(());

@@ -15,6 +15,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, TypeMeta};
 use kube::{Api, Client, Config, ResourceExt};
 use mailbox::{FileMailbox, Mailbox, ObjectKey};
+use operator::keys::settings::{KeysFlags, KeysSettings};
 use operator::metrics::Metrics;
 use operator::run::{Parts, RunError, run};
 use operator::settings::{Flags, Settings};
@@ -101,6 +102,11 @@ async fn apply_definitions(client: &Client) {
     }
 }
 
+/// Jobs that work: neither probes nor preflights.
+pub fn works() -> ListParams {
+    ListParams::default().labels("prio-operator.io/stage in (intake,aggregate)")
+}
+
 /// Waits until something is so, a minute and a half at most: the garbage collector looks for new kinds every 30 s only.
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -169,6 +175,34 @@ impl Place {
             stop,
             metrics,
             task: tokio::spawn(run(parts)),
+        }
+    }
+
+    /// The keys controller, for the same namespace.
+    pub fn start_keys_controller(&self) -> Running {
+        let flags = [
+            "operator keys",
+            "--namespaces",
+            &self.namespace,
+            "--lease-namespace",
+            &self.namespace,
+            "--tick-seconds=1",
+            "--http-address=127.0.0.1:0",
+        ];
+        let settings = KeysSettings::try_from(KeysFlags::try_parse_from(flags).unwrap()).unwrap();
+        let (stop, metrics) = (CancellationToken::new(), Arc::new(Metrics::default()));
+        let parts = operator::keys::run::Parts {
+            client: self.client.clone(),
+            lease_client: self.client.clone(),
+            settings,
+            metrics: metrics.clone(),
+            clock: Timestamp::now,
+            stop: stop.clone(),
+        };
+        Running {
+            stop,
+            metrics,
+            task: tokio::spawn(operator::keys::run::run(parts)),
         }
     }
 
@@ -271,25 +305,14 @@ impl Place {
         .await
     }
 
-    /// How many Jobs there are.
+    /// How many Jobs of work there are.
     pub async fn jobs(&self) -> usize {
-        self.api::<Job>()
-            .list(&ListParams::default())
-            .await
-            .unwrap()
-            .items
-            .len()
+        self.api::<Job>().list(&works()).await.unwrap().items.len()
     }
 
     pub async fn first_job(&self) -> Job {
         until("a worker Job", async || {
-            self.api::<Job>()
-                .list(&ListParams::default())
-                .await
-                .ok()?
-                .items
-                .into_iter()
-                .next()
+            self.api::<Job>().list(&works()).await.ok()?.items.into_iter().next()
         })
         .await
     }

@@ -37,13 +37,14 @@ async fn a_ledger_swapped_for_an_empty_one_stalls_the_processor() {
 
         // A second window's batch is not planned meanwhile.
         let jobs: Api<Job> = Api::namespaced(pair.cluster.client.clone(), &first.worker_namespace);
-        let before = jobs.list(&ListParams::default()).await?.items.len();
+        let works = ListParams::default().labels("prio-operator.io/stage in (intake,aggregate)");
+        let before = jobs.list(&works).await?.items.len();
         let other = samples::write_window(pair, &[scenario.sample(4, 0, Damage::None)?])?;
         holds(
             "no Job starts and the ledger stays empty",
             Duration::from_secs(8),
             || async {
-                let now = jobs.list(&ListParams::default()).await?.items.len();
+                let now = jobs.list(&works).await?.items.len();
                 Ok(now <= before && std::fs::read_dir(&ledger)?.next().is_none())
             },
         )

@@ -9,6 +9,7 @@ mod causes;
 mod clouds;
 mod kills;
 mod ledger;
+mod preflight;
 mod refusals;
 mod scenario;
 mod windows;

@@ -202,8 +202,9 @@ async fn suspend_starts_no_job_until_it_is_taken_back() {
         let first = &pair.parties[0];
         wait_condition(first, READY, "False", "Suspended", MINUTE).await?;
         let jobs: Api<Job> = Api::namespaced(pair.cluster.client.clone(), &first.worker_namespace);
+        let works = ListParams::default().labels("prio-operator.io/stage in (intake,aggregate)");
         holds("no Job starts", Duration::from_secs(8), || async {
-            Ok(jobs.list(&ListParams::default()).await?.items.is_empty())
+            Ok(jobs.list(&works).await?.items.is_empty())
         })
         .await?;
         for party in &pair.parties {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::asking::Asking;
-use super::{AccessTokens, IdentityTokens, SCOPE, Secret, Token};
+use super::{AccessTokens, IAM, IdentityTokens, Secret, Token};
 use crate::credentials::aws;
 use crate::error::chain;
 use crate::{MailboxError, MailboxErrorKind};
@@ -57,7 +57,8 @@ const METADATA: &str = "the metadata server";
 
 #[async_trait]
 impl AccessTokens for Metadata {
-    async fn access(&self) -> Result<Token, MailboxError> {
+    /// The scopes are those of the node or of the workload identity.
+    async fn access(&self, _scope: &str) -> Result<Token, MailboxError> {
         self.0
             .json::<Granted>(METADATA, self.request("token"))
             .await
@@ -99,14 +100,14 @@ impl KeyFile {
     }
 
     /// The assertion that is exchanged for a token.
-    fn assertion(&self, key: &Key) -> Result<Secret, MailboxError> {
+    fn assertion(&self, key: &Key, scope: &str) -> Result<Secret, MailboxError> {
         let now = (self.asking.clock)()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs();
         let header = json!({"alg": "RS256", "typ": "JWT", "kid": key.private_key_id});
         let claims = json!({
-            "iss": key.client_email, "scope": SCOPE, "aud": key.token_uri, "iat": now, "exp": now + 3600,
+            "iss": key.client_email, "scope": scope, "aud": key.token_uri, "iat": now, "exp": now + 3600,
         });
         let encode = |part: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(part);
         let signed = format!(
@@ -132,12 +133,12 @@ impl KeyFile {
 
 #[async_trait]
 impl AccessTokens for KeyFile {
-    async fn access(&self) -> Result<Token, MailboxError> {
+    async fn access(&self, scope: &str) -> Result<Token, MailboxError> {
         let text = tokio::fs::read_to_string(&self.file).await.map(Secret::new);
         let text = text.map_err(|error| self.fault(&error.to_string()))?;
         let key: Key = serde_json::from_str(&text)
             .map_err(|_| self.fault("it lacks client_email, private_key, private_key_id or token_uri"))?;
-        let assertion = self.assertion(&key)?;
+        let assertion = self.assertion(&key, scope)?;
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
             ("assertion", &assertion),
@@ -158,20 +159,20 @@ pub(super) struct Impersonated<S> {
     pub email: String,
 }
 
-const IAM: &str = "the service account credentials service";
+const ACCOUNTS: &str = "the service account credentials service";
 
 impl<S: AccessTokens> Impersonated<S> {
     async fn request(&self, verb: &str, body: serde_json::Value) -> Result<RequestBuilder, MailboxError> {
         let (base, email) = (&self.asking.endpoints.iam, &self.email);
         let url = format!("{base}/v1/projects/-/serviceAccounts/{email}:{verb}");
-        let token = self.base.access().await?;
+        let token = self.base.access(IAM).await?;
         Ok(self.asking.http.post(url).bearer_auth(&*token.value).json(&body))
     }
 }
 
 #[async_trait]
 impl<S: AccessTokens> AccessTokens for Impersonated<S> {
-    async fn access(&self) -> Result<Token, MailboxError> {
+    async fn access(&self, scope: &str) -> Result<Token, MailboxError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Answer {
@@ -179,8 +180,8 @@ impl<S: AccessTokens> AccessTokens for Impersonated<S> {
             access_token: Secret,
             expire_time: Timestamp,
         }
-        let request = self.request("generateAccessToken", json!({"scope": [SCOPE]})).await?;
-        let answer: Answer = self.asking.json(IAM, request).await?;
+        let request = self.request("generateAccessToken", json!({"scope": [scope]})).await?;
+        let answer: Answer = self.asking.json(ACCOUNTS, request).await?;
         let left = answer.expire_time.duration_since(Timestamp::now());
         Ok(Token::new(
             answer.access_token,
@@ -199,7 +200,7 @@ impl<S: AccessTokens> IdentityTokens for Impersonated<S> {
         }
         let body = json!({"audience": audience, "includeEmail": true});
         let request = self.request("generateIdToken", body).await?;
-        Ok(self.asking.json::<Answer>(IAM, request).await?.token)
+        Ok(self.asking.json::<Answer>(ACCOUNTS, request).await?.token)
     }
 }
 
@@ -235,12 +236,12 @@ impl Pool {
 
 #[async_trait]
 impl AccessTokens for Pool {
-    async fn access(&self) -> Result<Token, MailboxError> {
+    async fn access(&self, scope: &str) -> Result<Token, MailboxError> {
         let subject = self.subject().await?;
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("audience", self.provider.as_str()),
-            ("scope", SCOPE),
+            ("scope", scope),
             ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
             ("subject_token", &subject),
             ("subject_token_type", "urn:ietf:params:aws:token-type:aws4_request"),

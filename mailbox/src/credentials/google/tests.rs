@@ -131,7 +131,7 @@ async fn impersonation_asks_as_the_ambient_identity() {
     assert_eq!(asked[1].header("content-type"), Some("application/json"));
     assert_eq!(
         asked[1].body,
-        r#"{"scope":["https://www.googleapis.com/auth/cloud-platform"]}"#
+        r#"{"scope":["https://www.googleapis.com/auth/devstorage.read_write"]}"#
     );
 }
 
@@ -176,7 +176,7 @@ async fn a_key_file_signs_an_assertion() {
     let part = |part: &str| serde_json::from_slice::<serde_json::Value>(&decode(part)).unwrap();
     assert_eq!(part(header), json!({"alg": "RS256", "typ": "JWT", "kid": "kid-1"}));
     let expected = json!({
-        "iss": EMAIL, "scope": "https://www.googleapis.com/auth/cloud-platform",
+        "iss": EMAIL, "scope": "https://www.googleapis.com/auth/devstorage.read_write",
         "aud": format!("{}/token", double.url), "iat": 1_795_132_800, "exp": 1_795_136_400,
     });
     assert_eq!(part(claims), expected);
@@ -229,7 +229,7 @@ async fn an_aws_role_becomes_a_google_identity_by_a_pool() {
     let expected = [
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("audience", PROVIDER),
-        ("scope", "https://www.googleapis.com/auth/cloud-platform"),
+        ("scope", "https://www.googleapis.com/auth/devstorage.read_write"),
         ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
         ("subject_token_type", "urn:ietf:params:aws:token-type:aws4_request"),
     ];
@@ -274,6 +274,17 @@ async fn a_pool_s_identity_may_act_as_a_service_account() {
     let asked = double.asked();
     assert_eq!(what(&asked), ["POST /v1/token", GENERATE]);
     assert_eq!(asked[1].header("authorization"), Some("Bearer federated"));
+    let form = asked[0].form();
+    let scope = form.iter().find(|(name, _)| name == "scope").unwrap();
+    assert_eq!(
+        scope.1, "https://www.googleapis.com/auth/iam",
+        "only to ask for the other"
+    );
+    let asked_for: serde_json::Value = serde_json::from_str(&asked[1].body).unwrap();
+    assert_eq!(
+        asked_for["scope"][0],
+        "https://www.googleapis.com/auth/devstorage.read_write"
+    );
 }
 
 #[tokio::test]

@@ -264,7 +264,9 @@ fn batches_that_came_late_are_taken_in_until_the_overrides_cutoff() {
             .into_iter()
             .flat_map(|job| match job.work {
                 Work::Intake(chunks) => chunks.concat(),
-                Work::Aggregate(_) | Work::CompactClaims(_) => Vec::new(),
+                Work::Aggregate(_) | Work::CompactClaims(_) | Work::KeyProbe { .. } | Work::Preflight { .. } => {
+                    Vec::new()
+                }
             })
             .collect();
         taken

@@ -1,0 +1,4 @@
+//! `kubectl prio keys`.
+
+pub mod import;
+pub mod plan;

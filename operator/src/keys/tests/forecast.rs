@@ -1,0 +1,91 @@
+//! What a plan says.
+
+use crds::key_ring::KeyPurpose;
+use serde_json::json;
+
+use super::*;
+use crate::keys::forecast::forecast;
+
+use KeyPurpose::{BatchSigning, PacketEncryption};
+
+fn lines(ring: &Ring, now: i64, until: i64, limit: usize) -> Vec<String> {
+    let settings = Settings::of(&ring.spec);
+    let foreseen = forecast(&settings, &ring.record, &ring.observed, at(now), at(until), limit);
+    let seconds = |time: Timestamp| time.as_second() - 1_700_000_000;
+    foreseen
+        .iter()
+        .map(|one| {
+            format!(
+                "{}: {}{}",
+                seconds(one.at),
+                one.what,
+                if one.if_first.is_some() { " (waits)" } else { "" }
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_whole_turn_is_foreseen_with_its_times() {
+    let ring = Ring::in_use(BatchSigning);
+    let new = id(100);
+    assert_eq!(
+        lines(&ring, 20, 500, 5),
+        [
+            format!("100: make {new}: its second copy, then its Secret"),
+            format!("100: every worker has {new} (waits)"),
+            format!("100: publish {} and {new}", id(0)),
+            format!("110: use {new} for new work instead of {}", id(0)),
+            format!("200: make {}: its second copy, then its Secret", id(200)),
+        ]
+    );
+    let ring = Ring::in_use(PacketEncryption);
+    let said = lines(&ring, 20, 320, 100);
+    assert!(said.contains(&format!("110: publish {new}")), "{said:?}");
+    assert!(
+        said.contains(&format!(
+            "300: retire {}: workers don't mount it any more; its Secret stays",
+            id(0)
+        )),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn persons_and_processors_that_are_waited_for_are_named() {
+    let mut ring = Ring::in_use(PacketEncryption);
+    ring.spec.certificate =
+        serde_json::from_value(json!({"commonName": "a.example", "authority": "External"})).unwrap();
+    let settings = Settings::of(&ring.spec);
+    let foreseen = forecast(&settings, &ring.record, &ring.observed, at(20), at(300), 9);
+    let certified = foreseen.iter().find(|one| one.what.contains("is issued")).unwrap();
+    assert!(
+        certified
+            .to_string()
+            .contains("after waiting for a person: bring the certificate"),
+        "{certified}"
+    );
+    ring.observed.processors.clear();
+    ring.record.versions.clear();
+    ring.observed.published = None;
+    let said = forecast(&settings, &ring.record, &ring.observed, at(0), at(300), 10);
+    assert!(
+        said.last()
+            .unwrap()
+            .to_string()
+            .contains("a DataShareProcessor that refers"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_refusal_is_the_whole_plan() {
+    let mut ring = Ring::in_use(BatchSigning);
+    ring.observed
+        .published
+        .as_mut()
+        .unwrap()
+        .insert("stranger".into(), "public".into());
+    let said = lines(&ring, 20, 500, 10);
+    assert!(said.len() == 1 && said[0].contains("stranger"), "{said:?}");
+}

@@ -1,0 +1,347 @@
+//! What of a preflight is to be started, what came of it, and what to tell. Pure.
+
+use crds::conditions::{KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, PREFLIGHT, reasons};
+use crds::processor::{PreflightLine, PreflightOutcome, PreflightStage, PreflightStatus};
+use facilitator_core::formats::preflight::{Line, Outcome, PreflightReport};
+use facilitator_core::formats::work::WorkList;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::status::Verdict;
+use crate::workload::{JobEnd, JobView, PlannedJob, Stage, Work, cause, cause_of_refusal};
+
+const STAGES: [Stage; 2] = [Stage::Intake, Stage::Aggregate];
+/// What the operator itself says of a processor, by its conditions.
+const CONDITIONS: [&str; 4] = [PEERS_KNOWN, MAILBOXES_LISTED, KEYS_LOADED, MANIFEST_PUBLISHED];
+/// A cause that keeps a pod from starting is believed once it has stood for so long: caches of a node lag.
+const CAUSE_STANDS: SignedDuration = SignedDuration::from_secs(20);
+/// A preflight that is not over by then hangs.
+const LONGEST: SignedDuration = SignedDuration::from_mins(3);
+/// How long a Job may be without its work list, which comes a moment after it.
+const WORK_LIST_GRACE: SignedDuration = SignedDuration::from_mins(1);
+/// What passes by itself is waited for that long: web servers lag a minute or two behind what was written.
+const SETTLING: SignedDuration = SignedDuration::from_mins(2);
+/// Such reasons.
+const PASSING: [&str; 2] = [reasons::NOT_SERVED, reasons::PROBING];
+/// The most lines of a status.
+const MAX_LINES: usize = 96;
+/// The check of whether there is a pod at all.
+const POD: &str = "Pod";
+
+/// All that a decision rests on.
+pub struct PreflightInput<'a> {
+    /// Digest of what a preflight rests on.
+    pub inputs: &'a str,
+    /// The annotation's value.
+    pub asked: Option<&'a str>,
+    /// Our own manifest as it is published.
+    pub manifest: Option<&'a str>,
+    /// What the status says.
+    pub before: Option<&'a PreflightStatus>,
+    /// The conditions of the last look.
+    pub conditions: &'a [Condition],
+    /// The spec's generation.
+    pub generation: i64,
+    /// The processor's preflight Jobs, finished ones too.
+    pub jobs: &'a [JobView],
+    /// Why no Job may start now.
+    pub hold: Option<&'a str>,
+    /// Jobs that may be started.
+    pub room: u32,
+    /// `spec.workers.startDeadlineSeconds`.
+    pub start_deadline: SignedDuration,
+    /// Refusals of preflight Jobs since the last decision, in the API server's words.
+    pub refused: &'a [(Stage, String)],
+}
+
+/// What is decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PreflightDecision {
+    /// Jobs to start.
+    pub start: Vec<PlannedJob>,
+    /// Jobs to delete: they are another preflight's, or don't come to an end.
+    pub remove: Vec<String>,
+    /// What the status is to say; `None`: nothing was ever begun.
+    pub status: Option<PreflightStatus>,
+    /// The condition.
+    pub verdict: Verdict,
+}
+
+/// Decides.
+#[must_use]
+pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
+    let jobs = input.jobs.iter().filter(|view| !view.is_deleted());
+    let (current, old): (Vec<&JobView>, Vec<&JobView>) = jobs.partition(|view| is_of(view, input.inputs));
+    let mut remove: Vec<String> = old
+        .into_iter()
+        .filter(|view| !view.is_finished() && (view.work.is_some() || age(view, now) >= WORK_LIST_GRACE))
+        .map(|view| view.name().to_owned())
+        .collect();
+    let known = input.before.filter(|before| before.inputs == input.inputs);
+    if known.is_none() && input.hold.is_some() {
+        let said = input.hold.unwrap_or_default();
+        return PreflightDecision {
+            start: Vec::new(),
+            remove,
+            status: input.before.cloned(),
+            verdict: Verdict::new(
+                PREFLIGHT,
+                None,
+                reasons::UNKNOWN,
+                format!("No preflight of what is so now: {said}."),
+            ),
+        };
+    }
+    let mut status = known.cloned().unwrap_or_else(|| PreflightStatus {
+        inputs: input.inputs.to_owned(),
+        asked: input.asked.map(str::to_owned),
+        started: now.to_string(),
+        finished: None,
+        lines: Vec::new(),
+    });
+    let (mut start, mut waits) = (Vec::new(), Vec::new());
+    for stage in STAGES {
+        if status.finished.is_some() || status.lines.iter().any(|line| line.stage == checker(stage)) {
+            continue;
+        }
+        let view = current
+            .iter()
+            .copied()
+            .find(|view| view.preflight_stage() == Some(stage));
+        let refused = input.refused.iter().find(|(of, _)| *of == stage);
+        match (view, refused) {
+            (Some(view), _) => match judge(view, input.start_deadline, now) {
+                Progress::Over(lines) => status.lines.extend(lines.into_iter().map(|line| told(stage, line))),
+                Progress::Stuck(detail, remedy) => {
+                    status.lines.push(no_pod(stage, detail, remedy));
+                    remove.push(view.name().to_owned());
+                }
+                Progress::Running(waiting) => waits.push(format!("Job {}{waiting}", view.name())),
+            },
+            (None, Some((_, message))) => {
+                let cause = cause_of_refusal(message);
+                status.lines.push(no_pod(stage, cause.message, remedy_of(cause.reason)));
+            }
+            (None, None) if start.len() < input.room as usize && input.hold.is_none() => {
+                start.push(planned(stage, input));
+                waits.push(format!("a Job under the account of {}", stage.label()));
+            }
+            (None, None) => waits.push(input.hold.unwrap_or("room for a Job").to_owned()),
+        }
+    }
+    if status.finished.is_none() && waits.is_empty() {
+        waits.extend(settling(&status, input.conditions, now));
+    }
+    if status.finished.is_none() && waits.is_empty() {
+        let own = CONDITIONS
+            .into_iter()
+            .filter_map(|kind| own(kind, input.conditions, input.generation));
+        let mut lines: Vec<PreflightLine> = own.collect();
+        status.lines.sort_by_key(|line| line.stage == PreflightStage::Aggregate);
+        lines.append(&mut status.lines);
+        lines.truncate(MAX_LINES);
+        status.lines = lines;
+        status.finished = Some(now.to_string());
+    }
+    let verdict = verdict(&status, &waits);
+    PreflightDecision {
+        start,
+        remove,
+        status: Some(status),
+        verdict,
+    }
+}
+
+/// Whether a Job was made for these inputs.
+fn is_of(view: &JobView, wanted: &str) -> bool {
+    matches!(&view.work, Some(WorkList::Preflight { inputs, .. }) if inputs == wanted)
+}
+
+fn planned(stage: Stage, input: &PreflightInput<'_>) -> PlannedJob {
+    PlannedJob {
+        work: Work::Preflight {
+            stage,
+            inputs: input.inputs.to_owned(),
+            manifest: input.manifest.map(str::to_owned),
+        },
+        parallelism: 1,
+        attempt: 0,
+        canary: false,
+    }
+}
+
+/// How far a Job is.
+enum Progress {
+    /// What its pod told.
+    Over(Vec<Line>),
+    /// It won't come to an end: what is wrong, and what to do.
+    Stuck(String, String),
+    /// And what keeps it, if anything does.
+    Running(String),
+}
+
+fn judge(view: &JobView, start_deadline: SignedDuration, now: Timestamp) -> Progress {
+    match view.end() {
+        Some(JobEnd::Complete) => {
+            let message = view.termination_message(0);
+            match message.as_deref().and_then(PreflightReport::from_message) {
+                Some(report) if !report.lines.is_empty() => Progress::Over(report.lines),
+                _ => Progress::Stuck(
+                    format!("Job {} ended, and what its pod found isn't known", view.name()),
+                    "run the preflight again, with workers of the operator's version".to_owned(),
+                ),
+            }
+        }
+        Some(_) => {
+            let said = [78, 77, 70, 69]
+                .into_iter()
+                .find_map(|code| view.termination_message(code));
+            let said = said.unwrap_or_else(|| "it failed; see the log of its pod".to_owned());
+            let remedy = "run workers of the operator's version; else mend what it names";
+            Progress::Stuck(format!("Job {}: {said}", view.name()), remedy.to_owned())
+        }
+        None => {
+            let waited = view.waiting_since().map(|since| now.duration_since(since));
+            let cause = cause(view);
+            let stands = waited.is_some_and(|waited| waited >= CAUSE_STANDS);
+            let too_long = waited.is_some_and(|waited| waited >= start_deadline);
+            let age = age(view, now);
+            match cause {
+                Some(cause) if stands => Progress::Stuck(cause.message, remedy_of(cause.reason)),
+                Some(cause) => Progress::Running(format!(" ({})", cause.message)),
+                None if too_long => Progress::Stuck(
+                    format!("no pod of Job {} started, and Kubernetes names no cause", view.name()),
+                    remedy_of(reasons::NOT_STARTED),
+                ),
+                None if waited.is_none() && age >= LONGEST.max(start_deadline) => Progress::Stuck(
+                    format!("Job {} isn't over after {} s", view.name(), age.as_secs()),
+                    "see the log of its pod".to_owned(),
+                ),
+                None => Progress::Running(String::new()),
+            }
+        }
+    }
+}
+
+fn age(view: &JobView, now: Timestamp) -> SignedDuration {
+    view.created()
+        .map(|created| now.duration_since(created))
+        .unwrap_or_default()
+}
+
+fn remedy_of(reason: &str) -> String {
+    format!("the guide's table of reasons says what to do about {reason}")
+}
+
+fn checker(stage: Stage) -> PreflightStage {
+    match stage {
+        Stage::Intake => PreflightStage::Intake,
+        Stage::Aggregate => PreflightStage::Aggregate,
+    }
+}
+
+fn no_pod(stage: Stage, detail: String, remedy: String) -> PreflightLine {
+    PreflightLine {
+        stage: checker(stage),
+        check: POD.to_owned(),
+        mailbox: None,
+        outcome: PreflightOutcome::Failed,
+        detail: short(&detail),
+        remedy: short(&remedy),
+    }
+}
+
+fn told(stage: Stage, line: Line) -> PreflightLine {
+    PreflightLine {
+        stage: checker(stage),
+        check: word(&line.check),
+        mailbox: line.mailbox.map(|place| word(&place)),
+        outcome: match line.outcome {
+            Outcome::Passed => PreflightOutcome::Passed,
+            Outcome::Failed => PreflightOutcome::Failed,
+            Outcome::NotCheckable => PreflightOutcome::NotCheckable,
+        },
+        detail: short(&line.detail),
+        remedy: short(&line.remedy),
+    }
+}
+
+/// As formats write it.
+fn word(of: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(of).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A pod's text within the schema's bounds.
+fn short(text: &str) -> String {
+    text.chars().take(1000).collect()
+}
+
+/// What the operator waits for itself, and needn't much longer.
+fn settling(status: &PreflightStatus, conditions: &[Condition], now: Timestamp) -> Option<String> {
+    let started: Timestamp = status.started.parse().ok()?;
+    let passes = |condition: &&Condition| {
+        CONDITIONS.contains(&condition.type_.as_str())
+            && condition.status == "False"
+            && PASSING.contains(&condition.reason.as_str())
+    };
+    let found = conditions.iter().find(passes)?;
+    (now.duration_since(started) < SETTLING)
+        .then(|| format!("{}: {}", found.type_, found.message.trim_end_matches('.')))
+}
+
+/// What a condition of this spec says, as a line.
+fn own(kind: &str, conditions: &[Condition], generation: i64) -> Option<PreflightLine> {
+    let condition = conditions.iter().find(|condition| condition.type_ == kind)?;
+    let is_current = condition.observed_generation == Some(generation);
+    let outcome = match condition.status.as_str() {
+        "True" if is_current => PreflightOutcome::Passed,
+        "False" if is_current => PreflightOutcome::Failed,
+        _ => PreflightOutcome::NotCheckable,
+    };
+    let remedy = match outcome {
+        PreflightOutcome::Failed => remedy_of(&condition.reason),
+        _ => String::new(),
+    };
+    Some(PreflightLine {
+        stage: PreflightStage::Operator,
+        check: kind.to_owned(),
+        mailbox: None,
+        outcome,
+        detail: short(&condition.message),
+        remedy,
+    })
+}
+
+fn verdict(status: &PreflightStatus, waits: &[String]) -> Verdict {
+    let Some(finished) = &status.finished else {
+        let message = format!("It waits for {}.", waits.join(" and "));
+        return Verdict::new(PREFLIGHT, None, reasons::RUNNING, message);
+    };
+    let of = |outcome| status.lines.iter().filter(move |line| line.outcome == outcome);
+    let Some(first) = of(PreflightOutcome::Failed).next() else {
+        let open = match of(PreflightOutcome::NotCheckable).count() {
+            0 => String::new(),
+            count => format!(" {count} can't be made from here."),
+        };
+        let message = format!("Nothing failed at {finished}.{open}");
+        return Verdict::new(PREFLIGHT, Some(true), reasons::PASSED, message);
+    };
+    let mailbox = first
+        .mailbox
+        .as_ref()
+        .map(|mailbox| format!(" {mailbox}"))
+        .unwrap_or_default();
+    let others = match of(PreflightOutcome::Failed).count() {
+        1 => String::new(),
+        count => format!(" {} more failed.", count - 1),
+    };
+    let message = format!(
+        "{:?} {}{mailbox}: {}; {}.{others} As of {finished}.",
+        first.stage,
+        first.check,
+        first.detail.trim_end_matches('.'),
+        first.remedy.trim_end_matches('.'),
+    );
+    Verdict::new(PREFLIGHT, Some(false), reasons::FAILED, message)
+}
