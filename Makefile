@@ -3,7 +3,7 @@
 
 CLUSTER := tests/cluster/cluster
 
-.PHONY: help setup build images test conformance bench fuzz demo demo-down fmt lint clean
+.PHONY: help setup build images test conformance bench scale fuzz demo demo-down fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -26,6 +26,9 @@ conformance: ## mailboxes in memory, folders, S3 and GCS against one suite, with
 bench: ## figures against the floor of the cryptography, and target/bench/summary.json (docs/performance.md)
 	cargo build --release --package facilitator --package facilitator-bench
 	cargo run --release --quiet --package facilitator-bench
+
+scale: ## ten thousand batches through two parties on a node of its own, measured (BATCHES=10000 BATCH_OBJECTS=Exceptions|All): a table, and target/scale/result.json
+	BATCHES=$${BATCHES:-10000} BATCH_OBJECTS=$${BATCH_OBJECTS:-Exceptions} tests/scale
 
 fuzz: ## mutate what partners may send, for ten minutes (FUZZ_SECONDS=600; see facilitator-core/fuzz/README.md)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} cargo test -p facilitator-core --test fuzz -- --nocapture

@@ -4,6 +4,7 @@
 
 CLUSTER=$REPO/tests/cluster/cluster
 BINARIES=$REPO/target/x86_64-unknown-linux-gnu/debug
+RELEASE=$REPO/target/x86_64-unknown-linux-gnu/release
 
 say() { printf '%s\n' "$*"; }
 
@@ -34,4 +35,8 @@ stage() {
 build_binaries() {
 	# All of the workspace, as for the tests: with fewer packages features differ, and dependencies are built twice.
 	(cd "$REPO" && cargo build --quiet --workspace --bins)
+}
+
+build_release() {
+	(cd "$REPO" && cargo build --quiet --release --workspace --bins)
 }

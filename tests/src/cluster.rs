@@ -117,6 +117,23 @@ impl Cluster {
         .await
     }
 
+    /// What the first pod with that label selector answers at a port: the API server asks it.
+    pub async fn pod_text(&self, namespace: &str, selector: &str, port: u16, path: &str) -> Result<String> {
+        let pods = self.pods(namespace, selector).await?;
+        let name = pods.first().and_then(|pod| pod.metadata.name.as_deref());
+        let name = name.with_context(|| format!("no pod {selector} is in {namespace}"))?;
+        self.text(&format!(
+            "/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/{path}"
+        ))
+        .await
+    }
+
+    /// What the API server answers at a path.
+    pub async fn text(&self, path: &str) -> Result<String> {
+        let request = http::Request::get(path).body(Vec::new())?;
+        Ok(self.client.request_text(request).await?)
+    }
+
     /// Ends a pod at once, as a lost machine would.
     pub async fn kill_pod(&self, namespace: &str, name: &str) -> Result<()> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);

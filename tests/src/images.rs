@@ -8,8 +8,12 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::command;
 
-/// Where cargo puts the binaries of this workspace.
-pub(crate) const BINARIES: &str = "target/x86_64-unknown-linux-gnu/debug";
+/// Where cargo puts the binaries of this workspace: those of the profile that this was built with.
+pub(crate) const BINARIES: &str = if cfg!(debug_assertions) {
+    "target/x86_64-unknown-linux-gnu/debug"
+} else {
+    "target/x86_64-unknown-linux-gnu/release"
+};
 
 /// The two images of an installation.
 #[derive(Clone, Debug)]
@@ -81,7 +85,7 @@ pub async fn import_partner(cluster: &Cluster) -> Result<Image> {
 
 async fn pack(repository: &Path, name: &str, binary: &str) -> Result<(Image, PathBuf)> {
     let packed = pack_file(repository, name, &repository.join(BINARIES).join(binary)).await;
-    packed.context("run cargo build --workspace --bins")
+    packed.context("run cargo build --workspace --bins, with --release where this was built so")
 }
 
 /// The image's program is at `/` and the file's own name.

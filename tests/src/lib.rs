@@ -20,6 +20,7 @@ mod pods;
 pub mod rings;
 pub mod rotation;
 pub mod samples;
+pub mod scale;
 pub mod stores;
 pub mod sums;
 pub mod tables;

@@ -114,6 +114,24 @@ pub fn write_window(pair: &Pair, samples: &[Sample]) -> Result<Expected> {
     windows.pop().context("a window without batches")
 }
 
+/// The same for several windows, each in a thread of its own.
+///
+/// # Errors
+/// As [`write_window`].
+pub fn write_windows(pair: &Pair, windows: &[Vec<Sample>]) -> Result<Vec<Expected>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = windows
+            .iter()
+            .map(|samples| scope.spawn(|| write_window(pair, samples)))
+            .collect();
+        let written = threads.into_iter().map(|thread| {
+            let written = thread.join();
+            written.map_err(|_| anyhow::anyhow!("a thread that writes batches panicked"))?
+        });
+        written.collect()
+    })
+}
+
 fn recipient(pair: &Pair, party: usize) -> Result<Recipient> {
     let key = &pair.keys.parties[party].packet;
     let point = STANDARD.decode(key.public()?)?;

@@ -1,7 +1,7 @@
 //! `facilitator copy`: objects from one mailbox into another.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use futures::TryStreamExt;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use mailbox::{Access, ListRequest, Mailbox, ObjectKey, ObjectMeta, PutOutcome};
 
 use crate::exit::{ExitClass, Failure};
@@ -16,12 +16,15 @@ Examples:
       '{\"endpoint\":\"http://127.0.0.1:8333\",\"pathStyle\":true,
         \"credentials\":{\"secret\":{\"folder\":\"keys/store\"}}}'
 
-Objects go in the order of their names, so that a batch's signature comes last.
-Nothing is replaced: copied again, what is there stays, and an object of another
+Sixteen batches go at a time, of each the objects in the order of their names, so
+that its signature comes last. Nothing is replaced: copied again, what is there stays, and an object of another
 content under the same name ends it with exit code 73.";
 
 /// Objects up to so many bytes are put by a single call; signatures are among them.
 const SINGLE_PUT_BYTES: u64 = 8 << 20;
+
+/// Batches that are copied at a time.
+const BATCHES: usize = 16;
 
 /// Copy all objects of a mailbox into another: a folder into a bucket, or a bucket into a folder.
 #[derive(Debug, clap::Args)]
@@ -62,10 +65,16 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let (mut copied, mut there) = (0, 0);
     loop {
         let page = from.list(&request).await?;
-        for meta in &page.objects {
-            match copy(&*from, &*to, meta).await? {
-                PutOutcome::Created => copied += 1,
-                PutOutcome::Exists => there += 1,
+        let batches: Vec<_> = batches(&page.objects)
+            .map(|batch| copy_batch(&*from, &*to, batch).boxed())
+            .collect();
+        let mut done = stream::iter(batches).buffer_unordered(BATCHES);
+        while let Some(outcomes) = done.try_next().await? {
+            for outcome in outcomes {
+                match outcome {
+                    PutOutcome::Created => copied += 1,
+                    PutOutcome::Exists => there += 1,
+                }
             }
         }
         match page.next {
@@ -78,6 +87,25 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         output::count(copied, "object", "objects")
     ));
     Ok(())
+}
+
+/// Objects that belong together, whose names differ only behind the first dot of their last part: they come one after another.
+/// What is on two pages is in two groups, and the pages are copied in order.
+fn batches(objects: &[ObjectMeta]) -> impl Iterator<Item = &[ObjectMeta]> {
+    fn stem(meta: &ObjectMeta) -> &str {
+        let name = meta.key.as_str();
+        let last = name.rfind('/').map_or(0, |slash| slash + 1);
+        name[last..].find('.').map_or(name, |dot| &name[..last + dot])
+    }
+    objects.chunk_by(|one, next| stem(one) == stem(next))
+}
+
+async fn copy_batch(from: &dyn Mailbox, to: &dyn Mailbox, batch: &[ObjectMeta]) -> Result<Vec<PutOutcome>, Failure> {
+    let mut outcomes = Vec::new();
+    for meta in batch {
+        outcomes.push(copy(from, to, meta).await?);
+    }
+    Ok(outcomes)
 }
 
 async fn copy(from: &dyn Mailbox, to: &dyn Mailbox, meta: &ObjectMeta) -> Result<PutOutcome, Failure> {
@@ -109,4 +137,32 @@ async fn digest(mailbox: &dyn Mailbox, key: &ObjectKey) -> Result<Vec<u8>, Failu
         context.update(&chunk);
     }
     Ok(context.finish().as_ref().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use jiff::Timestamp;
+
+    #[test]
+    fn objects_of_one_batch_are_one_group() {
+        let names = [
+            "a.b/2026/11/20/08/00/1.batch",
+            "a.b/2026/11/20/08/00/1.batch.avro",
+            "a.b/2026/11/20/08/00/1.batch.sig",
+            "a.b/2026/11/20/08/00/2.batch.sig",
+            "a.b/2026/11/20/08/01/2.batch",
+            "a.b/2026/11/20/08/01/plain",
+        ];
+        let meta = |name: &str| ObjectMeta {
+            key: ObjectKey::parse(name).unwrap(),
+            size: 1,
+            modified: Timestamp::UNIX_EPOCH,
+            sha256: None,
+        };
+        let objects = names.map(meta);
+        let sizes: Vec<usize> = batches(&objects).map(<[ObjectMeta]>::len).collect();
+        assert_eq!(sizes, [3, 1, 1, 1]);
+    }
 }

@@ -16,7 +16,7 @@ use prio_operator_tests::output::{hint, say, step};
 use prio_operator_tests::partner::ingest::Order;
 use prio_operator_tests::party::{self, Pair, Settings};
 use prio_operator_tests::samples::{self, Damage, Sample};
-use prio_operator_tests::stores::Stores;
+use prio_operator_tests::stores::{Kind, Stores};
 use prio_operator_tests::wait::{Seen, until};
 use prio_operator_tests::{leaks, rotation, tables};
 
@@ -230,7 +230,7 @@ fn prepare(cluster: &Cluster, folder: PathBuf) -> Result<(Pair, Stores)> {
         KeySet::make(&keys)?,
         Settings::from_day(day),
     );
-    let pair = pair.in_clouds().with_key_rings("ingestor")?;
+    let pair = pair.in_clouds([Kind::S3, Kind::Gcs]).with_key_rings("ingestor")?;
     let stores = pair.stores.clone().context("a pair in clouds has stores")?;
     Ok((pair, stores))
 }

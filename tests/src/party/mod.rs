@@ -21,6 +21,8 @@ use crate::cluster::Cluster;
 pub const MAILBOXES: [&str; 5] = ["ingestion", "peer-validation", "ledger", "outgoing-peer", "portal"];
 /// The mailboxes that the operator itself lists.
 pub const OPERATOR_MAILBOXES: [&str; 3] = ["ingestion", "peer-validation", "ledger"];
+/// `workers.maxPods` of every party here.
+pub const MAX_PODS: u32 = 2;
 /// The name in sum-part paths of every party here.
 pub const INSTANCE: &str = "demo";
 
@@ -37,8 +39,18 @@ pub struct Settings {
     pub min_clients: u64,
     /// Batches that one pod takes in.
     pub batches_per_pod: u32,
+    /// Batches that one pod sums.
+    pub sum_batches_per_pod: u32,
     /// After so many seconds a Job that doesn't start is removed.
     pub start_deadline_seconds: u32,
+    /// `All` or `Exceptions`.
+    pub batch_objects: &'static str,
+    /// At most so many Batches are kept.
+    pub max_batch_objects: u32,
+    /// `ThreeObjects` or `SingleObject`.
+    pub validation_format: &'static str,
+    /// Seconds between two looks of an operator.
+    pub tick_seconds: u32,
 }
 
 impl Settings {
@@ -50,7 +62,13 @@ impl Settings {
             settle_seconds: 5,
             min_clients: 10,
             batches_per_pod: 8,
+            sum_batches_per_pod: 2_000,
             start_deadline_seconds: 60,
+            batch_objects: "All",
+            max_batch_objects: 5_000,
+            validation_format: "ThreeObjects",
+            // Nobody wants to wait for a clock here.
+            tick_seconds: 2,
         }
     }
 

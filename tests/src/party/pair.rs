@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::images::Images;
 use crate::keys::KeySet;
 use crate::rings::{self, Rings};
-use crate::stores::Stores;
+use crate::stores::{Kind, Stores};
 
 /// Two parties and what lies between them.
 #[derive(Clone)]
@@ -49,8 +49,8 @@ impl Pair {
 
     /// The same with mailboxes in two clouds; folders are then what is copied in and out.
     #[must_use]
-    pub fn in_clouds(self) -> Self {
-        let stores = Stores::new([&self.parties[0].name, &self.parties[1].name]);
+    pub fn in_clouds(self, kinds: [Kind; 2]) -> Self {
+        let stores = Stores::new([&self.parties[0].name, &self.parties[1].name], kinds);
         Self {
             stores: Some(stores),
             ..self

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{INSTANCE, OPERATOR_MAILBOXES, Pair, Party};
+use super::{INSTANCE, MAX_PODS, OPERATOR_MAILBOXES, Pair, Party};
 use crate::images::Images;
 use crate::rings::RINGS;
 use crate::web::{self, MANIFESTS};
@@ -37,6 +37,7 @@ impl Pair {
                     "ledger": mailbox("ledger"),
                     "outgoing": {"peer": mailbox("outgoing-peer"), "portal": mailbox("portal")},
                 },
+                "validationFormat": self.settings.validation_format,
                 "keys": {
                     "batchSigning": {"secretRef": {"name": "batch-signing"}},
                     "packetDecryption": [
@@ -56,7 +57,10 @@ impl Pair {
                     "intake": {"serviceAccountName": "intake"},
                     "aggregate": {"serviceAccountName": "aggregate"},
                     "batchesPerPod": self.settings.batches_per_pod,
-                    "maxPods": 2,
+                    "sumBatchesPerPod": self.settings.sum_batches_per_pod,
+                    "maxPods": MAX_PODS,
+                    "batchObjects": self.settings.batch_objects,
+                    "maxBatchObjects": self.settings.max_batch_objects,
                     "startDeadlineSeconds": self.settings.start_deadline_seconds,
                 },
             },
@@ -72,8 +76,7 @@ impl Pair {
         let mut values = json!({
             "image": images.operator.values(),
             "watchNamespaces": [party.worker_namespace],
-            // Nobody wants to wait for a clock here.
-            "settings": {"tickSeconds": 2, "missingPacketSeconds": 10, "blockedRetrySeconds": 10},
+            "settings": {"tickSeconds": self.settings.tick_seconds, "missingPacketSeconds": 10, "blockedRetrySeconds": 10},
         });
         if let Some(stores) = &self.stores {
             let (mailboxes, secret) = stores.chart_values(party.index);
@@ -89,7 +92,7 @@ impl Pair {
         }
         values["workers"] = json!({"image": images.facilitator.values()});
         if self.rings.is_some() {
-            values["keys"] = json!({"enabled": true, "tickSeconds": 2});
+            values["keys"] = json!({"enabled": true, "tickSeconds": self.settings.tick_seconds});
             values["workers"]["keyRings"] = json!(RINGS);
             values["manifests"] = json!({"configMaps": [MANIFESTS]});
             values["networkPolicy"] = json!({"manifests": {"enabled": true, "ports": [web::PORT]}});

@@ -14,6 +14,7 @@ use prio_operator_tests::keys::KeySet;
 use prio_operator_tests::output::say;
 use prio_operator_tests::party::{self, Pair, Party, Settings};
 use prio_operator_tests::samples::{self, Damage, Sample};
+use prio_operator_tests::stores::Kind;
 use prio_operator_tests::sums;
 use prio_operator_tests::wait::{Seen, until};
 use tokio::sync::OnceCell;
@@ -22,6 +23,9 @@ use tokio::sync::OnceCell;
 pub const LIMIT: Duration = Duration::from_secs(240);
 /// Within this time a cause must be named.
 pub const MINUTE: Duration = Duration::from_secs(60);
+
+/// First's cloud and Second's.
+const CLOUDS: [Kind; 2] = [Kind::S3, Kind::Gcs];
 
 /// Two parties and the images that their charts are installed with.
 pub struct Scenario {
@@ -48,7 +52,7 @@ where
     S: FnOnce(Scenario) -> F,
     F: Future<Output = Result<()>>,
 {
-    run_with(name, |pair| Ok(pair.in_clouds()), steps).await;
+    run_with(name, |pair| Ok(pair.in_clouds(CLOUDS)), steps).await;
 }
 
 /// The same with keys of KeyRings and parties that know each other by manifests, in clouds.
@@ -58,7 +62,7 @@ where
     F: Future<Output = Result<()>>,
 {
     let ingestor = format!("{name}-ingestor");
-    run_with(name, |pair| pair.in_clouds().with_key_rings(&ingestor), steps).await;
+    run_with(name, |pair| pair.in_clouds(CLOUDS).with_key_rings(&ingestor), steps).await;
 }
 
 async fn run_with<F, S>(name: &str, kind: impl FnOnce(Pair) -> Result<Pair>, steps: S)
