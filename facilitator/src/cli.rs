@@ -44,6 +44,7 @@ Exit codes:
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Command {
     // Commands of the flow, in its order, then checks, then what pods run.
     #[command(after_help = commands::sample::AFTER)]

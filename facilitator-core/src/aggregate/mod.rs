@@ -81,6 +81,7 @@ pub(crate) enum Stop {
 }
 
 /// Where a window stands before a run.
+#[expect(clippy::large_enum_variant, reason = "one at a time, for a moment")]
 enum Begun {
     /// It has a result, by now at the latest.
     Over(AggregateOutcome),

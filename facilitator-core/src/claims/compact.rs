@@ -176,7 +176,8 @@ mod tests {
         const BOUND: u64 = MAX_RUN_ENTRIES as u64;
         let half = MAX_RUN_ENTRIES as u32 / 2;
         // Claims of chunks, claims of runs; how many chunks and which runs are taken.
-        let table: [(&[u64], &[u32], Option<(usize, &[u32])>); 9] = [
+        type Row<'a> = (&'a [u64], &'a [u32], Option<(usize, &'a [u32])>);
+        let table: [Row<'_>; 9] = [
             (&[], &[], None),
             (&[1, 1, 1], &[], None),
             (&[1, 1, 1, 1], &[], Some((4, &[]))),

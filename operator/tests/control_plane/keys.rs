@@ -135,7 +135,7 @@ async fn a_key_is_made_proven_published_used_followed_and_retired() {
     let Ok(WorkList::Intake { keys: pins, .. }) = serde_json::from_str(&list.data.unwrap()["work.json"]) else {
         panic!("no intake list");
     };
-    assert_eq!(pins.packet_keys, [first.id.clone()]);
+    assert_eq!(pins.packet_keys, std::slice::from_ref(&first.id));
     assert!(pins.signer.unwrap().starts_with("signing-key-"));
 
     // The next version: proven by its probes, but not loaded as long as a Job runs that began without it.

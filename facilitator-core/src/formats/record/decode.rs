@@ -70,7 +70,7 @@ impl<R: Read> RecordReader<R> {
     /// # Errors
     /// [`RecordError`]: the first one, where the packets had one.
     pub fn end(mut self) -> Result<RecordEnd<R>, RecordError> {
-        while let Some(packet) = self.next() {
+        for packet in self.by_ref() {
             packet?;
         }
         if let Some(error) = self.failed {

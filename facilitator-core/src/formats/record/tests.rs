@@ -104,7 +104,7 @@ fn what_went_wrong_among_the_packets_is_said_at_the_end_too() {
     let bytes = record.encode();
     let cut = &bytes[..bytes.len() / 2];
     let mut reader = RecordReader::new(cut).unwrap();
-    let error = (&mut reader).find_map(Result::err).unwrap();
+    let error = reader.find_map(Result::err).unwrap();
     assert!(reader.next().is_none());
     assert_eq!(reader.end().err(), Some(error));
 }

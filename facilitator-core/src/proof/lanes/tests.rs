@@ -119,8 +119,10 @@ fn every_pair_of_extremes_multiplies_adds_and_subtracts_in_every_lane() {
                 std::array::from_fn(|lane| of_lane(lane).1),
             );
             let out = each(instructions, &a, &b);
-            for lane in 0..MOST_LANES {
-                let got = [out[0][lane], out[1][lane], out[2][lane]];
+            let [products, sums, differences] = out;
+            let lanes = products.into_iter().zip(sums).zip(differences);
+            for (lane, ((product, sum), difference)) in lanes.enumerate() {
+                let got = [product, sum, difference];
                 let (a, b) = of_lane(lane);
                 assert_eq!(got, expected(a, b), "{instructions:?}, lane {lane}: {a} and {b}");
             }

@@ -15,7 +15,7 @@ impl Ring<'_> {
             KeyPurpose::BatchSigning => active
                 .iter()
                 .filter(|version| version.published.is_some() || self.may_be_public(version))
-                .map(|version| of(version))
+                .map(&of)
                 .collect(),
             // Just one.
             KeyPurpose::PacketEncryption => {

@@ -152,7 +152,12 @@ fn what_is_written_counts_as_published_only_where_a_manifest_takes_it() {
     let without = processor(|_| {});
     let of = |ring: &crds::KeyRing, processor: &DataShareProcessor| {
         let written = [("a".to_owned(), "public a".to_owned())].into();
-        let observed = observed(ring, &Record::new(&ring.spec), &[processor.clone()], Some(written));
+        let observed = observed(
+            ring,
+            &Record::new(&ring.spec),
+            std::slice::from_ref(processor),
+            Some(written),
+        );
         assert_eq!(observed.written.unwrap().len(), 1);
         observed
             .published
