@@ -8,10 +8,10 @@ use clap::Parser;
 use jiff::Timestamp;
 use kube::{Client, Config};
 use operator::keys;
-use operator::keys::settings::{KeysFlags, KeysSettings};
+use operator::keys::settings::KeysFlags;
 use operator::metrics::Metrics;
 use operator::run::{Parts, RunError, run};
-use operator::settings::{Flags, Settings};
+use operator::settings::{Flags, SettingsError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -29,12 +29,18 @@ async fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|mode| mode == "keys") {
         arguments.remove(0);
         return match KeysFlags::try_parse_from(arguments) {
-            Ok(flags) => keys_controller(flags).await,
+            Ok(flags) => {
+                let filter = flags.log.clone();
+                controller(flags, &filter, keys::run::run).await
+            }
             Err(error) => usage(&error),
         };
     }
     match Flags::try_parse_from(arguments) {
-        Ok(flags) => operator(flags).await,
+        Ok(flags) => {
+            let filter = flags.log.clone();
+            controller(flags, &filter, run).await
+        }
         Err(error) => usage(&error),
     }
 }
@@ -45,11 +51,15 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
 }
 
-async fn operator(flags: Flags) -> ExitCode {
-    if let Err(refused) = log(&flags.log) {
+/// Runs a controller with the settings that its flags give.
+async fn controller<F, S>(flags: F, filter: &str, run: impl AsyncFnOnce(Parts<S>) -> Result<(), RunError>) -> ExitCode
+where
+    S: TryFrom<F, Error = SettingsError>,
+{
+    if let Err(refused) = log(filter) {
         return refused;
     }
-    let settings = match Settings::try_from(flags) {
+    let settings = match S::try_from(flags) {
         Ok(settings) => settings,
         Err(error) => return refused(USAGE, &error.to_string()),
     };
@@ -66,29 +76,6 @@ async fn operator(flags: Flags) -> ExitCode {
         stop,
     };
     ended(run(parts).await)
-}
-
-async fn keys_controller(flags: KeysFlags) -> ExitCode {
-    if let Err(refused) = log(&flags.log) {
-        return refused;
-    }
-    let settings = match KeysSettings::try_from(flags) {
-        Ok(settings) => settings,
-        Err(error) => return refused(USAGE, &error.to_string()),
-    };
-    let (client, lease_client, stop) = match begin().await {
-        Ok(begun) => begun,
-        Err(refused) => return refused,
-    };
-    let parts = keys::run::Parts {
-        client,
-        lease_client,
-        settings,
-        metrics: Arc::new(Metrics::default()),
-        clock: Timestamp::now,
-        stop,
-    };
-    ended(keys::run::run(parts).await)
 }
 
 fn log(filter: &str) -> Result<(), ExitCode> {

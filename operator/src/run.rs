@@ -1,6 +1,6 @@
 //! Runs the controller over the watched namespaces, behind the lease, until asked to stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use crate::status::Events;
 /// Processors that are looked at at a time, of one watched namespace.
 const CONCURRENCY: u16 = 4;
 /// How long a stop waits for the first list.
-pub(crate) const FIRST_LIST_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stop waits for running reconciles; what is cut off is done again by the next operator.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 /// How often left-overs of processors that are gone are looked for.
@@ -55,14 +55,14 @@ pub enum RunError {
     },
 }
 
-/// What the operator is given by `main`.
-pub struct Parts {
+/// What a controller's process is given by `main`.
+pub struct Parts<S = Settings> {
     /// The API, with retries.
     pub client: Client,
     /// The API for leases, without retries.
     pub lease_client: Client,
     /// Settings.
-    pub settings: Settings,
+    pub settings: S,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// The clock.
@@ -86,7 +86,11 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
     } = parts;
     let supervised = Supervised {
         client: client.clone(),
-        lease_namespaces: lease_namespaces(&settings, lease_client.default_namespace()),
+        lease_namespaces: lease_namespaces(
+            settings.lease_namespace.as_deref(),
+            settings.watched.named(),
+            lease_client.default_namespace(),
+        ),
         lease_client,
         lease: settings.lease_name.clone(),
         identity: settings.identity.clone(),
@@ -223,16 +227,15 @@ async fn answered(client: &Client, stop: &CancellationToken) -> bool {
     }
 }
 
-/// The operator's own namespace and every watched one, sorted; with all namespaces, only its own.
-fn lease_namespaces(settings: &Settings, default: &str) -> Vec<String> {
-    let own = settings.lease_namespace.clone().unwrap_or_else(|| default.to_owned());
-    let mut namespaces = vec![own];
-    if let Watched::Namespaces(watched) = &settings.watched {
-        namespaces.extend(watched.iter().cloned());
-    }
-    namespaces.sort();
-    namespaces.dedup();
-    namespaces
+/// A process's own namespace, or else the client's, and every watched one that is named; sorted.
+pub(crate) fn lease_namespaces<'a>(
+    own: Option<&str>,
+    watched: impl IntoIterator<Item = &'a String>,
+    default: &str,
+) -> Vec<String> {
+    let mut namespaces: BTreeSet<String> = watched.into_iter().cloned().collect();
+    namespaces.insert(own.unwrap_or(default).to_owned());
+    namespaces.into_iter().collect()
 }
 
 /// Two controllers per watched namespace, so that the operator needs no right outside of them.
@@ -413,7 +416,8 @@ mod tests {
     fn leases_are_taken_in_the_same_order_by_every_process() {
         let of = |arguments: &[&str]| {
             let flags = Flags::try_parse_from([&["operator", "--worker-image=w:1"], arguments].concat()).unwrap();
-            lease_namespaces(&Settings::try_from(flags).unwrap(), "default")
+            let settings = Settings::try_from(flags).unwrap();
+            lease_namespaces(settings.lease_namespace.as_deref(), settings.watched.named(), "default")
         };
         assert_eq!(of(&["--namespaces=b,a", "--lease-namespace=m"]), ["a", "b", "m"]);
         assert_eq!(of(&["--namespaces=m", "--lease-namespace=m"]), ["m"]);

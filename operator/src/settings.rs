@@ -195,6 +195,17 @@ pub enum Watched {
     All,
 }
 
+impl Watched {
+    /// Those that are watched by name.
+    pub fn named(&self) -> impl Iterator<Item = &String> {
+        let named = match self {
+            Self::Namespaces(namespaces) => Some(namespaces),
+            Self::All => None,
+        };
+        named.into_iter().flatten()
+    }
+}
+
 /// The three admission policies that must stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyNames {
@@ -243,14 +254,7 @@ impl TryFrom<Flags> for Settings {
     type Error = SettingsError;
 
     fn try_from(flags: Flags) -> Result<Self, SettingsError> {
-        let namespaces: BTreeSet<String> = flags.namespaces.iter().map(|name| name.trim().to_owned()).collect();
-        for name in &namespaces {
-            check_name("namespaces", name)?;
-        }
-        check_name("lease-name", &flags.lease_name)?;
-        if let Some(namespace) = &flags.lease_namespace {
-            check_name("lease-namespace", namespace)?;
-        }
+        let namespaces = checked_namespaces(&flags.namespaces, &flags.lease_name, flags.lease_namespace.as_deref())?;
         let image = flags.worker_image;
         ensure!(
             !image.is_empty() && !image.contains(char::is_whitespace),
@@ -288,8 +292,25 @@ impl TryFrom<Flags> for Settings {
     }
 }
 
+/// The namespaces to watch, once all names that the flags give are such of Kubernetes.
+pub(crate) fn checked_namespaces(
+    namespaces: &[String],
+    lease_name: &str,
+    lease_namespace: Option<&str>,
+) -> Result<BTreeSet<String>, SettingsError> {
+    let namespaces: BTreeSet<String> = namespaces.iter().map(|name| name.trim().to_owned()).collect();
+    for name in &namespaces {
+        check_name("namespaces", name)?;
+    }
+    check_name("lease-name", lease_name)?;
+    if let Some(namespace) = lease_namespace {
+        check_name("lease-namespace", namespace)?;
+    }
+    Ok(namespaces)
+}
+
 /// A label of DNS, as namespaces and leases have.
-pub(crate) fn check_name(flag: &'static str, value: &str) -> Result<(), SettingsError> {
+fn check_name(flag: &'static str, value: &str) -> Result<(), SettingsError> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let fine =
         (1..=63).contains(&value.len()) && value.chars().all(inner) && !value.starts_with('-') && !value.ends_with('-');

@@ -122,10 +122,7 @@ impl Cluster {
         let pods = self.pods(namespace, selector).await?;
         let name = pods.first().and_then(|pod| pod.metadata.name.as_deref());
         let name = name.with_context(|| format!("no pod {selector} is in {namespace}"))?;
-        self.text(&format!(
-            "/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/{path}"
-        ))
-        .await
+        self.text(&format!("{}/{path}", pod_proxy(namespace, name, port))).await
     }
 
     /// What the API server answers at a path.
@@ -170,6 +167,11 @@ impl Cluster {
     pub fn kubectl_command(&self) -> String {
         format!("{} --name {} kubectl", script(&self.repository).display(), self.name)
     }
+}
+
+/// The API server's way to a pod.
+pub(crate) fn pod_proxy(namespace: &str, pod: &str, port: u16) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy")
 }
 
 /// The project's folder, as it was when this was compiled.

@@ -8,7 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use operator::keys::cluster::ClusterVault;
 use operator::keys::decide::{Observed, Settings, decide};
 use operator::keys::forecast::{forecast, horizon};
-use operator::keys::observe::observed;
+use operator::keys::observe::{Undecodable, decoded, observed};
 use operator::keys::version::Record;
 
 use crate::Failure;
@@ -82,16 +82,11 @@ async fn processors(client: &Client, namespace: &str) -> Result<Vec<DataSharePro
     let api: Api<DeserializeGuard<DataShareProcessor>> = Api::namespaced(client.clone(), namespace);
     let list = api.list(&ListParams::default()).await;
     let list = list.map_err(|error| Failure::cluster("listing DataShareProcessors", error))?;
-    let decoded = |DeserializeGuard(processor): DeserializeGuard<DataShareProcessor>| {
-        processor.map_err(|invalid| {
-            Failure::data(format!(
-                "DataShareProcessor {} doesn't decode, and may refer to a KeyRing: {}",
-                invalid.metadata.name.unwrap_or_default(),
-                invalid.error
-            ))
-        })
-    };
-    list.items.into_iter().map(decoded).collect()
+    decoded(list.items).map_err(|Undecodable { name, detail }| {
+        Failure::data(format!(
+            "DataShareProcessor {name} doesn't decode, and may refer to a KeyRing: {detail}"
+        ))
+    })
 }
 
 async fn read(

@@ -4,20 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 
-use crate::processor::guard::{Answer, Probe, judge};
+use crate::processor::guard::{Answer, Probe, dry_run, is_due, judge, probe_metadata};
 use crate::status::Verdict;
-
-/// Name of the Secret that is only tried: no KeyRing's.
-const PROBE: &str = "prio-operator-guard-probe";
-/// The policy is tried so often while it stands.
-const EVERY: SignedDuration = SignedDuration::from_mins(10);
-/// And so often while it doesn't.
-const RETRY: SignedDuration = SignedDuration::from_mins(1);
 
 /// What was found out, by namespace.
 #[derive(Debug, Default)]
@@ -32,25 +24,15 @@ impl Guard {
             .unwrap_or_else(PoisonError::into_inner)
             .get(namespace)
             .cloned();
-        if let Some((tried, verdict)) = known {
-            let every = if verdict.status == Some(true) { EVERY } else { RETRY };
-            if now.duration_since(tried) < every {
-                return Some(verdict);
-            }
+        if !is_due(known.as_ref(), now) {
+            return known.map(|(_, verdict)| verdict);
         }
-        let dry_run = PostParams {
-            dry_run: true,
-            ..PostParams::default()
-        };
         let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(PROBE.to_owned()),
-                ..ObjectMeta::default()
-            },
+            metadata: probe_metadata(),
             ..Secret::default()
         };
         let tried = Api::<Secret>::namespaced(client.clone(), namespace)
-            .create(&dry_run, &secret)
+            .create(&dry_run(), &secret)
             .await;
         let answer = match Answer::of(tried) {
             Ok(answer) => answer,

@@ -19,7 +19,7 @@ use super::cluster::{ClusterVault, VaultError};
 use super::decide::{Decision, Observed, Refusal, Settings, Step, Wait, decide};
 use super::forecast::{forecast, horizon};
 use super::guard::Guard;
-use super::observe::{bounded, observed};
+use super::observe::{Undecodable, bounded, decoded, observed};
 use super::settings::KeysSettings;
 use super::status::{Findings, status};
 use super::tries::{Failed, RingKey, Tries};
@@ -289,13 +289,7 @@ impl Look<'_> {
         let namespace = self.ring.namespace().unwrap_or_default();
         let api: Api<DeserializeGuard<DataShareProcessor>> = Api::namespaced(self.context.client.clone(), &namespace);
         let list = api.list(&ListParams::default()).await.context(ClusterSnafu)?;
-        let decoded = |DeserializeGuard(processor): DeserializeGuard<DataShareProcessor>| {
-            processor.map_err(|invalid| LookError::Undecodable {
-                name: invalid.metadata.name.unwrap_or_default(),
-                detail: invalid.error,
-            })
-        };
-        list.items.into_iter().map(decoded).collect()
+        decoded(list.items).map_err(|Undecodable { name, detail }| LookError::Undecodable { name, detail })
     }
 
     /// The answer to the annotation, once for each of its values.

@@ -9,6 +9,7 @@ use crds::names::{CERTIFICATE_ISSUED_ANNOTATION, PUBLISHED_ANNOTATION, ROTATE_AN
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
+use kube::core::DeserializeGuard;
 
 use super::decide::{Observed, ProcessorView};
 use super::version::{PublicKeys, Record};
@@ -19,6 +20,29 @@ pub fn refers_to(processor: &DataShareProcessor, ring: &str) -> bool {
     let keys = &processor.spec.keys;
     let mut references = std::iter::once(&keys.batch_signing).chain(&keys.packet_decryption);
     references.any(|reference| reference.key_ring_ref.as_ref().is_some_and(|named| named.name == ring))
+}
+
+/// A processor that doesn't decode.
+#[derive(Debug)]
+pub struct Undecodable {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub detail: String,
+}
+
+/// The processors of a namespace, once all decode: one that doesn't may refer to any ring.
+///
+/// # Errors
+/// The first that doesn't.
+pub fn decoded(listed: Vec<DeserializeGuard<DataShareProcessor>>) -> Result<Vec<DataShareProcessor>, Undecodable> {
+    let decoded = |DeserializeGuard(processor): DeserializeGuard<DataShareProcessor>| {
+        processor.map_err(|invalid| Undecodable {
+            name: invalid.metadata.name.unwrap_or_default(),
+            detail: invalid.error,
+        })
+    };
+    listed.into_iter().map(decoded).collect()
 }
 
 /// The value of an annotation, as far as it is remembered with its answer.

@@ -5,46 +5,28 @@ use std::sync::Arc;
 use crds::DataShareProcessor;
 use crds::conditions::{KEYS_LOADED, MANIFEST_PUBLISHED, WORKERS_READY};
 use futures::StreamExt;
-use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Config as ControllerConfig, Error as ControllerError};
 use kube::runtime::reflector::{self, ObjectRef, reflector};
 use kube::runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, predicates, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
 use super::look::{Context, Guarded, on_error, reconcile};
 use super::settings::KeysSettings;
 use super::tries::Tries;
-use crate::metrics::Metrics;
-use crate::run::{FIRST_LIST_TIMEOUT, RunError, Supervised, served, while_leading};
+use crate::run::{Parts, RunError, Supervised, lease_namespaces, served, stopping, while_leading};
 use crate::status::Events;
 
 /// Rings that are looked at at a time, of one watched namespace.
 const CONCURRENCY: u16 = 2;
 
-/// What the keys controller is given by `main`.
-pub struct Parts {
-    /// The API, with retries.
-    pub client: Client,
-    /// The API for leases, without retries.
-    pub lease_client: Client,
-    /// Settings.
-    pub settings: KeysSettings,
-    /// Metrics.
-    pub metrics: Arc<Metrics>,
-    /// The clock.
-    pub clock: fn() -> Timestamp,
-    /// Cancelled by SIGTERM and SIGINT.
-    pub stop: CancellationToken,
-}
-
 /// Runs until asked to stop: the running looks finish, then the lease is given back.
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(parts: Parts) -> Result<(), RunError> {
+pub async fn run(parts: Parts<KeysSettings>) -> Result<(), RunError> {
     let Parts {
         client,
         lease_client,
@@ -53,18 +35,15 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
         clock,
         stop,
     } = parts;
-    let mut namespaces = settings.namespaces.clone();
-    namespaces.insert(
-        settings
-            .lease_namespace
-            .clone()
-            .unwrap_or_else(|| lease_client.default_namespace().to_owned()),
-    );
     let supervised = Supervised {
         client: client.clone(),
+        lease_namespaces: lease_namespaces(
+            settings.lease_namespace.as_deref(),
+            &settings.namespaces,
+            lease_client.default_namespace(),
+        ),
         lease_client,
         lease: settings.lease_name.clone(),
-        lease_namespaces: namespaces.into_iter().collect(),
         identity: settings.identity.clone(),
         metrics: metrics.clone(),
         clock,
@@ -105,11 +84,6 @@ async fn control(context: &Arc<Context>, namespace: &str, stop: &CancellationTok
             PredicateConfig::default(),
         );
     let known = store.clone();
-    let stopping = stop.clone();
-    let stopping = async move {
-        stopping.cancelled().await;
-        let _ = tokio::time::timeout(FIRST_LIST_TIMEOUT, store.wait_until_ready()).await;
-    };
     let processors: Api<DeserializeGuard<DataShareProcessor>> = Api::namespaced(context.client.clone(), namespace);
     let processors = watcher(processors, watcher::Config::default())
         .default_backoff()
@@ -118,7 +92,7 @@ async fn control(context: &Arc<Context>, namespace: &str, stop: &CancellationTok
     let processors = processors.predicate_filter(keys_of, PredicateConfig::default());
     Controller::for_stream(rings, known)
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(stopping)
+        .graceful_shutdown_on(stopping(store, stop))
         .watches_stream(processors, rings_of)
         .run(reconcile, on_error, context.clone())
         .for_each(|result| async move {

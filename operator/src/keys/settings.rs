@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::settings::{SettingsError, check_name};
+use crate::settings::{SettingsError, checked_namespaces};
 
 /// What a person sees with `--help`.
 const ABOUT: &str = "Makes and rotates the keys of KeyRings.
@@ -114,16 +114,8 @@ impl TryFrom<KeysFlags> for KeysSettings {
     type Error = SettingsError;
 
     fn try_from(flags: KeysFlags) -> Result<Self, SettingsError> {
-        let namespaces: BTreeSet<String> = flags.namespaces.iter().map(|name| name.trim().to_owned()).collect();
-        for name in &namespaces {
-            check_name("namespaces", name)?;
-        }
-        check_name("lease-name", &flags.lease_name)?;
-        if let Some(namespace) = &flags.lease_namespace {
-            check_name("lease-namespace", namespace)?;
-        }
         Ok(Self {
-            namespaces,
+            namespaces: checked_namespaces(&flags.namespaces, &flags.lease_name, flags.lease_namespace.as_deref())?,
             tick: Duration::from_secs(flags.tick_seconds.into()),
             lease_name: flags.leader_election.then_some(flags.lease_name),
             lease_namespace: flags.lease_namespace,

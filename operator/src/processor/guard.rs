@@ -7,7 +7,7 @@ use crds::conditions::{ADMISSION_GUARDED, reasons};
 use crds::window::Override;
 use crds::{AggregationWindow, AggregationWindowSpec, DataShareProcessor};
 use facilitator_core::formats::work::IntakeItem;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, Volume};
 use kube::api::{ObjectMeta, PostParams};
@@ -25,10 +25,18 @@ const PROBE: &str = "prio-operator-guard-probe";
 /// An image that no list holds.
 const UNLISTED_IMAGE: &str = "prio-operator.invalid/guard-probe";
 
-/// The policies are tried so often while they stand.
+/// Policies are tried so often while they stand.
 const EVERY: SignedDuration = SignedDuration::from_mins(10);
 /// And so often while they don't.
 const RETRY: SignedDuration = SignedDuration::from_mins(1);
+
+/// Whether policies are to be tried now. `known`: when they were, and what was found out.
+pub(crate) fn is_due(known: Option<&(Timestamp, Verdict)>, now: Timestamp) -> bool {
+    known.is_none_or(|(tried, verdict)| {
+        let every = if verdict.status == Some(true) { EVERY } else { RETRY };
+        now.duration_since(*tried) >= every
+    })
+}
 
 /// What became of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,10 +104,7 @@ pub async fn probe(
     job: &Job,
 ) -> kube::Result<Verdict> {
     let namespace = processor.namespace().unwrap_or_default();
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
+    let dry_run = dry_run();
     let jobs: Api<Job> = Api::namespaced(client.clone(), &namespace);
     let processors: Api<DataShareProcessor> = Api::namespaced(client.clone(), &namespace);
     let windows: Api<AggregationWindow> = Api::namespaced(client.clone(), &namespace);
@@ -137,7 +142,14 @@ pub async fn probe(
     ]))
 }
 
-fn probe_metadata() -> ObjectMeta {
+pub(crate) fn dry_run() -> PostParams {
+    PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    }
+}
+
+pub(crate) fn probe_metadata() -> ObjectMeta {
     ObjectMeta {
         name: Some(PROBE.to_owned()),
         ..ObjectMeta::default()
@@ -197,11 +209,7 @@ fn with_unlisted_image(mut job: Job) -> Job {
 impl Look<'_> {
     /// Tries the admission policies from time to time; `None`: not known.
     pub(super) async fn guard(&self, memory: &mut Memory) -> Option<Verdict> {
-        let due = memory.guard.as_ref().is_none_or(|(tried, verdict)| {
-            let every = if verdict.status == Some(true) { EVERY } else { RETRY };
-            self.now.duration_since(*tried) >= every
-        });
-        if due {
+        if is_due(memory.guard.as_ref(), self.now) {
             let item = IntakeItem {
                 aggregation: "probe".into(),
                 time: "2000/01/01/00/00".into(),

@@ -39,6 +39,9 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Both: each has an account, mailboxes and rights of its own.
+    pub const ALL: [Self; 2] = [Self::Intake, Self::Aggregate];
+
     /// `intake` or `aggregate`: the value of [`crds::names::STAGE_LABEL`].
     #[must_use]
     pub fn label(self) -> &'static str {

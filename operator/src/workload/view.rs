@@ -62,31 +62,27 @@ impl JobView {
         self.job.metadata.uid.as_deref().unwrap_or_default()
     }
 
+    fn stage_by(&self, label: fn(Stage) -> &'static str) -> Option<Stage> {
+        let said = self.job.metadata.labels.as_ref()?.get(crds::names::STAGE_LABEL)?;
+        Stage::ALL.into_iter().find(|stage| label(*stage) == said)
+    }
+
     /// What its pods do, by its label; `None` for a Job that isn't ours.
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
-        let label = self.job.metadata.labels.as_ref()?.get(crds::names::STAGE_LABEL)?;
-        [Stage::Intake, Stage::Aggregate]
-            .into_iter()
-            .find(|stage| stage.label() == label)
+        self.stage_by(Stage::label)
     }
 
     /// Under which stage's account it looks for keys; `None` for a Job that works.
     #[must_use]
     pub fn probed_stage(&self) -> Option<Stage> {
-        let label = self.job.metadata.labels.as_ref()?.get(crds::names::STAGE_LABEL)?;
-        [Stage::Intake, Stage::Aggregate]
-            .into_iter()
-            .find(|stage| stage.probe_label() == label)
+        self.stage_by(Stage::probe_label)
     }
 
     /// Under which stage's account it is a preflight; `None` for any other Job.
     #[must_use]
     pub fn preflight_stage(&self) -> Option<Stage> {
-        let label = self.job.metadata.labels.as_ref()?.get(crds::names::STAGE_LABEL)?;
-        [Stage::Intake, Stage::Aggregate]
-            .into_iter()
-            .find(|stage| stage.preflight_label() == label)
+        self.stage_by(Stage::preflight_label)
     }
 
     /// Whether its pods mount a Secret.

@@ -115,17 +115,7 @@ async fn a_key_is_made_proven_published_used_followed_and_retired() {
     // Work is done with them, and pins them.
     let time = hour_ago();
     place.put_batch(&batch(time)).await;
-    let work = until("an intake Job", async || {
-        place
-            .api::<Job>()
-            .list(&ListParams::default().labels(INTAKE))
-            .await
-            .ok()?
-            .items
-            .into_iter()
-            .next()
-    })
-    .await;
+    let work = place.first_job_of(INTAKE).await;
     let mounted = secrets(&work);
     assert!(mounted.contains(&first.secret), "{mounted:?}");
     let list = until("its work list", async || {
@@ -375,17 +365,7 @@ async fn a_key_that_workers_do_not_get_is_named_and_keeps_nobody_from_work() {
     );
     // Work goes on with what is there, without the new key.
     place.put_batch(&batch(hour_ago())).await;
-    let work = until("an intake Job", async || {
-        place
-            .api::<Job>()
-            .list(&ListParams::default().labels(INTAKE))
-            .await
-            .ok()?
-            .items
-            .into_iter()
-            .next()
-    })
-    .await;
+    let work = place.first_job_of(INTAKE).await;
     let mounted = secrets(&work);
     assert!(
         mounted.contains(&"packet".to_owned()) && mounted.iter().all(|secret| !secret.starts_with("packets.")),

@@ -102,9 +102,11 @@ async fn apply_definitions(client: &Client) {
     }
 }
 
+const WORKS: &str = "prio-operator.io/stage in (intake,aggregate)";
+
 /// Jobs that work: neither probes nor preflights.
 pub fn works() -> ListParams {
-    ListParams::default().labels("prio-operator.io/stage in (intake,aggregate)")
+    ListParams::default().labels(WORKS)
 }
 
 /// Waits until something is so, a minute and a half at most: the garbage collector looks for new kinds every 30 s only.
@@ -161,21 +163,7 @@ impl Place {
             "--blocked-retry-seconds=600",
             "--http-address=127.0.0.1:0",
         ];
-        let settings = Settings::try_from(Flags::try_parse_from(flags).unwrap()).unwrap();
-        let (stop, metrics) = (CancellationToken::new(), Arc::new(Metrics::default()));
-        let parts = Parts {
-            client: self.client.clone(),
-            lease_client: self.client.clone(),
-            settings,
-            metrics: metrics.clone(),
-            clock: Timestamp::now,
-            stop: stop.clone(),
-        };
-        Running {
-            stop,
-            metrics,
-            task: tokio::spawn(run(parts)),
-        }
+        self.start(Settings::try_from(Flags::try_parse_from(flags).unwrap()).unwrap(), run)
     }
 
     /// The keys controller, for the same namespace.
@@ -190,8 +178,15 @@ impl Place {
             "--http-address=127.0.0.1:0",
         ];
         let settings = KeysSettings::try_from(KeysFlags::try_parse_from(flags).unwrap()).unwrap();
+        self.start(settings, operator::keys::run::run)
+    }
+
+    fn start<S, F>(&self, settings: S, run: impl FnOnce(Parts<S>) -> F) -> Running
+    where
+        F: Future<Output = Result<(), RunError>> + Send + 'static,
+    {
         let (stop, metrics) = (CancellationToken::new(), Arc::new(Metrics::default()));
-        let parts = operator::keys::run::Parts {
+        let parts = Parts {
             client: self.client.clone(),
             lease_client: self.client.clone(),
             settings,
@@ -202,7 +197,7 @@ impl Place {
         Running {
             stop,
             metrics,
-            task: tokio::spawn(operator::keys::run::run(parts)),
+            task: tokio::spawn(run(parts)),
         }
     }
 
@@ -311,8 +306,14 @@ impl Place {
     }
 
     pub async fn first_job(&self) -> Job {
-        until("a worker Job", async || {
-            self.api::<Job>().list(&works()).await.ok()?.items.into_iter().next()
+        self.first_job_of(WORKS).await
+    }
+
+    /// The first Job whose labels are as that selector says.
+    pub async fn first_job_of(&self, labels: &str) -> Job {
+        let jobs = ListParams::default().labels(labels);
+        until(&format!("a Job of {labels}"), async || {
+            self.api::<Job>().list(&jobs).await.ok()?.items.into_iter().next()
         })
         .await
     }

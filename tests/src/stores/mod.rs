@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use self::rights::Caller;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, pod_proxy};
 use crate::images::StoreImages;
 use crate::party::{OPERATOR_MAILBOXES, namespace_object};
 
@@ -226,14 +226,9 @@ fn bucket(party: &str, mailbox: &str) -> String {
     format!("{party}-{mailbox}")
 }
 
-/// The API server's way to a pod.
-fn proxy(namespace: &str, pod: &str, port: u16) -> String {
-    format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy")
-}
-
 /// By what each store has for its administrator, through the API server: pods are let to nothing but its interface.
 async fn make_bucket(cluster: &Cluster, namespace: &str, pod: &str, kind: Kind, bucket: &str) -> Result<()> {
-    let proxy = |port| proxy(namespace, pod, port);
+    let proxy = |port| pod_proxy(namespace, pod, port);
     let request = match kind {
         Kind::S3 => http::Request::post(format!("{}/buckets/{bucket}/", proxy(FILER_PORT))).body(Vec::new())?,
         Kind::Gcs => http::Request::post(format!("{}/storage/v1/b?project=demo", proxy(kind.port())))

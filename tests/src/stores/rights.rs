@@ -5,8 +5,8 @@ use rand::Rng;
 use rand::distr::Alphanumeric;
 use serde_json::{Value, json};
 
-use super::{BUCKETS, FILER_PORT, Kind, START_LIMIT, Stores, bucket, proxy};
-use crate::cluster::Cluster;
+use super::{BUCKETS, FILER_PORT, Kind, START_LIMIT, Stores, bucket};
+use crate::cluster::{Cluster, pod_proxy};
 use crate::party::OPERATOR_MAILBOXES;
 
 const ALL: &[&str] = &["Read", "Write", "List"];
@@ -105,7 +105,10 @@ impl Stores {
         let (namespace, name) = (self.namespace(owner), &rights.caller.name);
         let pod = cluster.ready_pod(&namespace, "app=store", START_LIMIT).await?;
         let identity = rights.identity(&self.names[owner], closed).to_string();
-        let path = format!("{}/etc/iam/identities/{name}.json", proxy(&namespace, &pod, FILER_PORT));
+        let path = format!(
+            "{}/etc/iam/identities/{name}.json",
+            pod_proxy(&namespace, &pod, FILER_PORT)
+        );
         let request = http::Request::put(path).body(identity.into_bytes())?;
         let told = cluster.client.request_text(request).await;
         told.with_context(|| format!("the rights of {name}"))?;

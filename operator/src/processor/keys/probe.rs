@@ -15,7 +15,6 @@ use crate::workload::{JobEnd, JobView, PlannedJob, Stage, Timing, Work, cause, c
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(6);
 /// A worker's exit code where a key isn't there or is another (`docs/formats.md` §4.3).
 const EXIT_CONFIGURATION: i32 = 78;
-const STAGES: [Stage; 2] = [Stage::Intake, Stage::Aggregate];
 
 /// What is remembered of probes. Lost with the process and harmless: it is probed again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +153,7 @@ pub fn probes(input: &ProbeInput<'_>, now: Timestamp) -> Probes {
         .versions
         .iter()
         .filter(|version| version.can_be_probed() && version.known.loaded.is_some())
-        .filter(|version| STAGES.iter().any(|stage| is_old(version, *stage, &probes.memory)))
+        .filter(|version| Stage::ALL.iter().any(|stage| is_old(version, *stage, &probes.memory)))
         .collect();
     if unproven.is_empty() && known.is_empty() {
         (probes.memory.failures, probes.memory.next, probes.memory.trouble) = (0, None, None);
@@ -162,7 +161,7 @@ pub fn probes(input: &ProbeInput<'_>, now: Timestamp) -> Probes {
     }
     let mut waits = None;
     for version in &unproven {
-        if !STAGES.iter().all(|stage| probes.memory.has_passed(*stage, version)) {
+        if !Stage::ALL.iter().all(|stage| probes.memory.has_passed(*stage, version)) {
             continue;
         }
         let older = works
@@ -179,7 +178,7 @@ pub fn probes(input: &ProbeInput<'_>, now: Timestamp) -> Probes {
             }
         }
     }
-    for stage in STAGES {
+    for stage in Stage::ALL {
         let wanted = unproven.iter().any(|version| !probes.memory.has_passed(stage, version))
             || known.iter().any(|version| is_old(version, stage, &probes.memory));
         let is_running = running.iter().any(|view| {
@@ -236,7 +235,7 @@ fn doubt(input: &ProbeInput<'_>, probes: &mut Probes, now: Timestamp) {
     };
     let new = || input.versions.iter().filter(|version| version.is_new());
     for version in new().filter(names) {
-        let has_passed = STAGES.iter().any(|stage| probes.memory.has_passed(*stage, version));
+        let has_passed = Stage::ALL.iter().any(|stage| probes.memory.has_passed(*stage, version));
         if version.known.loaded.is_some() || has_passed {
             probes.memory.doubted.insert(version.name(), now);
         }

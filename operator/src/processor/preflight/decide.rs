@@ -11,7 +11,6 @@ use super::lines::{checker, no_pod, short, told};
 use crate::status::Verdict;
 use crate::workload::{JobView, PlannedJob, Stage, Work, cause_of_refusal};
 
-const STAGES: [Stage; 2] = [Stage::Intake, Stage::Aggregate];
 /// What the operator itself says of a processor, by its conditions.
 const CONDITIONS: [&str; 4] = [PEERS_KNOWN, MAILBOXES_LISTED, KEYS_LOADED, MANIFEST_PUBLISHED];
 /// How long a Job may be without its work list, which comes a moment after it.
@@ -93,7 +92,7 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
         lines: Vec::new(),
     });
     let (mut start, mut waits) = (Vec::new(), Vec::new());
-    for stage in STAGES {
+    for stage in Stage::ALL {
         if status.finished.is_some() || status.lines.iter().any(|line| line.stage == checker(stage)) {
             continue;
         }

@@ -13,24 +13,29 @@ fn second(loaded: bool, state: VersionState) -> Vec<VersionHere> {
     resolved(&rings, &[known("packets", 2, state, loaded)], &[]).versions
 }
 
-struct Asked<'a> {
-    versions: &'a [VersionHere],
-    jobs: &'a [JobView],
-    workers: Option<&'a str>,
-}
-
-fn ask(asked: &Asked<'_>, memory: &ProbeMemory, now: Timestamp) -> Probes {
+/// `workers`: why pods don't start, if they don't.
+fn asked_while(
+    workers: Option<&str>,
+    versions: &[VersionHere],
+    jobs: &[JobView],
+    memory: &ProbeMemory,
+    now: Timestamp,
+) -> Probes {
     let input = ProbeInput {
-        versions: asked.versions,
-        jobs: asked.jobs,
+        versions,
+        jobs,
         suspended: false,
         start_deadline: SignedDuration::from_mins(10),
         timing: &Timing::default(),
         refused: &[],
-        workers: asked.workers,
+        workers,
         memory,
     };
     probes(&input, now)
+}
+
+fn ask(versions: &[VersionHere], jobs: &[JobView], memory: &ProbeMemory, now: Timestamp) -> Probes {
+    asked_while(None, versions, jobs, memory, now)
 }
 
 /// The probes that were to start, over with what they found.
@@ -63,36 +68,23 @@ fn name() -> KeyName {
 #[test]
 fn a_version_is_loaded_when_probes_of_both_stages_found_this_very_key() {
     let versions = second(false, Written);
-    let asked = |jobs| Asked {
-        versions: &versions,
-        jobs,
-        workers: None,
-    };
     let mut memory = ProbeMemory::default();
-    let begun = ask(&asked(&[]), &memory, at("02:00"));
+    let begun = ask(&versions, &[], &memory, at("02:00"));
     assert_eq!((begun.start.len(), begun.loaded.len()), (2, 0));
     assert_eq!(begun.trouble.as_ref().unwrap().reason, reasons::PROBING);
     let jobs = found(&begun, "2026-11-20T02:00:00Z");
     memory.note(&jobs[..1]);
-    let half = ask(&asked(&jobs[..1]), &memory, at("02:01"));
+    let half = ask(&versions, &jobs[..1], &memory, at("02:01"));
     assert_eq!((half.start.len(), half.loaded.len()), (1, 0));
     assert!(memory.proven().is_empty());
     memory.note(&jobs);
-    let whole = ask(&asked(&jobs), &memory, at("02:01"));
+    let whole = ask(&versions, &jobs, &memory, at("02:01"));
     assert_eq!((whole.start.len(), whole.loaded.clone()), (0, vec![name()]));
     assert!(memory.proven().contains(&name()));
     // Another key under the same id, or of the same id for another purpose.
     let mut others = versions.clone();
     others.iter_mut().find(|one| one.name() == name()).unwrap().public_key = Some("another".into());
-    let other = ask(
-        &Asked {
-            versions: &others,
-            jobs: &jobs,
-            workers: None,
-        },
-        &memory,
-        at("02:01"),
-    );
+    let other = ask(&others, &jobs, &memory, at("02:01"));
     assert!(other.loaded.is_empty() && other.start.len() == 2);
     assert!(!memory.proven().contains(&(BatchSigning, "packets-key-2".to_owned())));
 }
@@ -100,107 +92,53 @@ fn a_version_is_loaded_when_probes_of_both_stages_found_this_very_key() {
 #[test]
 fn a_proof_grows_old_before_the_key_is_used_and_is_made_anew() {
     let versions = second(true, Loaded);
-    let asked = |jobs| Asked {
-        versions: &versions,
-        jobs,
-        workers: None,
-    };
     // An operator that was started anew knows of no proof.
     let mut memory = ProbeMemory::default();
-    let again = ask(&asked(&[]), &memory, at("02:00"));
+    let again = ask(&versions, &[], &memory, at("02:00"));
     assert_eq!(
         (again.start.len(), again.trouble.clone()),
         (2, None),
         "nothing is wrong meanwhile"
     );
     memory.note(&found(&again, "2026-11-20T02:00:00Z"));
-    assert!(ask(&asked(&[]), &memory, at("07:59")).start.is_empty());
-    assert_eq!(ask(&asked(&[]), &memory, at("08:00")).start.len(), 2);
+    assert!(ask(&versions, &[], &memory, at("07:59")).start.is_empty());
+    assert_eq!(ask(&versions, &[], &memory, at("08:00")).start.len(), 2);
     // One that is in use is asked for by all work.
     let used = second(true, InUse);
-    let asked = Asked {
-        versions: &used,
-        jobs: &[],
-        workers: None,
-    };
-    assert!(ask(&asked, &ProbeMemory::default(), at("02:00")).start.is_empty());
+    assert!(ask(&used, &[], &ProbeMemory::default(), at("02:00")).start.is_empty());
 }
 
 #[test]
 fn a_key_that_is_named_as_missing_counts_as_lost_until_probes_find_it_again() {
     let versions = second(true, Loaded);
     let mut memory = ProbeMemory::default();
-    let first = ask(
-        &Asked {
-            versions: &versions,
-            jobs: &[],
-            workers: None,
-        },
-        &memory,
-        at("02:00"),
-    );
+    let first = ask(&versions, &[], &memory, at("02:00"));
     let old = found(&first, "2026-11-20T02:00:00Z");
     memory.note(&old);
     let said = "intake: Pod a-0: MountVolume.SetUp failed: secret \"packets.2\" not found";
     let other = "intake: Pod a-0: MountVolume.SetUp failed: secret \"packets.1\" not found";
     for (said, lost) in [(None, vec![]), (Some(other), vec![]), (Some(said), vec![name()])] {
-        let asked = Asked {
-            versions: &versions,
-            jobs: &old,
-            workers: said,
-        };
-        assert_eq!(ask(&asked, &memory, at("02:10")).lost, lost, "{said:?}");
+        let asked = asked_while(said, &versions, &old, &memory, at("02:10"));
+        assert_eq!(asked.lost, lost, "{said:?}");
     }
-    let lost = ask(
-        &Asked {
-            versions: &versions,
-            jobs: &old,
-            workers: Some(said),
-        },
-        &memory,
-        at("02:10"),
-    );
+    let lost = asked_while(Some(said), &versions, &old, &memory, at("02:10"));
     memory = lost.memory;
     // What was found before doesn't count any more, whoever reads it again.
     memory.note(&old);
     assert!(!memory.proven().contains(&name()));
     let unproven = second(false, Loaded);
-    let again = ask(
-        &Asked {
-            versions: &unproven,
-            jobs: &old,
-            workers: None,
-        },
-        &memory,
-        at("02:11"),
-    );
+    let again = ask(&unproven, &old, &memory, at("02:11"));
     assert_eq!((again.start.len(), again.loaded.len()), (2, 0));
     let new = found(&again, "2026-11-20T02:11:00Z");
     memory.note(&new);
-    let proven = ask(
-        &Asked {
-            versions: &unproven,
-            jobs: &new,
-            workers: None,
-        },
-        &memory,
-        at("02:12"),
-    );
+    let proven = ask(&unproven, &new, &memory, at("02:12"));
     assert_eq!(proven.loaded, [name()]);
 }
 
 #[test]
 fn a_probe_that_fails_is_told_and_tried_later_and_takes_back_what_it_names() {
     let versions = second(true, Published);
-    let first = ask(
-        &Asked {
-            versions: &versions,
-            jobs: &[],
-            workers: None,
-        },
-        &ProbeMemory::default(),
-        at("02:00"),
-    );
+    let first = ask(&versions, &[], &ProbeMemory::default(), at("02:00"));
     let processor = processor();
     let refused = |said: &str| {
         let view = started(&first.start[0], &processor, "2026-11-20T02:00:00Z").failed("PodFailurePolicy", "78");
@@ -218,15 +156,7 @@ fn a_probe_that_fails_is_told_and_tried_later_and_takes_back_what_it_names() {
         ("no mounted Secret holds the packet key \"packets-key-1\"", vec![]),
     ] {
         let jobs = [refused(said)];
-        let failed = ask(
-            &Asked {
-                versions: &versions,
-                jobs: &jobs,
-                workers: None,
-            },
-            &first.memory,
-            at("02:01"),
-        );
+        let failed = ask(&versions, &jobs, &first.memory, at("02:01"));
         assert_eq!(failed.lost, lost, "{said}");
         let trouble = failed.trouble.clone().unwrap();
         assert!(
@@ -241,15 +171,7 @@ fn a_probe_that_fails_is_told_and_tried_later_and_takes_back_what_it_names() {
 fn a_job_that_began_without_a_key_keeps_it_from_being_loaded() {
     let versions = second(false, Written);
     let mut memory = ProbeMemory::default();
-    let begun = ask(
-        &Asked {
-            versions: &versions,
-            jobs: &[],
-            workers: None,
-        },
-        &memory,
-        at("02:00"),
-    );
+    let begun = ask(&versions, &[], &memory, at("02:00"));
     let mut jobs = found(&begun, "2026-11-20T02:00:00Z");
     memory.note(&jobs);
     let work = crate::workload::PlannedJob {
@@ -259,15 +181,7 @@ fn a_job_that_began_without_a_key_keeps_it_from_being_loaded() {
         canary: false,
     };
     jobs.push(started(&work, &processor(), "2026-11-20T01:00:00Z"));
-    let waits = ask(
-        &Asked {
-            versions: &versions,
-            jobs: &jobs,
-            workers: None,
-        },
-        &memory,
-        at("02:01"),
-    );
+    let waits = ask(&versions, &jobs, &memory, at("02:01"));
     assert!(waits.loaded.is_empty());
     assert!(waits.trouble.unwrap().message.contains("began without packets-key-2"));
 }
@@ -275,15 +189,7 @@ fn a_job_that_began_without_a_key_keeps_it_from_being_loaded() {
 #[test]
 fn stages_are_asked_one_by_one() {
     let versions = second(false, Written);
-    let begun = ask(
-        &Asked {
-            versions: &versions,
-            jobs: &[],
-            workers: None,
-        },
-        &ProbeMemory::default(),
-        at("02:00"),
-    );
+    let begun = ask(&versions, &[], &ProbeMemory::default(), at("02:00"));
     let processor = processor();
     let views: Vec<JobView> = begun
         .start
@@ -292,14 +198,6 @@ fn stages_are_asked_one_by_one() {
         .collect();
     let stages: BTreeSet<Stage> = views.iter().filter_map(JobView::probed_stage).collect();
     assert_eq!(stages.len(), 2);
-    let meanwhile = ask(
-        &Asked {
-            versions: &versions,
-            jobs: &views,
-            workers: None,
-        },
-        &begun.memory,
-        at("02:01"),
-    );
+    let meanwhile = ask(&versions, &views, &begun.memory, at("02:01"));
     assert!(meanwhile.start.is_empty(), "one of each at a time");
 }
