@@ -200,37 +200,39 @@ pub async fn set_cutoffs_at(pair: &Pair, windows: &[(&str, &str)], cutoff: Times
 
 /// Waits until both parties have summed all the windows; ends early when one can't be summed any more.
 pub async fn wait_summed(pair: &Pair, truths: &[&Truth], limit: Duration) -> Result<()> {
-    until("windows summed", limit, || async {
-        let mut states = Vec::new();
-        let mut done = true;
-        for party in &pair.parties {
-            let windows = party.windows().await?;
-            let mut summed = 0;
-            for truth in truths {
-                let Some(window) = find(&windows, truth) else {
-                    continue;
-                };
-                let conditions = window_conditions(window);
-                if condition(conditions, AGGREGATED).0 == "True" {
-                    summed += 1;
-                } else if matches!(condition(conditions, READY).1, "Failed" | "BelowFloor" | "Empty") {
-                    let why = message(conditions, READY);
-                    return Ok(Seen::Never(format!("{} {}: {why}", party.name, truth.name())));
-                }
+    until("windows summed", limit, || summed(pair, truths)).await
+}
+
+/// Whether both parties have summed all the windows, or one of them can't be summed any more.
+pub async fn summed(pair: &Pair, truths: &[&Truth]) -> Result<Seen<()>> {
+    let mut states = Vec::new();
+    let mut done = true;
+    for party in &pair.parties {
+        let windows = party.windows().await?;
+        let mut summed = 0;
+        for truth in truths {
+            let Some(window) = find(&windows, truth) else {
+                continue;
+            };
+            let conditions = window_conditions(window);
+            if condition(conditions, AGGREGATED).0 == "True" {
+                summed += 1;
+            } else if matches!(condition(conditions, READY).1, "Failed" | "BelowFloor" | "Empty") {
+                let why = message(conditions, READY);
+                return Ok(Seen::Never(format!("{} {}: {why}", party.name, truth.name())));
             }
-            done &= summed == truths.len();
-            states.push(format!(
-                "{} {summed} of {}{}",
-                party.name,
-                truths.len(),
-                trouble(party).await?
-            ));
         }
-        Ok(if done {
-            Seen::Done(())
-        } else {
-            Seen::NotYet(states.join(", "))
-        })
+        done &= summed == truths.len();
+        states.push(format!(
+            "{} {summed} of {}{}",
+            party.name,
+            truths.len(),
+            trouble(party).await?
+        ));
+    }
+    Ok(if done {
+        Seen::Done(())
+    } else {
+        Seen::NotYet(states.join(", "))
     })
-    .await
 }

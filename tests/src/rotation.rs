@@ -70,14 +70,14 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
     let orders = orders(pair, aggregation)?;
     let far = open(pair, &orders).await?;
     ingestor.start(TRAFFIC, orders).await?;
-    until("the first batches come in", LAST_LIMIT, || async {
+    until("a window is closed under the keys of before", LAST_LIMIT, || async {
         ingestor.check(TRAFFIC).await?;
-        let written = ingestor.written(TRAFFIC)?.len();
-        Ok(if written >= 2 {
-            Seen::Done(())
-        } else {
-            Seen::NotYet(format!("{written} of 2"))
-        })
+        let complete = windows(pair, ingestor, true)?;
+        close(pair, far, &complete).await?;
+        match complete.first() {
+            Some(first) => flow::summed(pair, &[&first.truth]).await,
+            None => Ok(Seen::NotYet("no window is complete".to_owned())),
+        }
     })
     .await?;
     for party in &pair.parties {
@@ -121,7 +121,8 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
     Ok(windows)
 }
 
-/// A batch every few seconds, from now on; a few batches a window.
+/// A batch every few seconds, from now on; a few batches a window. Those of the first window come at once: it is to be summed
+/// before keys are asked for.
 fn orders(pair: &Pair, aggregation: &str) -> Result<Vec<Order>> {
     let first: Timestamp = pair.settings.start_at.parse()?;
     let period = i64::from(pair.settings.period_seconds);
@@ -131,7 +132,7 @@ fn orders(pair: &Pair, aggregation: &str) -> Result<Vec<Order>> {
         let minute = i64::from(number % BATCHES) * 60;
         let time = first + SignedDuration::from_secs(window + minute);
         Ok(Order {
-            at: Some(now + SignedDuration::from_secs(i64::from(number) * EVERY_SECONDS)),
+            at: Some(now + SignedDuration::from_secs(i64::from(number.saturating_sub(BATCHES)) * EVERY_SECONDS)),
             sample: Sample {
                 aggregation: aggregation.to_owned(),
                 time: time.strftime("%Y/%m/%d/%H/%M").to_string(),
