@@ -1,8 +1,11 @@
 //! One batch of a window: its record, and what the peer says of it. Both are read side by side, and long ones as streams, so
 //! that memory doesn't grow with them; long batches take turns.
 
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
 use futures::lock::{Mutex, MutexGuard};
-use mailbox::MailboxErrorKind;
+use mailbox::{MailboxError, MailboxErrorKind};
 use snafu::ResultExt;
 
 use super::judge::{Heard, Held, Judged, judge_in_order};
@@ -22,11 +25,32 @@ use crate::stream::{ChunkReader, Source};
 /// Batches that are looked at at the same time.
 pub(super) const AT_A_TIME: usize = 8;
 
-/// Batches of a window, looked at some at a time.
+/// Bytes of records that are kept from one look at a window's batches to the next.
+const KEPT_BYTES: usize = 8 << 20;
+
+/// Batches of a window, looked at some at a time. Plan, count and sum each go through all: short records are read once for
+/// the three of them. A record is put once, so that what is kept is what is there.
 pub(super) struct Batches<'a> {
     processor: &'a Processor,
     /// Held while a long batch streams.
     turn: Mutex<()>,
+    kept: std::sync::Mutex<Kept>,
+}
+
+/// Records that are kept: the first, up to [`KEPT_BYTES`] in all.
+#[derive(Default)]
+struct Kept {
+    records: HashMap<BatchId, StoredRecord>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn keep(&mut self, id: &BatchId, record: &StoredRecord) {
+        let Some(bytes) = record.held_bytes() else { return };
+        if self.bytes + bytes <= KEPT_BYTES && self.records.insert(id.clone(), record.clone()).is_none() {
+            self.bytes += bytes;
+        }
+    }
 }
 
 /// A record that was read to its end, its packets passed over.
@@ -54,8 +78,11 @@ enum Fault {
 
 impl<'a> Batches<'a> {
     pub(super) fn new(processor: &'a Processor) -> Self {
-        let turn = Mutex::new(());
-        Self { processor, turn }
+        Self {
+            processor,
+            turn: Mutex::default(),
+            kept: std::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn processor(&self) -> &'a Processor {
@@ -68,8 +95,7 @@ impl<'a> Batches<'a> {
     /// Those of the mailbox; [`WorkError::Record`] and [`WorkError::Foreign`] where it is none of this batch.
     pub(super) async fn open(&'a self, id: &BatchId) -> Result<Option<OpenBatch<'a>>, WorkError> {
         let processor = self.processor;
-        let held = processor.in_memory.object_bytes / AT_A_TIME;
-        let Some(record) = StoredRecord::open_within(processor, id, held).await? else {
+        let Some(record) = self.record(id).await? else {
             return Ok(None);
         };
         let turn = wait_for_turn(&record, &self.turn).await;
@@ -92,6 +118,19 @@ impl<'a> Batches<'a> {
             packets,
             turn: &self.turn,
         }))
+    }
+
+    async fn record(&self, id: &BatchId) -> Result<Option<StoredRecord>, MailboxError> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = kept().records.get(id) {
+            return Ok(Some(record.clone()));
+        }
+        let held = self.processor.in_memory.object_bytes / AT_A_TIME;
+        let record = StoredRecord::open_within(self.processor, id, held).await?;
+        if let Some(record) = &record {
+            kept().keep(id, record);
+        }
+        Ok(record)
     }
 }
 
@@ -246,7 +285,7 @@ fn messages(peer: ChunkReader) -> impl Iterator<Item = Result<Heard, Fault>> {
     })
 }
 
-fn too_large(error: &mailbox::MailboxError) -> PeerBatch {
+fn too_large(error: &MailboxError) -> PeerBatch {
     PeerBatch::Bad {
         detail: error.to_string(),
     }

@@ -28,7 +28,7 @@ pub(super) struct Execution<'a> {
     pub processor: &'a Processor,
     pub window: &'a WindowId,
     pub plan: &'a Plan,
-    batches: Batches<'a>,
+    batches: &'a Batches<'a>,
 }
 
 /// What counts of some members, before any accumulator is opened.
@@ -114,12 +114,12 @@ pub(super) struct Sum {
 }
 
 impl<'a> Execution<'a> {
-    pub(super) fn new(processor: &'a Processor, window: &'a WindowId, plan: &'a Plan) -> Self {
+    pub(super) fn new(batches: &'a Batches<'a>, window: &'a WindowId, plan: &'a Plan) -> Self {
         Self {
-            processor,
+            processor: batches.processor(),
             window,
             plan,
-            batches: Batches::new(processor),
+            batches,
         }
     }
 
