@@ -7,6 +7,7 @@ mod support;
 mod agreement;
 mod faults;
 mod large;
+mod many;
 mod original;
 mod overrides;
 mod repeat;
