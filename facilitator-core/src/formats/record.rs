@@ -215,4 +215,4 @@ impl RecordPlain {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
