@@ -10,6 +10,7 @@ mod large;
 mod original;
 mod overrides;
 mod repeat;
+mod replaced;
 mod replays;
 mod rotation;
 mod windows;
