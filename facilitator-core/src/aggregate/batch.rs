@@ -157,8 +157,7 @@ impl OpenBatch<'_> {
         let _turn = wait_for_turn(&self.record, self.turn).await;
         let (processor, share) = (self.processor, self.processor.share.peer());
         let mailbox = &*processor.mailboxes.peer_validation;
-        let bound = max_object_bytes(self.packets);
-        let there = match read_head(mailbox, &self.id, share, bound, &processor.peer_keys).await? {
+        let there = match read_head(mailbox, &self.id, share, self.packets, &processor.peer_keys).await? {
             Found::There(there) => there,
             Found::Not(why) => return Ok(Err(why)),
         };
