@@ -59,7 +59,7 @@ impl Plot {
             }
             Self::Keys([first, _]) => {
                 let clients = if first == Mounts::Both { 4 } else { 2 };
-                (vec![world.batch_of_two_keys(1, 2)], clients)
+                (vec![world.batch_of_two_keys(1, 2, &[])], clients)
             }
             Self::Replay | Self::Group => {
                 let minutes = if matches!(self, Self::Group) { 1..4 } else { 1..3 };
