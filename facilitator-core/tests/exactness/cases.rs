@@ -10,10 +10,15 @@ use crate::world::{Build, Mounts, SHARES, Setup, Signer, TINY, World};
 
 /// Has the batches taken in.
 pub async fn answered(world: &World, shares: &[Share], batches: &[BatchId]) {
-    let intakes: Vec<Task> = batches.iter().cloned().map(Task::Intake).collect();
     for share in shares {
-        world.run(&Setup::of(*share), &intakes).await.unwrap();
+        answered_as(world, &Setup::of(*share), batches).await;
     }
+}
+
+/// Has the batches taken in by a worker that is set up so.
+pub async fn answered_as(world: &World, setup: &Setup, batches: &[BatchId]) {
+    let intakes: Vec<Task> = batches.iter().cloned().map(Task::Intake).collect();
+    world.run(setup, &intakes).await.unwrap();
 }
 
 /// Two workers that take the same batch in.
