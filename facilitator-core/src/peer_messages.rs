@@ -215,7 +215,10 @@ mod tests {
             let bound = max_signature_bytes(packets);
             // A header, a signature and their names are a few hundred bytes.
             assert!(bytes + (1 << 16) < bound, "{packets}: {bytes} of {bound}");
-            assert!(bound < MAX_HEADER_BYTES + bytes * 5 / 4, "{packets}: {bytes} of {bound}");
+            assert!(
+                bound < MAX_HEADER_BYTES + bytes * 5 / 4,
+                "{packets}: {bytes} of {bound}"
+            );
         }
     }
 }

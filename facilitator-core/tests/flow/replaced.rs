@@ -63,7 +63,10 @@ impl Mailbox for Swapped {
 #[tokio::test]
 async fn a_long_record_that_is_another_at_one_of_its_reads_is_told_and_nothing_is_summed_by_it() {
     let (mut failed, mut refused) = (0, 0);
-    for (is_planned, at) in [false, true].into_iter().flat_map(|planned| (0..20).map(move |at| (planned, at))) {
+    for (is_planned, at) in [false, true]
+        .into_iter()
+        .flat_map(|planned| (0..20).map(move |at| (planned, at)))
+    {
         let world = World::new();
         // One to be taken out, so that the packets are opened again.
         let sample = world.sample(1, 50, &[(1, FaultKind::InvalidProof)]);
@@ -113,7 +116,9 @@ async fn a_long_record_that_is_another_at_one_of_its_reads_is_told_and_nothing_i
             Ok(outcome) => panic!("{of}: {outcome:?}"),
             // Nothing was pinned: it is planned by what is there the next time.
             Err(error) => {
-                let told = error.to_string().contains("the record was replaced while it was worked on");
+                let told = error
+                    .to_string()
+                    .contains("the record was replaced while it was worked on");
                 assert!(is_swapped && told && portal.is_empty(), "{of}: {error}");
                 let result = verdict(&world.processor(Share::First), &window()).await;
                 assert_eq!((result.verdict, result.clients), (Verdict::Summed, sample.clients));

@@ -257,5 +257,8 @@ fn stores() -> Vec<Case> {
 }
 
 pub fn cases() -> Vec<Case> {
-    [messages(), batches(), inline_batches(), stores()].into_iter().flatten().collect()
+    [messages(), batches(), inline_batches(), stores()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

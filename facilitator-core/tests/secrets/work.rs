@@ -53,7 +53,9 @@ fn opened(share: Share, sample: &Sample) -> Vec<(Vec<u8>, Vec<u32>)> {
 
 fn sum<'a>(values: impl IntoIterator<Item = &'a Vec<u32>>) -> Vec<u32> {
     let mut sum = NONE.to_vec();
-    values.into_iter().for_each(|values| proof::accumulate(&mut sum, values));
+    values
+        .into_iter()
+        .for_each(|values| proof::accumulate(&mut sum, values));
     sum
 }
 
@@ -160,7 +162,10 @@ fn a_packet_that_is_longer_than_the_one_before_leaves_nothing_of_it_behind() {
             // Fewer than are worth a thread: one core opens all of them, one after another.
             let accumulated = accumulate(packets.iter().cloned().map(Ok), &pass, |_| Ok(())).unwrap();
             let longer = accumulated.excluded_as(PacketExclusion::WrongDimension);
-            assert_eq!((accumulated.packets, longer), (1 + LONGER.len() as u64, LONGER.len() as u64));
+            assert_eq!(
+                (accumulated.packets, longer),
+                (1 + LONGER.len() as u64, LONGER.len() as u64)
+            );
         };
         assert_nothing_left("packets of several lengths", &secrets, intake);
     }
