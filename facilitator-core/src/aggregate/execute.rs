@@ -168,6 +168,18 @@ impl<'a> Execution<'a> {
                 return Ok(Err(Stop::Failed(FailedReason::RecordLost, message)));
             }
         };
+        let before = self
+            .batches
+            .judged_before(&batch, &member.record_digest, &member.messages_digest);
+        if let Some((plain_digest, judged)) = before {
+            let subtracted = Arc::default();
+            let member = JudgedMember {
+                batch,
+                plain_digest,
+                subtracted,
+            };
+            return Ok(Ok((member, judged)));
+        }
         let open = match self.open(&batch, &member.record_digest).await? {
             Ok(open) => open,
             Err(stop) => return Ok(Err(stop)),
