@@ -11,6 +11,7 @@ mod many;
 mod original;
 mod overrides;
 mod repeat;
+mod replaced;
 mod replays;
 mod rotation;
 mod windows;
