@@ -201,27 +201,4 @@ impl Mailbox for GcsMailbox {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::{Credentials, open_mailbox};
-
-    /// Whoever reads along would have the rights of its owner.
-    #[test]
-    fn no_token_goes_out_in_clear() {
-        let url = MailboxUrl::parse("gs://bucket").unwrap();
-        let open = |endpoint: &str, credentials| {
-            let access = Access {
-                endpoint: Some(endpoint.to_owned()),
-                credentials,
-                ..Access::default()
-            };
-            open_mailbox(&url, &access).map(|_| ())
-        };
-        let refused = open("http://store.example", Credentials::default()).unwrap_err();
-        assert_eq!(refused.kind(), MailboxErrorKind::Configuration);
-        assert!(refused.to_string().contains("https://"), "{refused}");
-        open("http://store.example", Credentials::Anonymous).unwrap();
-        open("https://store.example", Credentials::default()).unwrap();
-    }
-}
+mod tests;

@@ -235,7 +235,12 @@ impl GcsUpload {
 
     /// Starts the request, whatever is gathered.
     pub async fn begin(&mut self) -> Result<(), MailboxError> {
-        let taken = !self.bucket.cloud.required() && self.bucket.object(&self.key).await?.is_some();
+        let taken = if self.bucket.cloud.required() {
+            self.bucket.show_token(&self.key).await?;
+            false
+        } else {
+            self.bucket.object(&self.key).await?.is_some()
+        };
         self.state = if taken {
             State::Taken
         } else {
