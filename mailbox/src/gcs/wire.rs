@@ -115,7 +115,17 @@ struct Failure {
 #[serde(default)]
 struct FailureDetail {
     message: String,
+    errors: Vec<FailureReason>,
 }
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FailureReason {
+    reason: String,
+}
+
+/// Reasons of a 403 to whom is merely too fast for a quota: waiting helps, as after a 429. A daily limit isn't among them.
+const TOO_FAST: [&str; 2] = ["rateLimitExceeded", "userRateLimitExceeded"];
 
 /// A CRC32C as GCS writes it.
 pub(super) fn crc32c_text(value: u32) -> String {
@@ -177,11 +187,14 @@ pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
     use MailboxErrorKind as Kind;
     let failure: Failure = serde_json::from_slice(body).unwrap_or_default();
     let message = failure.error.message.replace('\n', " ");
+    let too_fast = |error: &FailureReason| TOO_FAST.contains(&error.reason.as_str());
+    let too_fast = status == 403 && failure.error.errors.iter().any(too_fast);
     let bad_content = status == 400 && message.contains("doesn't match calculated");
     let kind = match status {
         // What we sent was changed on the way.
         400 if bad_content => Kind::Unavailable,
         400 if message.contains("cryptoKey") || message.contains("KMS") => Kind::Configuration,
+        403 if too_fast => Kind::Unavailable,
         401 | 403 => Kind::Denied,
         404 if of_bucket || message.contains("bucket does not exist") => Kind::NoSuchMailbox,
         404 => Kind::NotFound,
@@ -276,6 +289,31 @@ mod tests {
             assert_eq!(error.is_of_identity(), of_identity, "{error}");
         }
         assert!(classify(503, b"<html>", true).detail.ends_with("503"));
+    }
+
+    #[test]
+    fn who_is_too_fast_is_not_denied() {
+        for (status, reason, kind) in [
+            (403, "rateLimitExceeded", Kind::Unavailable),
+            (403, "userRateLimitExceeded", Kind::Unavailable),
+            (403, "dailyLimitExceeded", Kind::Denied),
+            (403, "quotaExceeded", Kind::Denied),
+            (403, "forbidden", Kind::Denied),
+            (401, "rateLimitExceeded", Kind::Denied),
+            (404, "rateLimitExceeded", Kind::NotFound),
+            (429, "rateLimitExceeded", Kind::Unavailable),
+        ] {
+            let body = serde_json::json!({"error": {
+                "code": status, "message": "told",
+                "errors": [{"domain": "usageLimits", "reason": reason, "message": "told"}],
+            }});
+            let fault = classify(status, body.to_string().as_bytes(), false);
+            assert_eq!(fault.kind, kind, "{status} {reason}");
+            assert_eq!(fault.detail, format!("HTTP {status}: told"));
+        }
+        // One of several.
+        let body = r#"{"error":{"errors":[{"reason":"other"},{"reason":"rateLimitExceeded"}]}}"#;
+        assert_eq!(classify(403, body.as_bytes(), true).kind, Kind::Unavailable);
     }
 
     #[test]
