@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
 
 use self::bucket::{Bucket, Reading, announced, content_of, crc32c_of};
 use self::upload::GcsUpload;
@@ -43,6 +44,10 @@ impl GcsMailbox {
     }
 }
 
+fn as_crc(crc32c: u32) -> (CrcAlgorithm, u64) {
+    (CrcAlgorithm::Crc32Iscsi, crc32c.into())
+}
+
 #[async_trait]
 impl Mailbox for GcsMailbox {
     fn url(&self) -> &MailboxUrl {
@@ -64,7 +69,7 @@ impl Mailbox for GcsMailbox {
             })
             .await?;
         let crc32c = object.crc32c.as_deref().and_then(wire::crc32c_value);
-        let check = Check::new(meta.sha256.clone(), crc32c);
+        let check = Check::new(meta.sha256.clone(), crc32c.map(as_crc));
         let reading = Reading {
             bucket: Arc::clone(bucket),
             key: key.clone(),
@@ -103,7 +108,10 @@ impl Mailbox for GcsMailbox {
                     return Err(error(MailboxErrorKind::TooLarge, detail));
                 }
                 let sha256 = answer.headers().get(format!("x-goog-meta-{SHA256}"));
-                let mut check = Check::new(sha256.and_then(|value| value.to_str().ok()).map(str::to_owned), crc32c);
+                let mut check = Check::new(
+                    sha256.and_then(|value| value.to_str().ok()).map(str::to_owned),
+                    crc32c.map(as_crc),
+                );
                 let content = body::part(
                     content_of(bucket, key, answer),
                     size,
