@@ -37,6 +37,7 @@ const OPERATIONS: &[(&str, Run)] = &operations![
     operations::one_of_racing_writers_wins,
     operations::an_unfinished_upload_leaves_nothing,
     operations::large_objects_stream,
+    operations::what_is_put_at_once_goes_by_one_request,
     operations::what_is_absent_is_named,
     operations::reads_are_bounded,
     operations::ranges_are_parts_of_an_object,
