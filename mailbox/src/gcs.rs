@@ -18,7 +18,7 @@ use crc_fast::CrcAlgorithm;
 use self::bucket::{Bucket, Reading, announced, content_of, crc32c_of};
 use self::upload::GcsUpload;
 use crate::body::{self, Check};
-use crate::cloud::{Cloud, SHA256};
+use crate::cloud::SHA256;
 use crate::listing;
 use crate::{
     Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
@@ -188,23 +188,21 @@ impl Mailbox for GcsMailbox {
 
     async fn check_conditional_writes(&self, key: &ObjectKey, content: Bytes) -> Result<(), MailboxError> {
         let bucket = &self.bucket;
-        if !bucket.cloud.must_check() {
-            return Ok(());
-        }
-        let replaces = |way| Err(bucket.cloud.replaces(key, "ifGenerationMatch=0", way));
-        if upload::put(bucket, key, &content).await? == PutOutcome::Created
-            && !Cloud::is_refusal(upload::put(bucket, key, &content).await)?
-        {
-            return replaces("uploadType=multipart, whole");
-        }
-        let mut upload = GcsUpload::new(Arc::clone(bucket), key.clone());
-        upload.begin().await?;
-        upload.write(content).await?;
-        if !Cloud::is_refusal(Box::new(upload).commit_if_absent().await)? {
-            return replaces("uploadType=multipart, in pieces");
-        }
-        bucket.cloud.saw_refusals();
-        Ok(())
+        let whole = || upload::put(bucket, key, &content);
+        let pieces = async {
+            let mut upload = GcsUpload::new(Arc::clone(bucket), key.clone());
+            upload.begin().await?;
+            upload.write(content.clone()).await?;
+            Ok(Box::new(upload) as Box<dyn Upload>)
+        };
+        let (whole, pieces) = (
+            ("uploadType=multipart, whole", whole),
+            ("uploadType=multipart, in pieces", pieces),
+        );
+        bucket
+            .cloud
+            .check_conditional_writes(key, "ifGenerationMatch=0", whole, pieces)
+            .await
     }
 }
 

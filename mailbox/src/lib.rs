@@ -12,6 +12,8 @@ mod cloud;
 mod credentials;
 mod error;
 mod expiry;
+#[cfg(feature = "cloud")]
+mod fault;
 mod file;
 #[cfg(feature = "cloud")]
 mod gcs;

@@ -22,7 +22,7 @@ use crc_fast::CrcAlgorithm;
 use self::bucket::{Bucket, Reading, content_of};
 use self::upload::S3Upload;
 use crate::body::{self, Check};
-use crate::cloud::{Cloud, SHA256};
+use crate::cloud::SHA256;
 use crate::listing;
 use crate::{
     Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
@@ -165,23 +165,18 @@ impl Mailbox for S3Mailbox {
 
     async fn check_conditional_writes(&self, key: &ObjectKey, content: Bytes) -> Result<(), MailboxError> {
         let bucket = &self.bucket;
-        if !bucket.cloud.must_check() {
-            return Ok(());
-        }
-        let replaces = |way| Err(bucket.cloud.replaces(key, "If-None-Match", way));
-        if bucket.put(key, &content).await? == PutOutcome::Created
-            && !Cloud::is_refusal(bucket.put(key, &content).await)?
-        {
-            return replaces("PutObject");
-        }
-        let mut upload = S3Upload::new(Arc::clone(bucket), key.clone());
-        upload.begin().await?;
-        upload.write(content).await?;
-        if !Cloud::is_refusal(Box::new(upload).commit_if_absent().await)? {
-            return replaces("CompleteMultipartUpload");
-        }
-        bucket.cloud.saw_refusals();
-        Ok(())
+        let whole = || bucket.put(key, &content);
+        let pieces = async {
+            let mut upload = S3Upload::new(Arc::clone(bucket), key.clone());
+            upload.begin().await?;
+            upload.write(content.clone()).await?;
+            Ok(Box::new(upload) as Box<dyn Upload>)
+        };
+        let (whole, pieces) = (("PutObject", whole), ("CompleteMultipartUpload", pieces));
+        bucket
+            .cloud
+            .check_conditional_writes(key, "If-None-Match", whole, pieces)
+            .await
     }
 }
 

@@ -10,11 +10,12 @@ use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, RANGE};
 use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
-use super::wire::{self, Fault, LIST_FIELDS, OBJECT_FIELDS, Object, Page};
+use super::wire::{self, LIST_FIELDS, OBJECT_FIELDS, Object, Page};
 use crate::body::Source;
 use crate::cloud::{Cloud, MARK, SHA256};
 use crate::credentials::google::Tokens;
 use crate::error::chain;
+use crate::fault::Fault;
 use crate::listing::{Answer, Listed, Lister, Query};
 use crate::{
     Access, ByteStream, ExpiryRule, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, ObjectMeta, Patience,

@@ -7,7 +7,8 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::{ExpiryRule, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey};
+use crate::fault::Fault;
+use crate::{ExpiryRule, MailboxErrorKind};
 
 /// The parts of [`Object`], as a request names them.
 pub(super) const OBJECT_FIELDS: &str = "name,size,timeCreated,generation,crc32c,metadata";
@@ -143,45 +144,6 @@ pub(super) fn crc32c_in<'a>(headers: impl Iterator<Item = &'a str>) -> Option<u3
     hashes.find_map(|hash| crc32c_value(hash.trim().strip_prefix("crc32c=")?))
 }
 
-/// A failed call.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub kind: MailboxErrorKind,
-    /// The name is taken: a conditional put was refused.
-    pub taken: bool,
-    /// The content isn't the one whose checksum came along.
-    pub bad_content: bool,
-    /// The object ends before the bytes that were asked for.
-    pub out_of_range: bool,
-    /// The token wasn't accepted.
-    pub unauthorized: bool,
-    /// It is our identity that is refused, by the store or before it by who gives tokens.
-    pub of_identity: bool,
-    detail: String,
-}
-
-impl Fault {
-    pub fn new(kind: MailboxErrorKind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            taken: false,
-            bad_content: false,
-            out_of_range: false,
-            unauthorized: false,
-            of_identity: false,
-            detail: detail.into(),
-        }
-    }
-
-    pub fn into_error(self, url: &MailboxUrl, key: Option<&ObjectKey>) -> MailboxError {
-        let error = match key {
-            Some(key) => MailboxError::of_object(self.kind, url, key, self.detail),
-            None => MailboxError::of_mailbox(self.kind, url, self.detail),
-        };
-        error.of_identity(self.of_identity)
-    }
-}
-
 /// What an answer that isn't a success means. An upload or a listing is asked of a bucket, everything else of an object.
 pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
     use MailboxErrorKind as Kind;
@@ -221,6 +183,7 @@ pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::MailboxUrl;
     use MailboxErrorKind as Kind;
 
     #[test]
