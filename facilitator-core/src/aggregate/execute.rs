@@ -28,7 +28,7 @@ pub(super) struct Execution<'a> {
     pub processor: &'a Processor,
     pub window: &'a WindowId,
     pub plan: &'a Plan,
-    batches: Batches<'a>,
+    batches: &'a Batches<'a>,
 }
 
 /// What counts of some members, before any accumulator is opened.
@@ -114,12 +114,12 @@ pub(super) struct Sum {
 }
 
 impl<'a> Execution<'a> {
-    pub(super) fn new(processor: &'a Processor, window: &'a WindowId, plan: &'a Plan) -> Self {
+    pub(super) fn new(batches: &'a Batches<'a>, window: &'a WindowId, plan: &'a Plan) -> Self {
         Self {
-            processor,
+            processor: batches.processor(),
             window,
             plan,
-            batches: Batches::new(processor),
+            batches,
         }
     }
 
@@ -168,6 +168,18 @@ impl<'a> Execution<'a> {
                 return Ok(Err(Stop::Failed(FailedReason::RecordLost, message)));
             }
         };
+        let before = self
+            .batches
+            .judged_before(&batch, &member.record_digest, &member.messages_digest);
+        if let Some((plain_digest, judged)) = before {
+            let subtracted = Arc::default();
+            let member = JudgedMember {
+                batch,
+                plain_digest,
+                subtracted,
+            };
+            return Ok(Ok((member, judged)));
+        }
         let open = match self.open(&batch, &member.record_digest).await? {
             Ok(open) => open,
             Err(stop) => return Ok(Err(stop)),

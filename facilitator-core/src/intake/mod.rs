@@ -137,22 +137,21 @@ async fn begin<'a, W: Witness>(
     witness: impl FnMut() -> W,
 ) -> Result<Begun<'a, W>, WorkError> {
     let ledger = &*processor.mailboxes.ledger;
-    let delivered_key = batch.ledger_key(DELIVERED);
-    if let Some(bytes) = read_if_there(ledger, &delivered_key, Delivered::MAX_BYTES).await? {
-        let delivered = Delivered::from_bytes(&delivered_key, &bytes)?;
-        let (packets, excluded) = match StoredRecord::open(processor, batch).await? {
-            Some(record) => {
-                let count = |reader: RecordReader<_>, _: &mut _| reader.end().map(|end| (end.packets, end.excluded));
-                record.visit(processor, None, count).await?
-            }
-            None => (0, 0),
-        };
-        return Ok(Begun::Ended(IntakeOutcome::Validated {
-            put: delivered.put,
-            packets,
-            excluded,
-            already: true,
-        }));
+    let record = StoredRecord::open(processor, batch).await?;
+    // Nothing is delivered before its record is there: a new batch costs no look for it.
+    if let Some(record) = &record {
+        let key = batch.ledger_key(DELIVERED);
+        if let Some(bytes) = read_if_there(ledger, &key, Delivered::MAX_BYTES).await? {
+            let Delivered { put, .. } = Delivered::from_bytes(&key, &bytes)?;
+            let count = |reader: RecordReader<_>, _: &mut _| reader.end().map(|end| (end.packets, end.excluded));
+            let (packets, excluded) = record.visit(processor, None, count).await?;
+            return Ok(Begun::Ended(IntakeOutcome::Validated {
+                put,
+                packets,
+                excluded,
+                already: true,
+            }));
+        }
     }
     let rejected_key = batch.ledger_key(REJECTED);
     if let Some(bytes) = read_if_there(ledger, &rejected_key, Rejected::MAX_BYTES).await? {
@@ -163,7 +162,7 @@ async fn begin<'a, W: Witness>(
             already: true,
         }));
     }
-    if let Some(record) = StoredRecord::open(processor, batch).await? {
+    if let Some(record) = record {
         return Ok(Begun::Ended(deliver::deliver(processor, batch, &record).await?));
     }
     let look = doubted.map_or(Look::First, Look::Doubting);
