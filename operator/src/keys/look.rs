@@ -19,11 +19,12 @@ use super::cluster::{ClusterVault, VaultError};
 use super::decide::{Decision, Observed, Refusal, Settings, Step, Wait, decide};
 use super::forecast::{forecast, horizon};
 use super::guard::Guard;
+use super::note::{Note, note};
 use super::observe::{Undecodable, bounded, decoded, observed};
 use super::settings::KeysSettings;
 use super::status::{Findings, status};
 use super::tries::{Failed, RingKey, Tries};
-use super::version::{Record, RecordError, backup_name, secret_name};
+use super::version::{Record, RecordError};
 use crate::metrics::{ControllerLabels, ErrorLabels, Metrics};
 use crate::processor::backoff;
 use crate::status::{Events, apply_status};
@@ -261,7 +262,7 @@ impl Look<'_> {
                 }
             }
             done.context(ActSnafu)?;
-            self.tell(&step).await;
+            self.tell(&step, &record).await;
         }
         Ok(())
     }
@@ -315,45 +316,12 @@ impl Look<'_> {
         })
     }
 
-    async fn tell(&self, step: &Step) {
-        let (warning, reason, note) = match step {
-            Step::Create { number } => {
-                let secret = secret_name(self.name, *number);
-                (
-                    false,
-                    "KeyCreated",
-                    format!("A new version is in Secret {secret}, and its second copy was written before."),
-                )
-            }
-            Step::Forget { id } => {
-                let number = id.rsplit('-').next().and_then(|number| number.parse().ok());
-                let number = number.unwrap_or_default();
-                let note = format!(
-                    "{id} was not written to its end and is forgotten: it was never used. If there is a Secret {} or {}, \
-                     delete it.",
-                    secret_name(self.name, number),
-                    backup_name(self.name, number)
-                );
-                (true, "KeyForgotten", note)
-            }
-            Step::NoteLoaded { id, .. } => (false, "KeyLoaded", format!("Every worker has {id}.")),
-            Step::NoteCertified { id } => (false, "KeyCertified", format!("The certificate of {id} is issued.")),
-            Step::Publish(keys) => {
-                let ids: Vec<&str> = keys.keys().map(String::as_str).collect();
-                (false, "KeysPublished", format!("Public are {}.", ids.join(" and ")))
-            }
-            Step::NotePublished { id } => (false, "KeyPublished", format!("{id} is seen in what is published.")),
-            Step::Promote { id } => (false, "KeyInUse", format!("{id} is used for new work.")),
-            Step::Retire { id } => (
-                false,
-                "KeyRetired",
-                format!("Workers don't mount {id} any more. Its Secret stays."),
-            ),
-        };
-        tracing::info!(key_ring = self.name, reason, note, "a step is done");
+    async fn tell(&self, step: &Step, record: &Record) {
+        let Note { warning, reason, text } = note(self.name, step, record);
+        tracing::info!(key_ring = self.name, reason, note = text, "a step is done");
         self.context
             .events
-            .publish(self.ring, warning, reason, "Rotate", &note)
+            .publish(self.ring, warning, reason, "Rotate", &text)
             .await;
     }
 

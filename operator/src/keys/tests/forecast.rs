@@ -32,12 +32,12 @@ fn a_whole_turn_is_foreseen_with_its_times() {
     assert_eq!(
         lines(&ring, 20, 500, 5),
         [
-            format!("100: make {new}: its second copy, then its Secret"),
+            format!("100: make {new}: its Secret; there is no second copy"),
             format!("100: every worker has {new} (waits)"),
             format!("100: publish {} and {new}", id(0)),
             // The processor has to say that partners get it.
             format!("110: use {new} for new work instead of {} (waits)", id(0)),
-            format!("200: make {}: its second copy, then its Secret", id(200)),
+            format!("200: make {}: its Secret; there is no second copy", id(200)),
         ]
     );
     let mut ring = Ring::in_use(PacketEncryption);
@@ -52,6 +52,22 @@ fn a_whole_turn_is_foreseen_with_its_times() {
         )),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_second_copy_is_foreseen_only_where_one_is_made() {
+    let mut ring = Ring::in_use(BatchSigning);
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    for (backup, expected) in [
+        (json!({"method": "None"}), "its Secret; there is no second copy"),
+        (
+            json!({"method": "Age", "recipients": [recipient]}),
+            "its second copy, then its Secret",
+        ),
+    ] {
+        ring.spec.backup = serde_json::from_value(backup).unwrap();
+        assert_eq!(lines(&ring, 20, 150, 1), [format!("100: make {}: {expected}", id(100))]);
+    }
 }
 
 #[test]
