@@ -59,6 +59,16 @@ pub fn forecast(
     future.steps
 }
 
+/// What would be observed if another version were asked for now, by a value that was never answered.
+#[must_use]
+pub fn as_if_asked(record: &Record, observed: &Observed) -> Observed {
+    let answered = record.rotation_answered.as_deref().unwrap_or_default();
+    Observed {
+        rotate: Some(format!("{answered}+")),
+        ..observed.clone()
+    }
+}
+
 struct Future<'a> {
     settings: &'a Settings,
     record: Record,

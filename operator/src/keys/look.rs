@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::key_ring::{KeyPurpose, KeyRingStatus, RotationPlan};
-use crds::names::PLAN_ANNOTATION;
+use crds::names::{PLAN_ANNOTATION, PLAN_ROTATION_PREFIX};
 use crds::{DataShareProcessor, KeyRing};
 use facilitator_core::crypto::new_key::NewKey;
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use snafu::{ResultExt, Snafu};
 use super::act::{ActError, Vault, act};
 use super::cluster::{ClusterVault, VaultError};
 use super::decide::{Decision, Observed, Refusal, Settings, Step, Wait, decide};
-use super::forecast::{forecast, horizon};
+use super::forecast::{as_if_asked, forecast, horizon};
 use super::guard::Guard;
 use super::note::{Note, note};
 use super::observe::{Undecodable, bounded, decoded, observed};
@@ -300,10 +300,13 @@ impl Look<'_> {
         if answered.is_some_and(|plan| plan.requested == requested) {
             return None;
         }
+        let asked = requested
+            .starts_with(PLAN_ROTATION_PREFIX)
+            .then(|| as_if_asked(record, observed));
         let steps = forecast(
             settings,
             record,
-            observed,
+            asked.as_ref().unwrap_or(observed),
             self.now,
             horizon(settings, self.now),
             PLAN_STEPS,
