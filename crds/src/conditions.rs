@@ -30,6 +30,8 @@ pub const AGGREGATED: &str = "Aggregated";
 pub const PEER_SET_KNOWN: &str = "PeerSetKnown";
 /// KeyRing: a version is on its way to being used.
 pub const PROGRESSING: &str = "Progressing";
+/// KeyRing: a version goes on only when a person has done something.
+pub const WAITS_FOR_PERSON: &str = "WaitsForPerson";
 
 /// AggregationWindow: what came of `spec.override`.
 pub const OVERRIDDEN: &str = "Overridden";

@@ -21,7 +21,7 @@ pub struct KeyRingStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Stalled`, `Progressing` and `AdmissionGuarded`.
+    /// `Ready`, `Stalled`, `Progressing`, `WaitsForPerson` and `AdmissionGuarded`.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -19,7 +19,7 @@ use super::cluster::{ClusterVault, VaultError};
 use super::decide::{Decision, Observed, Refusal, Settings, Step, Wait, decide};
 use super::forecast::{as_if_asked, forecast, horizon};
 use super::guard::Guard;
-use super::note::{Note, note};
+use super::note::{Note, asked, note};
 use super::observe::{Undecodable, bounded, decoded, observed};
 use super::settings::KeysSettings;
 use super::status::{Findings, status};
@@ -194,6 +194,7 @@ fn held(failed: Failed) -> Decision {
             reason: None,
             text: format!("the next try at making a key, as the last one failed: {}", failed.error),
             at: Some(failed.next),
+            person: false,
         }],
         ..Decision::default()
     }
@@ -350,6 +351,12 @@ impl Look<'_> {
             self.context
                 .events
                 .publish(self.ring, false, "Planned", "Rotate", &note)
+                .await;
+        }
+        for Note { warning, reason, text } in asked(before, findings.decision.as_ref()) {
+            self.context
+                .events
+                .publish(self.ring, warning, reason, "Rotate", &text)
                 .await;
         }
         let refused = |status: &KeyRingStatus| {

@@ -1,6 +1,10 @@
 //! What is told of a step that is done. Pure.
 
-use super::decide::Step;
+use crds::conditions::reasons;
+use crds::key_ring::KeyRingStatus;
+
+use super::decide::{Decision, Step};
+use super::status::short;
 use super::version::{Record, backup_name, secret_name};
 
 /// An Event to tell.
@@ -63,4 +67,22 @@ pub fn note(ring: &str, step: &Step, record: &Record) -> Note {
             format!("Workers don't mount {id} any more. Its Secret stays."),
         ),
     }
+}
+
+/// What people are asked to do that they weren't before, by the status that is there: once a version and a task.
+#[must_use]
+pub fn asked(before: Option<&KeyRingStatus>, decision: Option<&Decision>) -> Vec<Note> {
+    let told = |id: Option<&str>, text: &str| {
+        let mut versions = before.into_iter().flat_map(|status| &status.versions);
+        versions.any(|version| Some(version.id.as_str()) == id && version.waits_for.as_deref() == Some(text))
+    };
+    let waits = decision.into_iter().flat_map(|decision| &decision.waits);
+    waits
+        .filter(|wait| wait.person && !told(wait.id.as_deref(), &short(&wait.text)))
+        .map(|wait| Note {
+            warning: true,
+            reason: wait.reason.unwrap_or(reasons::OK),
+            text: format!("It waits for {}", wait.text),
+        })
+        .collect()
 }

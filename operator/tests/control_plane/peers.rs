@@ -66,7 +66,7 @@ impl Place {
         keys.map(|key| (key.id, key.public_key)).collect()
     }
 
-    async fn event(&self, about: &str, reason: &str, part: &str) -> Event {
+    pub async fn event(&self, about: &str, reason: &str, part: &str) -> Event {
         until(&format!("an Event {reason} that holds {part:?}"), async || {
             let events = self.api::<Event>().list(&ListParams::default()).await.ok()?.items;
             events.into_iter().find(|event| {
