@@ -263,8 +263,8 @@ async fn a_deleted_ring_takes_no_key_along_and_finds_its_keys_again() {
     assert!(first(&plan) < in_an_hour, "{plan:?}");
     let plain = place.plan("signing", "1").await;
     assert!(first(&plain) > in_an_hour, "{plain:?}");
-    let ring = place.api::<KeyRing>().get("signing").await.unwrap().status.unwrap();
-    assert_eq!((ring.versions.len(), ring.rotation_answered), (1, None));
+    let status = place.api::<KeyRing>().get("signing").await.unwrap().status.unwrap();
+    assert_eq!((status.versions.len(), status.rotation_answered), (1, None));
     let of_ring = ListParams::default().labels("prio-operator.io/key-ring=signing");
     let made = place.api::<Secret>().list(&of_ring).await.unwrap().items;
     assert_eq!(made.len(), 2, "the key and its second copy");
