@@ -191,8 +191,7 @@ impl OpenBatch<'_> {
         let _turn = wait_for_turn(&self.record, &self.batches.turn).await;
         let (processor, share) = (self.processor, self.processor.share.peer());
         let mailbox = &*processor.mailboxes.peer_validation;
-        let bound = max_object_bytes(self.packets);
-        let there = match read_head(mailbox, &self.id, share, bound, &processor.peer_keys).await? {
+        let there = match read_head(mailbox, &self.id, share, self.packets, &processor.peer_keys).await? {
             Found::There(there) => there,
             Found::Not(why) => return Ok(Err(why)),
         };
@@ -200,9 +199,10 @@ impl OpenBatch<'_> {
             let detail = format!("it is of another batch or shape, by its {field}");
             return Ok(Err(PeerBatch::Bad { detail }));
         }
-        let in_order = self.read_beside(&there, |mut record, peer| {
+        let digest = self.digest;
+        let in_order = self.read_beside(&there, move |mut record, peer| {
             let judged = judge_in_order(packets(&mut record), messages(peer))?;
-            record.end().map_err(Fault::Record)?;
+            end_of_same(record, &digest).map_err(Fault::Record)?;
             Ok(judged)
         });
         match in_order.await? {
@@ -213,7 +213,7 @@ impl OpenBatch<'_> {
         let number_of_packets = usize::try_from(self.packets).unwrap_or(0);
         let in_any_order = self.read_beside(&there, move |mut record, peer| {
             let mut held = Held::read(packets(&mut record), number_of_packets)?;
-            record.end().map_err(Fault::Record)?;
+            end_of_same(record, &digest).map_err(Fault::Record)?;
             for heard in messages(peer) {
                 held.hear(heard?);
             }
@@ -283,9 +283,15 @@ impl OpenBatch<'_> {
     /// Those of the mailboxes and of the record.
     pub(super) async fn beside_ingestion<T: Send + 'static>(
         &self,
-        work: impl FnOnce(RecordReader<ChunkReader>, ChunkReader) -> Result<T, RecordError> + Send + 'static,
+        work: impl FnOnce(&mut RecordReader<ChunkReader>, ChunkReader) -> Result<T, RecordError> + Send + 'static,
     ) -> Result<([u8; 32], T), WorkError> {
         let _turn = wait_for_turn(&self.record, &self.batches.turn).await;
+        let digest = self.digest;
+        let work = move |mut record: RecordReader<ChunkReader>, packets| {
+            let worked = work(&mut record, packets)?;
+            end_of_same(record, &digest)?;
+            Ok(worked)
+        };
         let key = self.id.ingestion_key(IngestionPart::Packets);
         let source = Source::Object {
             mailbox: &*self.processor.mailboxes.ingestion,
@@ -294,6 +300,15 @@ impl OpenBatch<'_> {
         };
         let (passed, worked) = self.record.visit_beside(self.processor, source, work).await?;
         Ok((passed.digest, worked))
+    }
+}
+
+/// Ends a record that was read before; what was made of it is good where it is the same: a long one is read from the store
+/// each time.
+fn end_of_same<R: std::io::Read>(record: RecordReader<R>, digest: &[u8; 32]) -> Result<(), RecordError> {
+    match record.end()?.digest == *digest {
+        true => Ok(()),
+        false => Err(RecordError::Replaced),
     }
 }
 

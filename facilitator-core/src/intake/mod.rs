@@ -10,6 +10,7 @@ mod accumulate;
 mod deliver;
 mod draft;
 mod group;
+mod listed;
 mod meaning;
 mod opener;
 mod read;
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mailbox::{ObjectKey, PutOutcome};
 
+use self::listed::Listed;
 use crate::formats::ledger::{
     BlockedReason, DELIVERED, Delivered, DeliveredPut, LedgerObject, REJECTED, REVISION, Rejected, RejectedReason, hex,
     short_message,
@@ -128,16 +130,20 @@ enum Begun<'a, W> {
 }
 
 /// Goes on from what is there: a batch with a record is answered as the record says, and claims nothing. `doubted`: what an
-/// earlier look found wrong with it.
+/// earlier look found wrong with it; `listed`: what the ledger had.
 async fn begin<'a, W: Witness>(
     processor: &'a Processor,
     batch: &BatchId,
     take_anyway: bool,
     doubted: Option<&Refusal>,
+    listed: &Listed,
     witness: impl FnMut() -> W,
 ) -> Result<Begun<'a, W>, WorkError> {
     let ledger = &*processor.mailboxes.ledger;
-    let record = StoredRecord::open(processor, batch).await?;
+    let record = match listed.may_be_recorded(batch) {
+        true => StoredRecord::open(processor, batch).await?,
+        false => None,
+    };
     // Nothing is delivered before its record is there: a new batch costs no look for it.
     if let Some(record) = &record {
         let key = batch.ledger_key(DELIVERED);
@@ -154,7 +160,9 @@ async fn begin<'a, W: Witness>(
         }
     }
     let rejected_key = batch.ledger_key(REJECTED);
-    if let Some(bytes) = read_if_there(ledger, &rejected_key, Rejected::MAX_BYTES).await? {
+    if listed.may_be_rejected(batch)
+        && let Some(bytes) = read_if_there(ledger, &rejected_key, Rejected::MAX_BYTES).await?
+    {
         let Rejected { reason, message, .. } = Rejected::from_bytes(&rejected_key, &bytes)?;
         return Ok(Begun::Ended(IntakeOutcome::Rejected {
             reason,
