@@ -247,7 +247,8 @@ pub async fn bytes_changed_after_a_cut_are_found(stage: Stage) -> Shown {
         fault => fault,
     };
     let (mailbox, proxy) = shown!(stage.behind(script).await);
-    let error = read(&mailbox, "changed").await.unwrap_err();
+    let read = read(&mailbox, "changed").await.map(|whole| whole.len());
+    let error = read.unwrap_err();
     assert_eq!(error.kind(), MailboxErrorKind::Corrupt, "{error}");
     assert!(
         error.to_string().contains("object changed: ") && error.to_string().contains("CRC32C"),
