@@ -71,6 +71,12 @@ impl Cluster {
         command::run_with_input(script(&self.repository), &all, &values.to_string()).await
     }
 
+    /// A command in the node's namespaces; gives its output.
+    pub async fn enter(&self, command: &[&str]) -> Result<String> {
+        let all = [&["--name", &self.name, "enter"], command].concat();
+        command::run(script(&self.repository), &all).await
+    }
+
     /// Applies objects on the server's side, as this harness.
     pub async fn apply(&self, objects: &[Value]) -> Result<()> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
