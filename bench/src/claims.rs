@@ -24,6 +24,10 @@ use rand::{Rng, SeedableRng};
 use crate::measure::{Row, process_time, status_kib};
 
 const BATCHES_AN_HOUR: usize = 10_000;
+/// What looks may ask of a store in an hour: as much as it takes to read each batch's three objects.
+const HOURLY_REQUESTS: f64 = 30_000.0;
+/// What they may read in an hour: some 50 Mbit/s.
+const HOURLY_GIGABYTES: f64 = 20.0;
 const PACKETS: usize = 20;
 /// The day of which batches are taken in.
 const TODAY: &str = "20261120";
@@ -279,8 +283,13 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
         Row::plain(name("read a pod"), "MB", read, Some(200.0)),
         Row::plain(name("seconds a pod"), "s", seconds, None),
         Row::plain(name("CPU a pod"), "s", cpu, Some(1.0)),
-        Row::plain(name("requests an hour"), "requests", requests * pods, None),
-        Row::plain(name("read an hour"), "GB", read * pods / 1e3, None),
+        Row::plain(
+            name("requests an hour"),
+            "requests",
+            requests * pods,
+            Some(HOURLY_REQUESTS),
+        ),
+        Row::plain(name("read an hour"), "GB", read * pods / 1e3, Some(HOURLY_GIGABYTES)),
         Row::plain(name("compaction, CPU an hour"), "s", of_compactions(0), None),
         Row::plain(
             name("compaction, requests an hour"),

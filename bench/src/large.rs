@@ -29,7 +29,7 @@ use crate::measure::Row;
 use crate::process::run;
 
 const BINS: u32 = 16;
-/// The most that a 400 MB batch may take, in MiB.
+/// The most that a 400 MB batch may take, in MB.
 const GOAL: f64 = 128.0;
 
 /// What is special about a batch.
@@ -68,10 +68,11 @@ pub fn rows(facilitator: &Path, packets: u64) -> anyhow::Result<Vec<Row>> {
             &["aggregate", "--parameters", &parameters, "--aggregation", "large"],
         )?;
         ensure!(world.join("portal-second").read_dir()?.next().is_some(), "no sum part");
+        // Messages in another order than the packets': what the record holds of each stays in memory.
+        let goal = (kind != Kind::OtherOrder).then_some(GOAL);
         let name =
             |what: &str| format!("facilitator aggregate, second, {packets} packets, {BINS} bins, {name}: {what}");
-        let peak = took.peak_kib as f64 / 1024.0;
-        rows.push(Row::plain(name("peak memory"), "MiB", peak, Some(GOAL)));
+        rows.push(Row::plain(name("peak memory"), "MB", took.peak_megabytes(), goal));
         rows.push(Row::plain(name("CPU time"), "s", took.cpu_seconds, None));
     }
     Ok(rows)

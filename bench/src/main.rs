@@ -16,6 +16,7 @@ mod work;
 mod world;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -62,7 +63,10 @@ struct Args {
     document: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
+/// Exit status where a goal is missed.
+const MISSED: u8 = 1;
+
+fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let wanted = |part: &str| part.contains(&args.only);
     let keys = world::Keys::new()?;
@@ -110,7 +114,11 @@ fn main() -> anyhow::Result<()> {
     for row in missed {
         println!("  not met: {}", row.name);
     }
-    Ok(())
+    Ok(if rows.iter().any(|row| row.met == Some(false)) {
+        ExitCode::from(MISSED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn write_into(document: &Path, table: &str) -> anyhow::Result<()> {

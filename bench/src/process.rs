@@ -35,6 +35,13 @@ pub struct Took {
     pub peak_kib: u64,
 }
 
+impl Took {
+    /// The same in MB, of 1,000,000 bytes.
+    pub fn peak_megabytes(&self) -> f64 {
+        self.peak_kib as f64 * 1024.0 / 1e6
+    }
+}
+
 /// Runs a program to its end.
 pub fn run(program: &Path, arguments: &[&str]) -> anyhow::Result<Took> {
     let (before, start) = (children_ticks()?, Instant::now());
@@ -90,8 +97,8 @@ pub fn rows(facilitator: &Path, packets: u32) -> anyhow::Result<Vec<Row>> {
                 rows.push(Row::plain(name("CPU time"), "s", took.cpu_seconds, None));
                 rows.push(Row::plain(
                     name("peak memory"),
-                    "MiB",
-                    took.peak_kib as f64 / 1024.0,
+                    "MB",
+                    took.peak_megabytes(),
                     Some(128.0),
                 ));
             }

@@ -30,6 +30,8 @@ pub const AGGREGATED: &str = "Aggregated";
 pub const PEER_SET_KNOWN: &str = "PeerSetKnown";
 /// KeyRing: a version is on its way to being used.
 pub const PROGRESSING: &str = "Progressing";
+/// KeyRing: a version goes on only when a person has done something.
+pub const WAITS_FOR_PERSON: &str = "WaitsForPerson";
 
 /// AggregationWindow: what came of `spec.override`.
 pub const OVERRIDDEN: &str = "Overridden";
@@ -103,8 +105,12 @@ pub mod reasons {
     pub const PEER_UNKNOWN: &str = "PeerUnknown";
     /// A Peer is another kind of party than it is named as.
     pub const PARTY_DIFFERS: &str = "PartyDiffers";
+    /// The peer's manifest asks for another identity at its mailbox than workers have there.
+    pub const IDENTITY_DIFFERS: &str = "IdentityDiffers";
     /// A mailbox of a manifest can't be used.
     pub const MAILBOX_REFUSED: &str = "MailboxRefused";
+    /// True, with one of these: it works, and somebody should mend something before it doesn't.
+    pub const TO_MEND: [&str; 1] = [IDENTITY_DIFFERS];
     /// Our manifests couldn't be written.
     pub const PUBLISH_FAILED: &str = "PublishFailed";
     /// Partners don't get what was written.

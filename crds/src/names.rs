@@ -16,6 +16,8 @@ pub const KEY_RING_LABEL: &str = "prio-operator.io/key-ring";
 pub const ROTATE_ANNOTATION: &str = "prio-operator.io/rotate";
 /// Annotation on a KeyRing: any new value asks what would happen and when; `status.plan` answers.
 pub const PLAN_ANNOTATION: &str = "prio-operator.io/plan";
+/// What a value of [`PLAN_ANNOTATION`] begins with that asks what would happen if another version were asked for now.
+pub const PLAN_ROTATION_PREFIX: &str = "rotate:";
 /// Annotation on a KeyRing: ids of keys, separated by commas, whose certificates an external authority has issued.
 pub const CERTIFICATE_ISSUED_ANNOTATION: &str = "prio-operator.io/certificate-issued";
 /// Annotation on a KeyRing: ids of the ring's keys, separated by commas, that the manifest holds, where a person publishes.

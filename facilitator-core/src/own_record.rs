@@ -47,6 +47,7 @@ impl Owner {
 }
 
 /// A record that is there, to be gone through as often as needed in flat memory: a short one is held, a long one read again.
+#[derive(Clone)]
 pub(crate) struct StoredRecord {
     key: ObjectKey,
     batch: BatchId,
@@ -103,6 +104,11 @@ impl StoredRecord {
     /// Whether it is in memory.
     pub fn is_held(&self) -> bool {
         self.bytes.is_some()
+    }
+
+    /// What it takes in memory, where it is there.
+    pub fn held_bytes(&self) -> Option<usize> {
+        self.bytes.as_ref().map(Bytes::len)
     }
 
     async fn read(processor: &Processor, batch: &BatchId, held: usize) -> Result<Self, MailboxError> {

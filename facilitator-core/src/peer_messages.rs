@@ -17,12 +17,20 @@ use crate::formats::record::Message;
 use crate::formats::validation::{ValidationHeader, ValidationPacket};
 use crate::formats::work::Share;
 
-/// What a validation packet may take in its writer's encoding, in bytes; ours take 56 at most.
+/// What a validation packet may take in its writer's encoding, in bytes. A message takes 52 at most, ours and the original's:
+/// the UUID as text of 36, three numbers below 2^32 of 5, and a length. What blocks have around their packets comes on top.
 const MAX_PACKET_BYTES: u64 = 256;
+/// As [`MAX_PACKET_BYTES`], of packets in the signature object, which are held in memory whole.
+const MAX_INLINE_PACKET_BYTES: u64 = 64;
 
 /// The largest object of the validation batch of so many packets, in bytes.
 pub(crate) fn max_object_bytes(packets: u64) -> u64 {
     MAX_HEADER_BYTES + MAX_PACKET_BYTES * packets
+}
+
+/// The largest signature object of the validation batch of so many packets, in bytes.
+fn max_signature_bytes(packets: u64) -> u64 {
+    MAX_HEADER_BYTES + MAX_INLINE_PACKET_BYTES * packets
 }
 
 /// What reading a validation batch came to.
@@ -72,7 +80,8 @@ pub(crate) enum Found {
     Not(PeerBatch),
 }
 
-/// Reads the head of the validation batch that `share` wrote; no object of it may be longer than `bound` bytes.
+/// Reads the head of the validation batch that `share` wrote. `packets`: how many the ingestion batch has at most; there can't be
+/// more messages.
 ///
 /// # Errors
 /// As [`read_validation`].
@@ -80,10 +89,11 @@ pub(crate) async fn read_head(
     mailbox: &dyn Mailbox,
     batch: &BatchId,
     share: Share,
-    bound: u64,
+    packets: u64,
     keys: &TrustedKeys,
 ) -> Result<Found, MailboxError> {
     let key = |part| batch.validation_key(share, part);
+    let bound = max_signature_bytes(packets);
     let signature = match mailbox.read(&key(ValidationPart::Signature), bound).await {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == MailboxErrorKind::NotFound => return Ok(Found::Not(PeerBatch::Absent)),
@@ -131,7 +141,7 @@ pub async fn read_validation(
     keys: &TrustedKeys,
 ) -> Result<PeerBatch, MailboxError> {
     let bound = max_object_bytes(packets as u64);
-    let PeerHead { header, packets } = match read_head(mailbox, batch, share, bound, keys).await? {
+    let PeerHead { header, packets } = match read_head(mailbox, batch, share, packets as u64, keys).await? {
         Found::There(head) => head,
         Found::Not(read) => return Ok(read),
     };
@@ -184,5 +194,31 @@ fn bad_or(error: MailboxError) -> Result<PeerBatch, MailboxError> {
             detail: error.to_string(),
         }),
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inline_packets_have_room_for_the_longest_messages_and_for_no_more_than_a_quarter_besides() {
+        for packets in [1, 999, 1_000, 1_001, 200_000] {
+            let longest = |n: u64| ValidationPacket {
+                uuid: Uuid::from_u64_pair(n, u64::MAX),
+                f_r: u32::MAX.into(),
+                g_r: u32::MAX.into(),
+                h_r: u32::MAX.into(),
+            };
+            let all: Vec<_> = (0..packets).map(longest).collect();
+            let bytes = ValidationPacket::write_all(&all).len() as u64;
+            let bound = max_signature_bytes(packets);
+            // A header, a signature and their names are a few hundred bytes.
+            assert!(bytes + (1 << 16) < bound, "{packets}: {bytes} of {bound}");
+            assert!(
+                bound < MAX_HEADER_BYTES + bytes * 5 / 4,
+                "{packets}: {bytes} of {bound}"
+            );
+        }
     }
 }

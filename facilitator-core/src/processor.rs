@@ -85,7 +85,7 @@ pub struct Processor {
     pub signing_key: BatchSigningKey,
     /// Keys that signed before it, or will after it: what they began is finished with them.
     pub other_signing_keys: Vec<BatchSigningKey>,
-    /// The keys that open packets, in the order in which they are tried.
+    /// The keys that open packets. Of one that is mounted again the first counts, under all of its ids.
     pub packet_keys: Arc<[MountedPacketKey]>,
     /// Marks of which windows have work under which key; `None`: nobody retires these keys.
     pub use_marks: Option<UseMarks>,

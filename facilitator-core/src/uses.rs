@@ -42,7 +42,7 @@ pub struct KeyUse {
 ledger_object!(KeyUse, 4 << 10);
 
 /// Marks the keys of a record that is about to be put: the signer's, and those that opened its packets, by their places
-/// among the mounted ones.
+/// among the mounted ones. One that is mounted again is marked under all of its ids: nobody may retire it.
 pub(crate) async fn mark_record(
     processor: &Processor,
     head: &RecordHead,
@@ -54,9 +54,10 @@ pub(crate) async fn mark_record(
     let window = window_of(&head.batch, marks.period_seconds)?;
     mark(processor, marks, &window, &head.signer).await?;
     for mounted in mounted {
-        let id = &processor.packet_keys[mounted].id;
-        if !id.is_empty() {
-            mark(processor, marks, &window, id).await?;
+        let point = processor.packet_keys[mounted].key.public_point();
+        let same = processor.packet_keys.iter();
+        for key in same.filter(|key| key.key.public_point() == point && !key.id.is_empty()) {
+            mark(processor, marks, &window, &key.id).await?;
         }
     }
     Ok(())

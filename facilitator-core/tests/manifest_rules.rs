@@ -9,7 +9,7 @@ use std::process::Command;
 use facilitator_core::crypto::new_key::NewKey;
 use facilitator_core::formats::manifest::{
     BatchSigningPublicKey, DataShareProcessorGlobalManifest, DataShareProcessorIdentity,
-    DataShareProcessorSpecificManifest, ManifestKind, PacketEncryptionKey, Severity, validate,
+    DataShareProcessorSpecificManifest, ManifestKind, PacketEncryptionKey, Purpose, Severity, validate,
 };
 use jiff::Timestamp;
 use rand::SeedableRng;
@@ -21,6 +21,7 @@ const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/manifest-rule
 const GLOBAL: &str = include_str!("fixtures/prio-server/manifests/dsp-global.json");
 const SPECIFIC: &str = include_str!("fixtures/prio-server/manifests/dsp-specific.json");
 const INGESTOR: &str = include_str!("fixtures/prio-server/manifests/ingestor.json");
+const GCP: &str = include_str!("fixtures/prio-server/manifests/dsp-global-gcp.json");
 const PORTAL: &str = include_str!("fixtures/prio-server/manifests/portal.json");
 const COMMON_NAME: &str = "us-ct.test.certificates.example.org";
 const SIGNING: &str = "batch-signing-public-keys";
@@ -51,9 +52,9 @@ fn broken(kind: ManifestKind, texts: &[String]) -> Vec<Vec<String>> {
     lines
 }
 
-/// What our own validator finds worst.
+/// What our own validator finds worst in what is to be published.
 fn ours(kind: ManifestKind, text: &str) -> Option<Severity> {
-    let findings = validate(kind, text.as_bytes(), Timestamp::now()).findings;
+    let findings = validate(kind, text.as_bytes(), Purpose::Publish, Timestamp::now()).findings;
     findings.iter().map(|finding| finding.severity).max()
 }
 
@@ -63,6 +64,17 @@ fn the_originals_manifests_hold_to_them() {
         assert_eq!(broken(kind, &[text.to_owned()]), [[""; 0]], "{kind}");
         assert_eq!(ours(kind, text), None, "{kind}");
     }
+}
+
+/// The original's set-up on GCP breaks one of its own rules: its partners read that all the same, and we publish none.
+#[test]
+fn what_the_original_publishes_on_gcp_breaks_a_rule_of_its_own_and_is_read() {
+    let kind = ManifestKind::DataShareProcessorGlobal;
+    let lines = broken(kind, &[GCP.to_owned()]).concat();
+    assert!(lines.len() == 1 && lines[0].contains("two ids"), "{lines:?}");
+    assert_eq!(ours(kind, GCP), Some(Severity::Error));
+    let read = validate(kind, GCP.as_bytes(), Purpose::Read, Timestamp::now()).accepted();
+    assert_eq!(read.unwrap().1[0].path, "server-identity");
 }
 
 /// A specific manifest with new keys, as it is published.

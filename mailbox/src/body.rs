@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use crc_fast::CrcAlgorithm;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
@@ -14,15 +15,15 @@ use crate::{ByteStream, MailboxError, MailboxErrorKind, Patience};
 #[derive(Debug, Default)]
 pub(crate) struct Check {
     sha256: Option<(Sha256, String)>,
-    crc32c: Option<(crc_fast::Digest, u32)>,
+    crc: Option<(CrcAlgorithm, crc_fast::Digest, u64)>,
 }
 
 impl Check {
     /// `sha256` as lower-case hex.
-    pub fn new(sha256: Option<String>, crc32c: Option<u32>) -> Self {
+    pub fn new(sha256: Option<String>, crc: Option<(CrcAlgorithm, u64)>) -> Self {
         Self {
             sha256: sha256.map(|expected| (Sha256::new(), expected)),
-            crc32c: crc32c.map(|expected| (crc32c_digest(), expected)),
+            crc: crc.map(|(algorithm, expected)| (algorithm, crc_fast::Digest::new(algorithm), expected)),
         }
     }
 
@@ -30,7 +31,7 @@ impl Check {
         if let Some((digest, _)) = &mut self.sha256 {
             digest.update(chunk);
         }
-        if let Some((digest, _)) = &mut self.crc32c {
+        if let Some((_, digest, _)) = &mut self.crc {
             digest.update(chunk);
         }
     }
@@ -47,20 +48,20 @@ impl Check {
             .sha256
             .take()
             .is_some_and(|(digest, expected)| hex(&digest.finalize()) != expected);
-        let crc32c = self
-            .crc32c
-            .take()
-            .is_some_and(|(digest, expected)| digest.finalize() != u64::from(expected));
-        match (sha256, crc32c) {
-            (true, _) => Some("its bytes don't match the SHA-256 that its writer stored with it"),
-            (_, true) => Some("its bytes don't match the store's CRC32C"),
-            _ => None,
+        if sha256 {
+            return Some("its bytes don't match the SHA-256 that is stored with it");
         }
+        let (algorithm, digest, expected) = self.crc.take()?;
+        (digest.finalize() != expected).then_some(match algorithm {
+            CrcAlgorithm::Crc32Iscsi => "its bytes don't match the store's CRC32C",
+            CrcAlgorithm::Crc64Nvme => "its bytes don't match the store's CRC64NVME",
+            _ => "its bytes don't match the store's CRC",
+        })
     }
 }
 
 pub(crate) fn crc32c_digest() -> crc_fast::Digest {
-    crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi)
+    crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi)
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -343,7 +344,8 @@ mod tests {
             (Some(sha256), Some(crc32c + 1), false),
             (None, Some(crc32c + 1), false),
         ] {
-            let check = || Check::new(sha256.map(str::to_owned), crc32c);
+            let crc = crc32c.map(|value| (CrcAlgorithm::Crc32Iscsi, value));
+            let check = || Check::new(sha256.map(str::to_owned), crc);
             let expected = if right {
                 Ok(CONTENT.to_vec())
             } else {

@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::fault::Fault;
 use crate::retry::Retry;
-use crate::{Access, ConditionalWrites, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, Patience, PutOutcome};
+use crate::{
+    Access, ConditionalWrites, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, Patience, ProbeEnd, PutOutcome,
+    Upload,
+};
 
 /// Metadata of our objects: the content's SHA-256, lower-case hex.
 pub(crate) const SHA256: &str = "prio-operator-sha256";
@@ -17,7 +21,7 @@ pub(crate) const PROBE: &[u8] = b"a preflight of prio-operator: this object may 
 /// An MD5 that isn't [`PROBE`]'s, nor any other content's that one could find.
 pub(crate) const OTHER_MD5: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
 /// Of a store that took [`PROBE`].
-pub(crate) const TOOK_THE_PROBE: &str =
+const TOOK_THE_PROBE: &str =
     "the store took an object whose checksum is wrong: remove it, and use a store that compares checksums";
 
 /// A mailbox's place, settings and patience.
@@ -109,30 +113,59 @@ impl Cloud {
         }
     }
 
-    /// Whether a check of conditional writes is due: they are wanted, and weren't seen to work.
-    pub fn must_check(&self) -> bool {
-        self.required() && !self.refuses.load(Ordering::Relaxed)
-    }
-
-    pub fn saw_refusals(&self) {
+    /// [`Mailbox::check_conditional_writes`](crate::Mailbox::check_conditional_writes), once, where conditional writes are
+    /// wanted: by `whole`, which puts the object, and by `pieces`, an upload of it up to its commit, each with how it is asked for.
+    pub async fn check_conditional_writes<P, U>(
+        &self,
+        key: &ObjectKey,
+        condition: &str,
+        whole: (&str, impl Fn() -> P),
+        pieces: (&str, U),
+    ) -> Result<(), MailboxError>
+    where
+        P: Future<Output = Result<PutOutcome, MailboxError>>,
+        U: Future<Output = Result<Box<dyn Upload>, MailboxError>>,
+    {
+        if !self.required() || self.refuses.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (way, put) = whole;
+        if put().await? == PutOutcome::Created && !is_refusal(put().await)? {
+            return Err(self.replaces(key, condition, way));
+        }
+        let (way, upload) = pieces;
+        if !is_refusal(upload.await?.commit_if_absent().await)? {
+            return Err(self.replaces(key, condition, way));
+        }
         self.refuses.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Whether the put of a name that is there was refused. Whoever may create, but not replace, is told that they may not.
-    pub fn is_refusal(outcome: Result<PutOutcome, MailboxError>) -> Result<bool, MailboxError> {
-        match outcome {
-            Ok(outcome) => Ok(outcome == PutOutcome::Exists),
-            Err(error) if error.kind() == MailboxErrorKind::Denied => Ok(true),
-            Err(error) => Err(error),
+    /// What the answer to a put of [`PROBE`] shows.
+    pub fn probe_end(&self, key: &ObjectKey, answer: Result<(), Fault>) -> Result<ProbeEnd, MailboxError> {
+        match answer {
+            Ok(()) => Err(self.error(MailboxErrorKind::Unsupported, key, TOOK_THE_PROBE)),
+            Err(fault) if fault.bad_content => Ok(ProbeEnd::ContentRefused),
+            Err(fault) if fault.taken => Ok(ProbeEnd::NameTaken),
+            Err(fault) => Err(fault.into_error(&self.url, Some(key))),
         }
     }
 
     /// The error about a store that replaces objects whatever `condition` says. `way`: how it was asked to.
-    pub fn replaces(&self, key: &ObjectKey, condition: &str, way: &str) -> MailboxError {
+    fn replaces(&self, key: &ObjectKey, condition: &str, way: &str) -> MailboxError {
         let detail = format!(
             "it replaces an object that is there although {condition} forbids it ({way}): use a store that honours \
              conditional writes, or set conditionalWrites to Weak where writers can't race"
         );
         self.error(MailboxErrorKind::Unsupported, key, detail)
+    }
+}
+
+/// Whether the put of a name that is there was refused. Whoever may create, but not replace, is told that they may not.
+fn is_refusal(outcome: Result<PutOutcome, MailboxError>) -> Result<bool, MailboxError> {
+    match outcome {
+        Ok(outcome) => Ok(outcome == PutOutcome::Exists),
+        Err(error) if error.kind() == MailboxErrorKind::Denied => Ok(true),
+        Err(error) => Err(error),
     }
 }

@@ -2,7 +2,7 @@
 
 mod aws;
 #[cfg(test)]
-mod double;
+pub(crate) mod double;
 pub(crate) mod google;
 
 pub(crate) use aws::{for_aws, kind_of};

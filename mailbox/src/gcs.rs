@@ -13,11 +13,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
 
 use self::bucket::{Bucket, Reading, announced, content_of, crc32c_of};
 use self::upload::GcsUpload;
 use crate::body::{self, Check};
-use crate::cloud::{Cloud, SHA256};
+use crate::cloud::SHA256;
 use crate::listing;
 use crate::{
     Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
@@ -43,6 +44,10 @@ impl GcsMailbox {
     }
 }
 
+fn as_crc(crc32c: u32) -> (CrcAlgorithm, u64) {
+    (CrcAlgorithm::Crc32Iscsi, crc32c.into())
+}
+
 #[async_trait]
 impl Mailbox for GcsMailbox {
     fn url(&self) -> &MailboxUrl {
@@ -64,7 +69,7 @@ impl Mailbox for GcsMailbox {
             })
             .await?;
         let crc32c = object.crc32c.as_deref().and_then(wire::crc32c_value);
-        let check = Check::new(meta.sha256.clone(), crc32c);
+        let check = Check::new(meta.sha256.clone(), crc32c.map(as_crc));
         let reading = Reading {
             bucket: Arc::clone(bucket),
             key: key.clone(),
@@ -103,7 +108,10 @@ impl Mailbox for GcsMailbox {
                     return Err(error(MailboxErrorKind::TooLarge, detail));
                 }
                 let sha256 = answer.headers().get(format!("x-goog-meta-{SHA256}"));
-                let mut check = Check::new(sha256.and_then(|value| value.to_str().ok()).map(str::to_owned), crc32c);
+                let mut check = Check::new(
+                    sha256.and_then(|value| value.to_str().ok()).map(str::to_owned),
+                    crc32c.map(as_crc),
+                );
                 let content = body::part(
                     content_of(bucket, key, answer),
                     size,
@@ -180,48 +188,23 @@ impl Mailbox for GcsMailbox {
 
     async fn check_conditional_writes(&self, key: &ObjectKey, content: Bytes) -> Result<(), MailboxError> {
         let bucket = &self.bucket;
-        if !bucket.cloud.must_check() {
-            return Ok(());
-        }
-        let replaces = |way| Err(bucket.cloud.replaces(key, "ifGenerationMatch=0", way));
-        if upload::put(bucket, key, &content).await? == PutOutcome::Created
-            && !Cloud::is_refusal(upload::put(bucket, key, &content).await)?
-        {
-            return replaces("uploadType=multipart, whole");
-        }
-        let mut upload = GcsUpload::new(Arc::clone(bucket), key.clone());
-        upload.begin().await?;
-        upload.write(content).await?;
-        if !Cloud::is_refusal(Box::new(upload).commit_if_absent().await)? {
-            return replaces("uploadType=multipart, in pieces");
-        }
-        bucket.cloud.saw_refusals();
-        Ok(())
+        let whole = || upload::put(bucket, key, &content);
+        let pieces = async {
+            let mut upload = GcsUpload::new(Arc::clone(bucket), key.clone());
+            upload.begin().await?;
+            upload.write(content.clone()).await?;
+            Ok(Box::new(upload) as Box<dyn Upload>)
+        };
+        let (whole, pieces) = (
+            ("uploadType=multipart, whole", whole),
+            ("uploadType=multipart, in pieces", pieces),
+        );
+        bucket
+            .cloud
+            .check_conditional_writes(key, "ifGenerationMatch=0", whole, pieces)
+            .await
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::{Credentials, open_mailbox};
-
-    /// Whoever reads along would have the rights of its owner.
-    #[test]
-    fn no_token_goes_out_in_clear() {
-        let url = MailboxUrl::parse("gs://bucket").unwrap();
-        let open = |endpoint: &str, credentials| {
-            let access = Access {
-                endpoint: Some(endpoint.to_owned()),
-                credentials,
-                ..Access::default()
-            };
-            open_mailbox(&url, &access).map(|_| ())
-        };
-        let refused = open("http://store.example", Credentials::default()).unwrap_err();
-        assert_eq!(refused.kind(), MailboxErrorKind::Configuration);
-        assert!(refused.to_string().contains("https://"), "{refused}");
-        open("http://store.example", Credentials::Anonymous).unwrap();
-        open("https://store.example", Credentials::default()).unwrap();
-    }
-}
+mod tests;

@@ -12,6 +12,8 @@ mod cloud;
 mod credentials;
 mod error;
 mod expiry;
+#[cfg(feature = "cloud")]
+mod fault;
 mod file;
 #[cfg(feature = "cloud")]
 mod gcs;
@@ -144,7 +146,9 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     /// Where it is, without credentials; for messages.
     fn url(&self) -> &MailboxUrl;
 
-    /// Opens an object. [`MailboxErrorKind::NotFound`] where there is none.
+    /// Opens an object. [`MailboxErrorKind::NotFound`] where there is none. At its end the content is compared with the SHA-256
+    /// or CRC that the store keeps of the whole object ([`MailboxErrorKind::Corrupt`]); of one of which it keeps none (in S3 one
+    /// that came in parts, with a checksum over those of the parts), with its length alone.
     async fn open(&self, key: &ObjectKey) -> Result<ObjectBody, MailboxError>;
 
     /// The object's metadata, or `None` where there is none.
@@ -201,7 +205,7 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
     }
 
     /// Reads the bytes from `offset` on, at most `length` of them: fewer where the object ends before, none where `offset` is
-    /// at or beyond its end. This one reads all that comes before as well; backends do better.
+    /// at or beyond its end. They are compared with nothing: what stores keep are checksums of whole objects. This one reads all that comes before as well; backends do better.
     async fn read_range(&self, key: &ObjectKey, offset: u64, length: u64) -> Result<Bytes, MailboxError> {
         let mut stream = self.open(key).await?.stream;
         let (mut skip, mut content) = (offset, BytesMut::new());

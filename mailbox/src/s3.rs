@@ -12,12 +12,17 @@ mod upload;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::types::ChecksumType;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
 
 use self::bucket::{Bucket, Reading, content_of};
 use self::upload::S3Upload;
 use crate::body::{self, Check};
-use crate::cloud::{Cloud, SHA256};
+use crate::cloud::SHA256;
 use crate::listing;
 use crate::{
     Access, ExpiryRule, ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectBody,
@@ -41,6 +46,28 @@ impl S3Mailbox {
         let bucket = Arc::new(Bucket::new(url, place, access, patience)?);
         Ok(Self { bucket })
     }
+}
+
+/// What the whole content is compared with: the SDK's own check ends with the answer that the checksum came with, and a
+/// content that is cut comes in several. `sha256` is our metadata's. A checksum over those of parts can't be compared.
+fn check_of(answer: &GetObjectOutput, sha256: Option<String>) -> Check {
+    if answer.checksum_type() == Some(&ChecksumType::Composite) {
+        return Check::new(sha256, None);
+    }
+    // With the number of parts at its end it isn't base64.
+    let decode = |text: &str| BASE64_STANDARD.decode(text).ok();
+    let sha256 = sha256.or_else(|| Some(body::hex(&decode(answer.checksum_sha256()?)?)));
+    let known = [
+        (CrcAlgorithm::Crc32Iscsi, 4, answer.checksum_crc32_c()),
+        (CrcAlgorithm::Crc64Nvme, 8, answer.checksum_crc64_nvme()),
+        (CrcAlgorithm::Crc32IsoHdlc, 4, answer.checksum_crc32()),
+    ];
+    let crc = known.into_iter().find_map(|(algorithm, length, text)| {
+        let bytes = decode(text?).filter(|bytes| bytes.len() == length)?;
+        let value = bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        Some((algorithm, value))
+    });
+    Check::new(sha256, crc)
 }
 
 #[async_trait]
@@ -68,8 +95,8 @@ impl Mailbox for S3Mailbox {
             key: key.clone(),
             version: answer.e_tag().map(str::to_owned),
         };
+        let check = check_of(&answer, sha256);
         let first = content_of(bucket, key, answer);
-        let check = Check::new(sha256, None);
         let stream = body::stream(
             Box::new(reading),
             first,
@@ -138,22 +165,72 @@ impl Mailbox for S3Mailbox {
 
     async fn check_conditional_writes(&self, key: &ObjectKey, content: Bytes) -> Result<(), MailboxError> {
         let bucket = &self.bucket;
-        if !bucket.cloud.must_check() {
-            return Ok(());
+        let whole = || bucket.put(key, &content);
+        let pieces = async {
+            let mut upload = S3Upload::new(Arc::clone(bucket), key.clone());
+            upload.begin().await?;
+            upload.write(content.clone()).await?;
+            Ok(Box::new(upload) as Box<dyn Upload>)
+        };
+        let (whole, pieces) = (("PutObject", whole), ("CompleteMultipartUpload", pieces));
+        bucket
+            .cloud
+            .check_conditional_writes(key, "If-None-Match", whole, pieces)
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHA256_OF_DIGITS: &str = "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225";
+
+    /// The store's checksums of `123456789`, of whole objects and of parts.
+    #[test]
+    fn a_content_is_compared_with_every_checksum_of_the_whole() {
+        use ChecksumType::{Composite, FullObject};
+        let answer = GetObjectOutput::builder;
+        let sha256 = BASE64_STANDARD.encode([
+            0x15, 0xe2, 0xb0, 0xd3, 0xc3, 0x38, 0x91, 0xeb, 0xb0, 0xf1, 0xef, 0x60, 0x9e, 0xc4, 0x19, 0x42, 0x0c, 0x20,
+            0xe3, 0x20, 0xce, 0x94, 0xc6, 0x5f, 0xbc, 0x8c, 0x33, 0x12, 0x44, 0x8e, 0xb2, 0x25,
+        ]);
+        for (name, answer, ours, found) in [
+            ("CRC32C", answer().checksum_crc32_c("4waSgw=="), None, Some("CRC32C")),
+            (
+                "CRC32C of parts",
+                answer().checksum_crc32_c("4waSgw==").checksum_type(FullObject),
+                None,
+                Some("CRC32C"),
+            ),
+            (
+                "CRC64NVME",
+                answer().checksum_crc64_nvme("rosUhgp5mIg="),
+                None,
+                Some("CRC64NVME"),
+            ),
+            ("CRC32", answer().checksum_crc32("y/Q5Jg=="), None, Some("CRC")),
+            ("SHA-256", answer().checksum_sha256(&sha256), None, Some("SHA-256")),
+            ("ours", answer(), Some(SHA256_OF_DIGITS), Some("SHA-256")),
+            ("nothing", answer(), None, None),
+            ("a sum of sums", answer().checksum_crc32_c("4waSgw==-3"), None, None),
+            (
+                "a sum of sums by its type",
+                answer().checksum_crc32_c("4waSgw==").checksum_type(Composite),
+                None,
+                None,
+            ),
+            ("too short", answer().checksum_crc32_c("4waS"), None, None),
+        ] {
+            let answer = answer.build();
+            let check = || check_of(&answer, ours.map(str::to_owned));
+            assert_eq!(check().whole(b"123456789"), None, "{name}");
+            let fault = check().whole(b"123456780");
+            assert_eq!(fault.is_some(), found.is_some(), "{name}: {fault:?}");
+            assert!(
+                found.is_none_or(|found| fault.is_some_and(|fault| fault.contains(found))),
+                "{name}: {fault:?}"
+            );
         }
-        let replaces = |way| Err(bucket.cloud.replaces(key, "If-None-Match", way));
-        if bucket.put(key, &content).await? == PutOutcome::Created
-            && !Cloud::is_refusal(bucket.put(key, &content).await)?
-        {
-            return replaces("PutObject");
-        }
-        let mut upload = S3Upload::new(Arc::clone(bucket), key.clone());
-        upload.begin().await?;
-        upload.write(content).await?;
-        if !Cloud::is_refusal(Box::new(upload).commit_if_absent().await)? {
-            return replaces("CompleteMultipartUpload");
-        }
-        bucket.cloud.saw_refusals();
-        Ok(())
     }
 }

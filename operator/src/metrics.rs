@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crds::conditions::{
     ADMISSION_GUARDED, KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_CURRENT, MANIFEST_PUBLISHED, PEERS_KNOWN, PROGRESSING,
-    READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
+    READY, STALLED, WAITS_FOR_PERSON, WINDOWS_ON_TIME, WORKERS_READY,
 };
 use crds::processor::{BatchCounts, WindowCounts};
 use jiff::Timestamp;
@@ -124,7 +124,7 @@ const CONDITIONS: [&str; 9] = [
 ];
 
 /// Every condition of a KeyRing.
-const RING_CONDITIONS: [&str; 4] = [READY, STALLED, PROGRESSING, ADMISSION_GUARDED];
+const RING_CONDITIONS: [&str; 5] = [READY, STALLED, PROGRESSING, WAITS_FOR_PERSON, ADMISSION_GUARDED];
 /// Every condition of a Peer.
 const PEER_CONDITIONS: [&str; 3] = [READY, STALLED, MANIFEST_CURRENT];
 

@@ -82,15 +82,41 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
     .await?;
     for party in &pair.parties {
         for ring in RINGS {
-            ask(party, ring).await?;
+            patch(
+                &party.key_rings(),
+                ring,
+                &json!({"spec": {"rotation": ages(party, ring).await?}}),
+            )
+            .await?;
         }
     }
     for party in &pair.parties {
         say(format!(
-            "   what is to come at {}, by kubectl prio keys plan:",
+            "   what would come at {} if new keys were asked for, by kubectl prio keys plan --rotate:",
             party.name
         ));
-        say(plan(pair, party).await?);
+        let plan = plan(pair, party).await?;
+        let foreseen = plan.matches("  make ").count();
+        ensure!(
+            foreseen >= RINGS.len(),
+            "{}: a plan of a rotation makes {foreseen} keys:\n{plan}",
+            party.name
+        );
+        say(plan);
+    }
+    for Before { party, ring, id } in &before {
+        let versions = rings::versions(party, ring).await?;
+        let youngest = versions.first().map(|version| version.id.as_str());
+        ensure!(
+            youngest == Some(id.as_str()),
+            "{} {ring}: a plan made {youngest:?}",
+            party.name
+        );
+    }
+    for party in &pair.parties {
+        for ring in RINGS {
+            ask(party, ring).await?;
+        }
     }
     until("the keys of before are followed and retired", LIMIT, || async {
         ingestor.check(TRAFFIC).await?;
@@ -145,8 +171,8 @@ fn orders(pair: &Pair, aggregation: &str) -> Result<Vec<Order>> {
     (0..WINDOWS * BATCHES).map(order).collect()
 }
 
-/// Gives a ring ages of seconds, and asks for a new version. The next one after that isn't due before this is over.
-async fn ask(party: &Party, ring: &str) -> Result<()> {
+/// Ages of seconds for a ring: no version but one that is asked for is due before this is over.
+async fn ages(party: &Party, ring: &str) -> Result<Value> {
     let created: Timestamp = rings::in_use(party, ring).await?.created.parse()?;
     let age = Timestamp::now().duration_since(created).as_secs() + LATER;
     let primary = if ring == SIGNING {
@@ -154,16 +180,20 @@ async fn ask(party: &Party, ring: &str) -> Result<()> {
     } else {
         PACKETS_PRIMARY_AGE
     };
-    let rotation = json!({
+    Ok(json!({
         "createMinAgeSeconds": age, "primaryMinAgeSeconds": primary, "retireMinAgeSeconds": age,
         "retireMinCount": 1, "noTrafficSeconds": NO_TRAFFIC,
-    });
+    }))
+}
+
+/// Asks for a new version of a ring, with ages that count from now.
+async fn ask(party: &Party, ring: &str) -> Result<()> {
     let annotations = json!({ROTATE_ANNOTATION: Timestamp::now().as_second().to_string()});
-    let change = json!({"metadata": {"annotations": annotations}, "spec": {"rotation": rotation}});
+    let change = json!({"metadata": {"annotations": annotations}, "spec": {"rotation": ages(party, ring).await?}});
     patch(&party.key_rings(), ring, &change).await
 }
 
-/// What the controller would do, and when.
+/// What the controller would do, and when, if it were asked for new keys now.
 async fn plan(pair: &Pair, party: &Party) -> Result<String> {
     let program = pair.cluster.repository.join(BINARIES).join("kubectl-prio");
     let (namespace, kubeconfig) = (party.worker_namespace.as_str(), pair.cluster.kubeconfig.as_str());
@@ -176,6 +206,7 @@ async fn plan(pair: &Pair, party: &Party) -> Result<String> {
         kubeconfig,
         "--steps",
         "8",
+        "--rotate",
     ];
     command::run(program, &arguments).await
 }

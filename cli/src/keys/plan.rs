@@ -1,5 +1,6 @@
 //! `kubectl prio keys plan`: what would happen to KeyRings and when, by the controller's own decision.
 
+use crds::names::ROTATE_ANNOTATION;
 use crds::{DataShareProcessor, KeyRing};
 use jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
@@ -7,7 +8,7 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 use operator::keys::cluster::ClusterVault;
 use operator::keys::decide::{Observed, Settings, decide};
-use operator::keys::forecast::{forecast, horizon};
+use operator::keys::forecast::{as_if_asked, forecast, horizon};
 use operator::keys::observe::{Undecodable, decoded, observed};
 use operator::keys::version::Record;
 
@@ -23,6 +24,7 @@ person, traffic that ends) is taken to happen at once, and named.
 Examples:
   kubectl prio keys plan -n us-ct-workers
   kubectl prio keys plan us-ct-packets -n us-ct-workers --days 400
+  kubectl prio keys plan us-ct-packets -n us-ct-workers --rotate
 
 You need the right to get and list keyrings and datashareprocessors, and to get
 the ConfigMaps RING.versions and RING.public.";
@@ -38,6 +40,9 @@ pub struct Args {
     /// At most so many steps of a ring.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=400))]
     steps: u32,
+    /// What would happen if another version were asked for now, by prio-operator.io/rotate. It isn't.
+    #[arg(long)]
+    rotate: bool,
 }
 
 /// Runs it.
@@ -136,6 +141,13 @@ fn describe(ring: &KeyRing, record: &Record, observed: &Observed, args: &Args, n
                 .unwrap_or(Timestamp::MAX)
         },
     );
+    let asked = args.rotate.then(|| as_if_asked(record, observed));
+    if asked.is_some() {
+        lines.push(format!(
+            "  If it were annotated with {ROTATE_ANNOTATION} now, which it isn't:"
+        ));
+    }
+    let observed = asked.as_ref().unwrap_or(observed);
     let steps = forecast(&settings, record, observed, now, until, args.steps as usize);
     if steps.is_empty() {
         lines.push(format!("  Nothing would happen until {}.", until.strftime("%Y-%m-%d")));
@@ -149,6 +161,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
+    use operator::keys::version::{PublicKeys, Version};
+
     use super::*;
 
     #[test]
@@ -158,19 +172,46 @@ mod tests {
             "spec": {"purpose": "BatchSigning", "keyIdPrefix": "k", "backup": {"method": "None"}},
         }))
         .unwrap();
-        let args = Args {
+        let args = |rotate| Args {
             rings: Vec::new(),
             days: Some(1),
             steps: 20,
+            rotate,
         };
         let now: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
-        let described = |record: &Record, observed: &Observed| describe(&ring, record, observed, &args, now).join("\n");
-        let text = described(&Record::new(&ring.spec), &Observed::default());
+        let described = |record: &Record, observed: &Observed, rotate: bool| {
+            let args = args(rotate);
+            describe(&ring, record, observed, &args, now).join("\n")
+        };
+        let text = described(&Record::new(&ring.spec), &Observed::default(), false);
         assert!(text.contains("no key is in use, 0 active"), "{text}");
         assert!(text.contains("2026-11-20T00:00:00Z  make k-1795132800"), "{text}");
         assert!(
             text.contains("a DataShareProcessor that refers to this KeyRing"),
             "{text}"
         );
+        // Of a ring whose key is young nothing is due, and a rotation is foreseen all the same.
+        let mut record = Record::new(&ring.spec);
+        let mut version = Version::new(1_795_132_700, "k-1795132700".into(), now, "public".into(), None);
+        (version.written, version.loaded) = (Some(now), Some(now));
+        (version.published, version.promoted) = (Some(now), Some(now));
+        record.versions.push(version);
+        let public: PublicKeys = [("k-1795132700".to_owned(), "public".to_owned())].into();
+        let observed = Observed {
+            published: Some(public.clone()),
+            written: Some(public),
+            ..Observed::default()
+        };
+        let text = described(&record, &observed, false);
+        assert!(
+            text.contains("Nothing would happen") && !text.contains("make"),
+            "{text}"
+        );
+        let text = described(&record, &observed, true);
+        assert!(
+            text.contains("prio-operator.io/rotate now, which it isn't:\n  2026-11-20T00:00:00Z  make k-1795132800"),
+            "{text}"
+        );
+        assert_eq!(observed.rotate, None);
     }
 }

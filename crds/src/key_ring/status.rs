@@ -21,7 +21,7 @@ pub struct KeyRingStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Stalled`, `Progressing` and `AdmissionGuarded`.
+    /// `Ready`, `Stalled`, `Progressing`, `WaitsForPerson` and `AdmissionGuarded`.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -73,7 +73,7 @@ pub struct NextStep {
 /// Where a version is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum VersionState {
-    /// Its Secret and its second copy are there; not every worker is known to have it.
+    /// Its Secret is there, and its second copy where the spec wants one; not every worker is known to have it.
     Written,
     /// Every worker has it; the partners don't know it.
     Loaded,
@@ -106,7 +106,7 @@ pub struct KeyVersion {
     /// When the key was made, RFC 3339, as all times here.
     #[schemars(length(max = 40))]
     pub created: String,
-    /// When its second copy was written, before its Secret.
+    /// When its second copy was written, before its Secret; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub backed_up: Option<String>,

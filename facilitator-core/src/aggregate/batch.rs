@@ -1,8 +1,11 @@
 //! One batch of a window: its record, and what the peer says of it. Both are read side by side, and long ones as streams, so
 //! that memory doesn't grow with them; long batches take turns.
 
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
 use futures::lock::{Mutex, MutexGuard};
-use mailbox::MailboxErrorKind;
+use mailbox::{MailboxError, MailboxErrorKind};
 use snafu::ResultExt;
 
 use super::judge::{Heard, Held, Judged, judge_in_order};
@@ -10,6 +13,7 @@ use crate::crypto::PublicPoint;
 use crate::formats::FormatError;
 use crate::formats::batch::check_digest;
 use crate::formats::error::MalformedPacketsSnafu;
+use crate::formats::ledger::hex;
 use crate::formats::names::{BatchId, IngestionPart, ValidationPart};
 use crate::formats::record::{RecordError, RecordHead, RecordPacket, RecordReader};
 use crate::formats::validation::ValidationPacket;
@@ -22,11 +26,51 @@ use crate::stream::{ChunkReader, Source};
 /// Batches that are looked at at the same time.
 pub(super) const AT_A_TIME: usize = 8;
 
-/// Batches of a window, looked at some at a time.
+/// Bytes of records and verdicts that are kept from one look at a window's batches to the next.
+const KEPT_BYTES: usize = 8 << 20;
+
+/// Batches of a window, looked at some at a time. Plan, count and sum each go through all: what the plan found of short
+/// records and of what the peer says is kept for the others. A record is put once, and what was judged is named by the
+/// digest that the plan pins.
 pub(super) struct Batches<'a> {
     processor: &'a Processor,
     /// Held while a long batch streams.
     turn: Mutex<()>,
+    kept: std::sync::Mutex<Kept>,
+}
+
+/// What is kept: the first, up to [`KEPT_BYTES`] in all.
+#[derive(Default)]
+struct Kept {
+    records: HashMap<BatchId, StoredRecord>,
+    /// What the peer's messages made of a record of that digest.
+    judged: HashMap<BatchId, ([u8; 32], Judged)>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn keep_record(&mut self, id: &BatchId, record: &StoredRecord) {
+        if let Some(bytes) = record.held_bytes()
+            && self.has_room(bytes)
+        {
+            self.records.insert(id.clone(), record.clone());
+        }
+    }
+
+    fn keep_judged(&mut self, id: &BatchId, record: [u8; 32], judged: &Judged) {
+        let lists = size_of_val(&*judged.subtracted) + size_of_val(&*judged.not_counted);
+        if self.has_room(size_of::<Judged>() + lists) {
+            self.judged.insert(id.clone(), (record, judged.clone()));
+        }
+    }
+
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let has_room = self.bytes + bytes <= KEPT_BYTES;
+        if has_room {
+            self.bytes += bytes;
+        }
+        has_room
+    }
 }
 
 /// A record that was read to its end, its packets passed over.
@@ -43,7 +87,7 @@ pub(super) struct OpenBatch<'a> {
     /// SHA-256 of the plain part.
     pub digest: [u8; 32],
     packets: u64,
-    turn: &'a Mutex<()>,
+    batches: &'a Batches<'a>,
 }
 
 /// Why a batch couldn't be judged.
@@ -54,8 +98,11 @@ enum Fault {
 
 impl<'a> Batches<'a> {
     pub(super) fn new(processor: &'a Processor) -> Self {
-        let turn = Mutex::new(());
-        Self { processor, turn }
+        Self {
+            processor,
+            turn: Mutex::default(),
+            kept: std::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn processor(&self) -> &'a Processor {
@@ -68,8 +115,7 @@ impl<'a> Batches<'a> {
     /// Those of the mailbox; [`WorkError::Record`] and [`WorkError::Foreign`] where it is none of this batch.
     pub(super) async fn open(&'a self, id: &BatchId) -> Result<Option<OpenBatch<'a>>, WorkError> {
         let processor = self.processor;
-        let held = processor.in_memory.object_bytes / AT_A_TIME;
-        let Some(record) = StoredRecord::open_within(processor, id, held).await? else {
+        let Some(record) = self.record(id).await? else {
             return Ok(None);
         };
         let turn = wait_for_turn(&record, &self.turn).await;
@@ -90,8 +136,32 @@ impl<'a> Batches<'a> {
             sealed,
             digest,
             packets,
-            turn: &self.turn,
+            batches: self,
         }))
+    }
+
+    async fn record(&self, id: &BatchId) -> Result<Option<StoredRecord>, MailboxError> {
+        if let Some(record) = self.kept().records.get(id) {
+            return Ok(Some(record.clone()));
+        }
+        let held = self.processor.in_memory.object_bytes / AT_A_TIME;
+        let record = StoredRecord::open_within(self.processor, id, held).await?;
+        if let Some(record) = &record {
+            self.kept().keep_record(id, record);
+        }
+        Ok(record)
+    }
+
+    /// What a look before this one made of the batch, where that is what the plan pins: SHA-256 of the record's plain part
+    /// and of the peer's messages.
+    pub(super) fn judged_before(&self, id: &BatchId, record: &str, messages: &str) -> Option<([u8; 32], Judged)> {
+        let kept = self.kept();
+        let (digest, judged) = kept.judged.get(id)?;
+        (hex(digest) == record && hex(&judged.messages_digest) == messages).then(|| (*digest, judged.clone()))
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,7 +173,10 @@ impl OpenBatch<'_> {
     /// Those of the mailboxes and of the record.
     pub(super) async fn judge(&self, wanted: impl Fn(&Judged) -> bool) -> Result<Result<Judged, PeerBatch>, WorkError> {
         let first = self.judge_once().await?;
-        if first.as_ref().is_ok_and(wanted) {
+        if let Ok(judged) = &first
+            && wanted(judged)
+        {
+            self.batches.kept().keep_judged(&self.id, self.digest, judged);
             return Ok(first);
         }
         drop(first);
@@ -115,11 +188,10 @@ impl OpenBatch<'_> {
     }
 
     async fn judge_once(&self) -> Result<Result<Judged, PeerBatch>, WorkError> {
-        let _turn = wait_for_turn(&self.record, self.turn).await;
+        let _turn = wait_for_turn(&self.record, &self.batches.turn).await;
         let (processor, share) = (self.processor, self.processor.share.peer());
         let mailbox = &*processor.mailboxes.peer_validation;
-        let bound = max_object_bytes(self.packets);
-        let there = match read_head(mailbox, &self.id, share, bound, &processor.peer_keys).await? {
+        let there = match read_head(mailbox, &self.id, share, self.packets, &processor.peer_keys).await? {
             Found::There(there) => there,
             Found::Not(why) => return Ok(Err(why)),
         };
@@ -127,9 +199,10 @@ impl OpenBatch<'_> {
             let detail = format!("it is of another batch or shape, by its {field}");
             return Ok(Err(PeerBatch::Bad { detail }));
         }
-        let in_order = self.read_beside(&there, |mut record, peer| {
+        let digest = self.digest;
+        let in_order = self.read_beside(&there, move |mut record, peer| {
             let judged = judge_in_order(packets(&mut record), messages(peer))?;
-            record.end().map_err(Fault::Record)?;
+            end_of_same(record, &digest).map_err(Fault::Record)?;
             Ok(judged)
         });
         match in_order.await? {
@@ -140,7 +213,7 @@ impl OpenBatch<'_> {
         let number_of_packets = usize::try_from(self.packets).unwrap_or(0);
         let in_any_order = self.read_beside(&there, move |mut record, peer| {
             let mut held = Held::read(packets(&mut record), number_of_packets)?;
-            record.end().map_err(Fault::Record)?;
+            end_of_same(record, &digest).map_err(Fault::Record)?;
             for heard in messages(peer) {
                 held.hear(heard?);
             }
@@ -210,9 +283,15 @@ impl OpenBatch<'_> {
     /// Those of the mailboxes and of the record.
     pub(super) async fn beside_ingestion<T: Send + 'static>(
         &self,
-        work: impl FnOnce(RecordReader<ChunkReader>, ChunkReader) -> Result<T, RecordError> + Send + 'static,
+        work: impl FnOnce(&mut RecordReader<ChunkReader>, ChunkReader) -> Result<T, RecordError> + Send + 'static,
     ) -> Result<([u8; 32], T), WorkError> {
-        let _turn = wait_for_turn(&self.record, self.turn).await;
+        let _turn = wait_for_turn(&self.record, &self.batches.turn).await;
+        let digest = self.digest;
+        let work = move |mut record: RecordReader<ChunkReader>, packets| {
+            let worked = work(&mut record, packets)?;
+            end_of_same(record, &digest)?;
+            Ok(worked)
+        };
         let key = self.id.ingestion_key(IngestionPart::Packets);
         let source = Source::Object {
             mailbox: &*self.processor.mailboxes.ingestion,
@@ -221,6 +300,15 @@ impl OpenBatch<'_> {
         };
         let (passed, worked) = self.record.visit_beside(self.processor, source, work).await?;
         Ok((passed.digest, worked))
+    }
+}
+
+/// Ends a record that was read before; what was made of it is good where it is the same: a long one is read from the store
+/// each time.
+fn end_of_same<R: std::io::Read>(record: RecordReader<R>, digest: &[u8; 32]) -> Result<(), RecordError> {
+    match record.end()?.digest == *digest {
+        true => Ok(()),
+        false => Err(RecordError::Replaced),
     }
 }
 
@@ -246,7 +334,7 @@ fn messages(peer: ChunkReader) -> impl Iterator<Item = Result<Heard, Fault>> {
     })
 }
 
-fn too_large(error: &mailbox::MailboxError) -> PeerBatch {
+fn too_large(error: &MailboxError) -> PeerBatch {
     PeerBatch::Bad {
         detail: error.to_string(),
     }

@@ -2,6 +2,7 @@
 //! told from its plan, the records and the peer's messages. No accumulator and no packet is opened.
 
 use super::Stop;
+use super::batch::Batches;
 use super::decide::{announced, is_withdrawn};
 use super::execute::{Counted, Execution};
 use super::plan::{Frozen, read_plan};
@@ -68,7 +69,8 @@ async fn earlier_sum(processor: &Processor, window: &WindowId) -> Result<Result<
         Some(frozen) if hex(&frozen.digest) == released.plan_digest => frozen,
         _ => return lost("its plan is gone or another"),
     };
-    let execution = Execution::new(processor, window, &frozen.plan);
+    let batches = Batches::new(processor);
+    let execution = Execution::new(&batches, window, &frozen.plan);
     let counted = match execution.count(&frozen.plan.members).await? {
         Ok((counted, _)) => counted,
         Err(Stop::Failed(_, message)) => return lost(&message),

@@ -16,7 +16,7 @@ use crate::formats::ingestion::DataSharePacket;
 use crate::formats::ledger::{BlockedReason, FailedReason, RECORDS, hex};
 use crate::formats::names::{BatchId, BatchTime, WindowId};
 use crate::formats::plan::{Member, Plan};
-use crate::formats::record::{PacketState, RecordReader};
+use crate::formats::record::{PacketState, RecordError, RecordReader};
 use crate::intake::Opener;
 use crate::peer_messages::PeerBatch;
 use crate::processor::{Processor, WorkError};
@@ -28,7 +28,7 @@ pub(super) struct Execution<'a> {
     pub processor: &'a Processor,
     pub window: &'a WindowId,
     pub plan: &'a Plan,
-    batches: Batches<'a>,
+    batches: &'a Batches<'a>,
 }
 
 /// What counts of some members, before any accumulator is opened.
@@ -114,12 +114,12 @@ pub(super) struct Sum {
 }
 
 impl<'a> Execution<'a> {
-    pub(super) fn new(processor: &'a Processor, window: &'a WindowId, plan: &'a Plan) -> Self {
+    pub(super) fn new(batches: &'a Batches<'a>, window: &'a WindowId, plan: &'a Plan) -> Self {
         Self {
-            processor,
+            processor: batches.processor(),
             window,
             plan,
-            batches: Batches::new(processor),
+            batches,
         }
     }
 
@@ -168,6 +168,18 @@ impl<'a> Execution<'a> {
                 return Ok(Err(Stop::Failed(FailedReason::RecordLost, message)));
             }
         };
+        let before = self
+            .batches
+            .judged_before(&batch, &member.record_digest, &member.messages_digest);
+        if let Some((plain_digest, judged)) = before {
+            let subtracted = Arc::default();
+            let member = JudgedMember {
+                batch,
+                plain_digest,
+                subtracted,
+            };
+            return Ok(Ok((member, judged)));
+        }
         let open = match self.open(&batch, &member.record_digest).await? {
             Ok(open) => open,
             Err(stop) => return Ok(Err(stop)),
@@ -175,7 +187,11 @@ impl<'a> Execution<'a> {
         let pinned = |judged: &Judged| hex(&judged.messages_digest) == member.messages_digest;
         let of_batch = |detail: &str| format!("the peer's messages of {}: {detail}", batch.path());
         let lost = |detail: &str| Ok(Err(Stop::Failed(FailedReason::PeerMessagesLost, of_batch(detail))));
-        let judged = match open.judge(pinned).await? {
+        let judged = match open.judge(pinned).await {
+            Ok(judged) => judged,
+            Err(error) => return unread(&batch, error).map(Err),
+        };
+        let judged = match judged {
             Ok(judged) if pinned(&judged) => judged,
             Ok(_) | Err(PeerBatch::Read { .. }) => return lost("they aren't those that the plan pinned"),
             Err(PeerBatch::Absent) => return lost("they are gone"),
@@ -195,18 +211,11 @@ impl<'a> Execution<'a> {
 
     /// The batch's record, where it is the one of that digest.
     async fn open(&self, batch: &BatchId, digest: &str) -> Result<Result<OpenBatch<'_>, Stop>, WorkError> {
-        let lost = |detail: &str| {
-            let key = batch.ledger_key(RECORDS);
-            let message = format!("the record {key} {detail}");
-            Ok(Err(Stop::Failed(FailedReason::RecordLost, message)))
-        };
         match self.batches.open(batch).await {
             Ok(Some(open)) if hex(&open.digest) == digest => Ok(Ok(open)),
-            Ok(Some(_)) => lost("isn't the one that the plan pinned"),
-            Ok(None) => lost("is gone"),
-            Err(WorkError::Record { source, .. }) => lost(&format!("can't be read: {source}")),
-            Err(WorkError::Foreign { .. }) => lost("is another's"),
-            Err(error) => Err(error),
+            Ok(Some(_)) => Ok(Err(record_lost(batch, NOT_PINNED))),
+            Ok(None) => Ok(Err(record_lost(batch, "is gone"))),
+            Err(error) => unread(batch, error).map(Err),
         }
     }
 
@@ -288,7 +297,7 @@ impl<'a> Execution<'a> {
     ) -> Result<Result<Zeroizing<Vec<u32>>, Stop>, WorkError> {
         let (bins, share) = (self.plan.shape.bins, self.processor.share);
         let (mounted, subtracted) = (Arc::clone(&self.processor.packet_keys), Arc::clone(&member.subtracted));
-        let work = move |record: RecordReader<ChunkReader>, packets: ChunkReader| {
+        let work = move |record: &mut RecordReader<ChunkReader>, packets: ChunkReader| {
             let mut sum = Zeroizing::new(vec![0; bins as usize]);
             let (mut closed, mut subtracted) = (0_u64, subtracted.iter().peekable());
             let mut packets = DataSharePacket::stream(packets);
@@ -320,7 +329,10 @@ impl<'a> Execution<'a> {
             }
             Ok(Ok((sum, closed)))
         };
-        let (digest, opened) = open.beside_ingestion(work).await?;
+        let (digest, opened) = match open.beside_ingestion(work).await {
+            Ok(opened) => opened,
+            Err(error) => return unread(&member.batch, error).map(Err),
+        };
         let batch = member.batch.path();
         let failed = |reason, message| Ok(Err(Stop::Failed(reason, message)));
         if digest != open.head.packet_digest {
@@ -341,6 +353,26 @@ impl<'a> Execution<'a> {
             ),
         }
     }
+}
+
+const NOT_PINNED: &str = "isn't the one that the plan pinned";
+
+/// What it is to the plan that a record can't be gone through any more.
+fn unread(batch: &BatchId, error: WorkError) -> Result<Stop, WorkError> {
+    match error {
+        WorkError::Record {
+            source: RecordError::Replaced,
+            ..
+        } => Ok(record_lost(batch, NOT_PINNED)),
+        WorkError::Record { source, .. } => Ok(record_lost(batch, &format!("can't be read: {source}"))),
+        WorkError::Foreign { .. } => Ok(record_lost(batch, "is another's")),
+        error => Err(error),
+    }
+}
+
+fn record_lost(batch: &BatchId, detail: &str) -> Stop {
+    let key = batch.ledger_key(RECORDS);
+    Stop::Failed(FailedReason::RecordLost, format!("the record {key} {detail}"))
 }
 
 /// A packet key that a record's packets were opened with.

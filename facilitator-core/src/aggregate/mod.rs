@@ -19,6 +19,7 @@ mod verdict;
 
 use jiff::Timestamp;
 
+use self::batch::Batches;
 use self::execute::Execution;
 use self::parts::{Parts, make_partial};
 use self::plan::{Frozen, Override, make_plan, make_shard, read_plan};
@@ -98,15 +99,16 @@ pub async fn aggregate(
     window: &WindowId,
     cutoffs: &[Timestamp],
 ) -> Result<AggregateOutcome, WorkError> {
+    let batches = &Batches::new(processor);
     let frozen = match begin(processor, window).await? {
         Begun::Over(outcome) => return Ok(outcome),
         Begun::Open(Some(frozen)) => frozen,
-        Begun::Open(None) => match make_plan(processor, window, cutoffs, None).await? {
+        Begun::Open(None) => match make_plan(batches, window, cutoffs, None).await? {
             Ok(frozen) => frozen,
             Err(unplanned) => return Ok(unplanned),
         },
     };
-    execute_plan(processor, window, frozen).await
+    execute_plan(batches, window, frozen).await
 }
 
 /// Releases a window once more, under an approved override: plans it at `cutoff`, or goes on from its plan. It is released
@@ -134,6 +136,7 @@ pub async fn aggregate_again(
     if let Some(done) = done_already(processor, &again, frozen.as_ref()).await? {
         return Ok(done);
     }
+    let batches = &Batches::new(processor);
     let frozen = match frozen {
         Some(frozen) => frozen,
         None => {
@@ -141,13 +144,13 @@ pub async fn aggregate_again(
             if let Some(expired) = again_under.expired() {
                 return Ok(expired);
             }
-            match make_plan(processor, &again, &[cutoff], Some(again_under)).await? {
+            match make_plan(batches, &again, &[cutoff], Some(again_under)).await? {
                 Ok(frozen) => frozen,
                 Err(unplanned) => return Ok(unplanned),
             }
         }
     };
-    execute_plan(processor, &again, frozen).await
+    execute_plan(batches, &again, frozen).await
 }
 
 /// Looks at one range of a large window's batches, so that the last one who does makes the plan. The ranges of all that
@@ -185,7 +188,8 @@ pub async fn partial_sum(
             return NoPlanSnafu { object }.fail();
         }
     };
-    let execution = Execution::new(processor, window, &frozen.plan);
+    let batches = Batches::new(processor);
+    let execution = Execution::new(&batches, window, &frozen.plan);
     Ok(match make_partial(&execution, &frozen, range).await? {
         Ok(()) => AggregateOutcome::Part,
         Err(Stop::Blocked(reason, message)) => blocked(&frozen, reason, &message),
@@ -236,7 +240,8 @@ async fn done_already(
     }))
 }
 
-async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) -> Result<AggregateOutcome, WorkError> {
+async fn execute_plan(batches: &Batches<'_>, window: &WindowId, frozen: Frozen) -> Result<AggregateOutcome, WorkError> {
+    let processor = batches.processor();
     let mut verdicts = Verdicts::of(Some(&frozen));
     if processor.signer(&frozen.plan.signer).is_none() {
         let message = format!(
@@ -246,7 +251,7 @@ async fn execute_plan(processor: &Processor, window: &WindowId, frozen: Frozen) 
         );
         return Ok(blocked(&frozen, BlockedReason::SigningKeyNotMounted, &message));
     }
-    let execution = Execution::new(processor, window, &frozen.plan);
+    let execution = Execution::new(batches, window, &frozen.plan);
     let mut parts = Parts::find(&execution, &frozen).await?;
     let (counted, total) = loop {
         let counted = match parts.count().await? {

@@ -27,11 +27,12 @@ type Blocked = (BlockedReason, String);
 
 /// Every batch of the range, sorted by name. Contents are read of those that times admit at `last_cutoff`.
 pub(super) async fn candidates(
-    processor: &Processor,
+    batches: &Batches<'_>,
     aggregation: &AggregationId,
     range: &BatchRange,
     last_cutoff: Option<Timestamp>,
 ) -> Result<Result<Vec<Candidate>, Blocked>, WorkError> {
+    let processor = batches.processor();
     let mailboxes = &processor.mailboxes;
     // Times first: what they show in time has its record by then, however long a store's clock was waited for.
     let peers = match list_past(&*mailboxes.peer_validation, "", aggregation, range, last_cutoff).await? {
@@ -84,8 +85,6 @@ pub(super) async fn candidates(
     let Some(last_cutoff) = last_cutoff else {
         return Ok(Ok(candidates));
     };
-    let inside = Batches::new(processor);
-    let inside = &inside;
     let looked: Vec<Result<Candidate, Blocked>> = futures::stream::iter(candidates)
         .map(|mut candidate| async move {
             if by_times(&candidate, last_cutoff, processor.legacy_peer).is_none() {
@@ -94,7 +93,7 @@ pub(super) async fn candidates(
                     time: candidate.time,
                     uuid: candidate.uuid,
                 };
-                match look_into(inside, &batch).await? {
+                match look_into(batches, &batch).await? {
                     Ok(content) => candidate.content = Some(content),
                     Err(blocked) => return Ok(Err(blocked)),
                 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use mailbox::ListRequest;
 
+use super::batch::Batches;
 use super::membership::{Candidate, first_set, tally};
 use super::{AggregateOutcome, Clock, observe};
 use crate::crypto::sha256;
@@ -72,11 +73,12 @@ pub(super) async fn read_plan(processor: &Processor, window: &WindowId) -> Resul
 /// Freezes the set; where another worker froze one first, that one counts. What shards tell of the window isn't looked for
 /// again: the bytes are the same as without them. `again`: of a further release. `Err`: there is no set now.
 pub(super) async fn make_plan(
-    processor: &Processor,
+    batches: &Batches<'_>,
     window: &WindowId,
     cutoffs: &[Timestamp],
     again: Option<Override<'_>>,
 ) -> Result<Result<Frozen, AggregateOutcome>, WorkError> {
+    let processor = batches.processor();
     let mut cutoffs = cutoffs.to_vec();
     cutoffs.sort_unstable();
     let mut candidates = Vec::new();
@@ -91,7 +93,7 @@ pub(super) async fn make_plan(
         };
         match shard {
             Some(found) => candidates.extend(found),
-            None => match look(processor, window, &cutoffs, &tile.range).await? {
+            None => match look(batches, window, &cutoffs, &tile.range).await? {
                 Ok(found) => candidates.extend(found),
                 Err(blocked) => return Ok(Err(blocked)),
             },
@@ -135,13 +137,14 @@ pub(super) async fn make_shard(
     cutoffs: &[Timestamp],
     range: &BatchRange,
 ) -> Result<AggregateOutcome, WorkError> {
+    let batches = &Batches::new(processor);
     let ledger = &*processor.mailboxes.ledger;
     let Some(last) = cutoffs.iter().max() else {
         let excluded = Vec::new();
         return Ok(AggregateOutcome::NoMembers { excluded });
     };
     if !shards(processor, window, *last).await?.contains(range) {
-        let candidates = match look(processor, window, cutoffs, range).await? {
+        let candidates = match look(batches, window, cutoffs, range).await? {
             Ok(candidates) => candidates,
             Err(blocked) => return Ok(blocked),
         };
@@ -157,7 +160,7 @@ pub(super) async fn make_shard(
     if BatchRange::whole(window).tiled(&there).iter().any(|tile| !tile.there) {
         return Ok(AggregateOutcome::Part);
     }
-    match make_plan(processor, window, cutoffs, None).await? {
+    match make_plan(batches, window, cutoffs, None).await? {
         Ok(_) => Ok(AggregateOutcome::Part),
         Err(unplanned) => Ok(unplanned),
     }
@@ -218,13 +221,13 @@ fn bare_shard(processor: &Processor, window: &WindowId, last_cutoff: Timestamp, 
 
 /// Looks at the batches of a range. `Err`: a person must mend something first.
 async fn look(
-    processor: &Processor,
+    batches: &Batches<'_>,
     window: &WindowId,
     cutoffs: &[Timestamp],
     range: &BatchRange,
 ) -> Result<Result<Vec<Candidate>, AggregateOutcome>, WorkError> {
     let last = cutoffs.iter().max().copied();
-    let found = observe::candidates(processor, &window.aggregation, range, last).await?;
+    let found = observe::candidates(batches, &window.aggregation, range, last).await?;
     Ok(found.map_err(|(reason, message)| AggregateOutcome::Blocked {
         reason,
         message: short_message(&message),

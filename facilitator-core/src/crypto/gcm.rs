@@ -13,6 +13,7 @@ use aws_lc_sys::{
     OPENSSL_cleanse,
 };
 use snafu::{Snafu, ensure};
+use zeroize::Zeroize;
 
 /// Bytes of the tag behind a ciphertext.
 const TAG: usize = 16;
@@ -69,6 +70,11 @@ impl Drop for Context {
 /// [`OpenError`]; the buffer holds nothing of the plaintext then.
 pub fn open(key: &[u8; 16], nonce: &[u8; 16], sealed: &[u8], plaintext: &mut Vec<u8>) -> Result<(), OpenError> {
     let length = sealed.len().checked_sub(TAG).ok_or(OpenError)?;
+    // Never grown while it holds a secret: the block that is given back would hold what was opened before.
+    if plaintext.capacity() < length {
+        plaintext.zeroize();
+        plaintext.reserve_exact(length);
+    }
     plaintext.resize(length, 0);
     let mut context = Context::empty();
     context.set_key(key)?;

@@ -52,6 +52,11 @@ pub enum RecordError {
         /// Why.
         detail: String,
     },
+    /// Read again, it is another one: only ever in place of one that a store must keep as it is.
+    #[snafu(display(
+        "the record was replaced while it was worked on; restore the object, or ask who else writes the ledger"
+    ))]
+    Replaced,
     /// What was made of it could not be passed on.
     #[snafu(display("passing on what the record says failed: {detail}"))]
     PassedOn {
@@ -215,4 +220,4 @@ impl RecordPlain {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,7 +9,6 @@ use std::thread;
 
 use zeroize::Zeroizing;
 
-use super::opener::Opener;
 use super::workers::{Decided, Part, Sums, Workers};
 use crate::formats::FormatError;
 use crate::formats::ingestion::DataSharePacket;
@@ -19,9 +18,6 @@ use crate::guards::duplicates::{Duplicates, Name, Repeats};
 use crate::processor::MountedPacketKey;
 use crate::proof::{self, ProofQuery};
 
-/// So many packets at the beginning may tell which key opens the others.
-const TELLING_PACKETS: u32 = 16;
-
 /// How a pass over a batch's packets decides them.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
@@ -29,7 +25,7 @@ pub struct Pass<'a> {
     pub bins: u32,
     /// Which share the packets hold.
     pub share: Share,
-    /// The keys that open packets, in the order in which they are tried.
+    /// The keys that open packets. Of one that is mounted again the first counts.
     pub keys: &'a [MountedPacketKey],
     /// So many packets' names are remembered whole.
     pub remembered: usize,
@@ -189,8 +185,6 @@ fn accumulate_on(
     let mut result = Accumulated::default();
     let mut seen = Duplicates::new(pass.remembered, &pass.known.repeats);
     let mut replays = pass.known.replays.iter().copied().peekable();
-    let mut likely = None;
-    let mut telling = Opener::new(pass.bins, pass.share, pass.keys);
     // While parts are worked on, the next are read; what comes out is put together in the file's order.
     thread::scope(|scope| {
         let mut workers = Workers::new(scope, cores, &query, pass);
@@ -199,13 +193,9 @@ fn accumulate_on(
             let packet = packet?;
             let duplicate = seen.check(packet.uuid, &packet.encrypted_payload);
             let replay = replays.next_if_eq(&index).map(|_| PacketExclusion::Replay);
-            // The first packet that any key opens tells, in or not: what a core has opened last would depend on the cores.
-            if likely.is_none() && index < TELLING_PACKETS && pass.keys.len() > 1 {
-                likely = telling.decrypt(&packet);
-            }
             part.push(packet, duplicate.or(replay));
             if part.is_full() {
-                workers.give(std::mem::take(&mut part), likely);
+                workers.give(std::mem::take(&mut part));
                 while workers.are_full()
                     && let Some(decided) = workers.take()
                 {
@@ -213,7 +203,7 @@ fn accumulate_on(
                 }
             }
         }
-        workers.give(part, likely);
+        workers.give(part);
         while let Some(decided) = workers.take() {
             result.merge(decided, pass.bins, &mut each)?;
         }

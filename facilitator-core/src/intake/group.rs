@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::accumulate::DecidedPacket;
 use super::draft::{Draft, Drafted, Look, Replays, Witness, draft};
+use super::listed::Listed;
 use super::{Begun, IntakeOutcome, Refusal, begin, changing, deliver, refuse};
 use crate::claims::{ClaimedPacket, Claims, ClaimsFault, ReplayGuard};
 use crate::crypto::ClaimKey;
@@ -54,11 +55,15 @@ pub async fn take_in_all(processor: &Processor, wanted: &[Wanted]) -> Vec<Result
         results: Vec::new(),
     };
     let mut open: Vec<Open> = (0..wanted.len()).map(|index| (index, None)).collect();
+    let mut listed = Listed::of(&*processor.mailboxes.ledger, wanted).await;
     for look in 0..LOOKS {
-        if look > 0 && !processor.reread_pause.is_zero() {
-            tokio::time::sleep(processor.reread_pause).await;
+        if look > 0 {
+            listed = Listed::default();
+            if !processor.reread_pause.is_zero() {
+                tokio::time::sleep(processor.reread_pause).await;
+            }
         }
-        open = group.look(wanted, open).await;
+        open = group.look(wanted, open, &listed).await;
         group.finish().await;
         if open.is_empty() {
             break;
@@ -113,7 +118,7 @@ struct Group<'a, 'w> {
 impl<'a, 'w> Group<'a, 'w> {
     /// Looks at batches, up to the first that storage keeps from it; `open` are their indices with what was found wrong before.
     /// Returns those that need another look, with what is wrong now.
-    async fn look(&mut self, wanted: &'w [Wanted], open: Vec<Open>) -> Vec<Open> {
+    async fn look(&mut self, wanted: &'w [Wanted], open: Vec<Open>, listed: &Listed) -> Vec<Open> {
         let mut doubtful = Vec::new();
         let mut open = open.into_iter();
         while let Some((index, doubted)) = open.next() {
@@ -123,7 +128,16 @@ impl<'a, 'w> Group<'a, 'w> {
                 keys: Arc::clone(&keys),
                 packets: Vec::new(),
             };
-            match begin(self.processor, batch, *take_anyway, doubted.as_deref(), claiming).await {
+            match begin(
+                self.processor,
+                batch,
+                *take_anyway,
+                doubted.as_deref(),
+                listed,
+                claiming,
+            )
+            .await
+            {
                 Ok(Begun::Ended(outcome)) => self.results.push((index, Ok(outcome))),
                 Ok(Begun::Drafted(draft)) => self.add(index, &wanted[index], draft).await,
                 Ok(Begun::Doubtful(refusal)) => {

@@ -56,8 +56,7 @@ pub(super) async fn meaning(
 ) -> Result<Meaning, WorkError> {
     let peer = &*processor.mailboxes.peer;
     let head = &summary.head;
-    let bound = max_object_bytes(summary.packets);
-    let there = match read_head(peer, &head.batch, head.share, bound, &processor.own_keys()).await {
+    let there = match read_head(peer, &head.batch, head.share, summary.packets, &processor.own_keys()).await {
         Ok(Found::There(there)) => there,
         Ok(Found::Not(_)) => return Ok(Meaning::Other),
         Err(error) if error.kind() == MailboxErrorKind::Denied => return Ok(Meaning::Unread),

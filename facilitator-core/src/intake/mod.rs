@@ -10,6 +10,7 @@ mod accumulate;
 mod deliver;
 mod draft;
 mod group;
+mod listed;
 mod meaning;
 mod opener;
 mod read;
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mailbox::{ObjectKey, PutOutcome};
 
+use self::listed::Listed;
 use crate::formats::ledger::{
     BlockedReason, DELIVERED, Delivered, DeliveredPut, LedgerObject, REJECTED, REVISION, Rejected, RejectedReason, hex,
     short_message,
@@ -128,34 +130,39 @@ enum Begun<'a, W> {
 }
 
 /// Goes on from what is there: a batch with a record is answered as the record says, and claims nothing. `doubted`: what an
-/// earlier look found wrong with it.
+/// earlier look found wrong with it; `listed`: what the ledger had.
 async fn begin<'a, W: Witness>(
     processor: &'a Processor,
     batch: &BatchId,
     take_anyway: bool,
     doubted: Option<&Refusal>,
+    listed: &Listed,
     witness: impl FnMut() -> W,
 ) -> Result<Begun<'a, W>, WorkError> {
     let ledger = &*processor.mailboxes.ledger;
-    let delivered_key = batch.ledger_key(DELIVERED);
-    if let Some(bytes) = read_if_there(ledger, &delivered_key, Delivered::MAX_BYTES).await? {
-        let delivered = Delivered::from_bytes(&delivered_key, &bytes)?;
-        let (packets, excluded) = match StoredRecord::open(processor, batch).await? {
-            Some(record) => {
-                let count = |reader: RecordReader<_>, _: &mut _| reader.end().map(|end| (end.packets, end.excluded));
-                record.visit(processor, None, count).await?
-            }
-            None => (0, 0),
-        };
-        return Ok(Begun::Ended(IntakeOutcome::Validated {
-            put: delivered.put,
-            packets,
-            excluded,
-            already: true,
-        }));
+    let record = match listed.may_be_recorded(batch) {
+        true => StoredRecord::open(processor, batch).await?,
+        false => None,
+    };
+    // Nothing is delivered before its record is there: a new batch costs no look for it.
+    if let Some(record) = &record {
+        let key = batch.ledger_key(DELIVERED);
+        if let Some(bytes) = read_if_there(ledger, &key, Delivered::MAX_BYTES).await? {
+            let Delivered { put, .. } = Delivered::from_bytes(&key, &bytes)?;
+            let count = |reader: RecordReader<_>, _: &mut _| reader.end().map(|end| (end.packets, end.excluded));
+            let (packets, excluded) = record.visit(processor, None, count).await?;
+            return Ok(Begun::Ended(IntakeOutcome::Validated {
+                put,
+                packets,
+                excluded,
+                already: true,
+            }));
+        }
     }
     let rejected_key = batch.ledger_key(REJECTED);
-    if let Some(bytes) = read_if_there(ledger, &rejected_key, Rejected::MAX_BYTES).await? {
+    if listed.may_be_rejected(batch)
+        && let Some(bytes) = read_if_there(ledger, &rejected_key, Rejected::MAX_BYTES).await?
+    {
         let Rejected { reason, message, .. } = Rejected::from_bytes(&rejected_key, &bytes)?;
         return Ok(Begun::Ended(IntakeOutcome::Rejected {
             reason,
@@ -163,7 +170,7 @@ async fn begin<'a, W: Witness>(
             already: true,
         }));
     }
-    if let Some(record) = StoredRecord::open(processor, batch).await? {
+    if let Some(record) = record {
         return Ok(Begun::Ended(deliver::deliver(processor, batch, &record).await?));
     }
     let look = doubted.map_or(Look::First, Look::Doubting);

@@ -69,10 +69,9 @@ struct Worker<'a> {
     sums: Sums,
 }
 
-/// A part, which key to try first, and where what comes of it goes.
+/// A part, and where what comes of it goes.
 struct Job {
     part: Part,
-    likely: Option<usize>,
     done: mpsc::SyncSender<Decided>,
 }
 
@@ -87,8 +86,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn work(&mut self, job: Job) {
-        self.opener.likely = job.likely;
+    fn work(&mut self, job: &Job) {
         let decided = self.decide(&job.part);
         // Nobody waits for it any more where the batch was given up.
         drop(job.done.send(decided));
@@ -168,8 +166,8 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         }
     }
 
-    /// Gives a part away. `likely`: which key to try first. Of the batch's only part, and on one core, it comes back decided.
-    pub fn give(&mut self, part: Part, likely: Option<usize>) {
+    /// Gives a part away. Of the batch's only part, and on one core, it comes back decided.
+    pub fn give(&mut self, part: Part) {
         if part.packets.is_empty() {
             return;
         }
@@ -177,7 +175,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         self.bytes += part.bytes;
         self.under_way.push_back((decided, part.bytes));
         let alone = self.cores == 1 || (self.others.is_empty() && !part.is_full());
-        let job = Job { part, likely, done };
+        let job = Job { part, done };
         match &self.jobs {
             Some(jobs) if !alone => {
                 if self.others.len() < self.cores {
@@ -185,7 +183,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
                     self.others.push(self.scope.spawn(move || {
                         let mut worker = Worker::new(query, pass);
                         while let Some(job) = next(&queue) {
-                            worker.work(job);
+                            worker.work(&job);
                         }
                         worker.sums
                     }));
@@ -196,7 +194,7 @@ impl<'scope, 'env> Workers<'scope, 'env> {
             _ => self
                 .own
                 .get_or_insert_with(|| Worker::new(self.query, self.pass))
-                .work(job),
+                .work(&job),
         }
     }
 

@@ -15,10 +15,10 @@ use crate::formats::names::{AggregationId, BatchId, BatchTime, IngestionPart, Va
 use crate::formats::preflight::{Check, Line, Outcome, Place};
 use crate::formats::work::Share;
 use crate::intake::complete_batches;
-use crate::peer_messages::{Found, PeerBatch, max_object_bytes, read_head};
+use crate::peer_messages::{Found, PeerBatch, read_head};
 
 /// The longest single-object validation that is read here, in packets.
-const MAX_PACKETS: u64 = 1 << 16;
+const MAX_PACKETS: u64 = 1 << 18;
 /// Aggregations in which a recent batch is looked for, and how many top-level names are asked for to find them.
 const AGGREGATIONS: usize = 8;
 const FOLDERS: usize = 50;
@@ -107,8 +107,7 @@ impl Preflight<'_> {
         listed: &Listed,
     ) -> Vec<Line> {
         let place = Place::PeerValidation;
-        let bound = max_object_bytes(MAX_PACKETS);
-        match within(read_head(mailbox, batch, share, bound, keys)).await {
+        match within(read_head(mailbox, batch, share, MAX_PACKETS, keys)).await {
             Err(fault) => vec![unread(place, batch, &fault)],
             Ok(Found::There(head)) => {
                 let signed = format!("{} is signed by a key that is known", batch.path());

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{OwnKeys, PublicHalves, Trouble, failed, not_checkable, passed};
 use crate::crypto::csr::SigningRequest;
 use crate::crypto::{BatchVerifyingKey, TrustedKeys};
-use crate::formats::manifest::{DataShareProcessorSpecificManifest, Manifest, ManifestKind, validate};
+use crate::formats::manifest::{DataShareProcessorSpecificManifest, Manifest, ManifestKind, Purpose, validate};
 use crate::formats::preflight::{Check, Line};
 use crate::formats::work::PublicKeyParameter;
 
@@ -42,7 +42,14 @@ fn published(text: Option<&str>, now: Timestamp) -> (Option<DataShareProcessorSp
         let detail = "our own manifest isn't known here: nobody compares keys with what partners are told";
         return (None, not_checkable(Check::Manifest, detail));
     };
-    match validate(ManifestKind::DataShareProcessorSpecific, text.as_bytes(), now).accepted() {
+    match validate(
+        ManifestKind::DataShareProcessorSpecific,
+        text.as_bytes(),
+        Purpose::Publish,
+        now,
+    )
+    .accepted()
+    {
         Ok((Manifest::DataShareProcessorSpecific(manifest), warnings)) => {
             let detail = match warnings.first() {
                 None => "partners can use it".to_owned(),

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use mailbox::MemoryMailbox;
+use async_trait::async_trait;
+use mailbox::{ListPage, MailboxUrl, MemoryMailbox, ObjectBody, Upload};
 
 fn key(name: &str) -> ObjectKey {
     ObjectKey::parse(name).unwrap()
@@ -166,4 +167,52 @@ async fn the_loser_goes_on_from_the_winner() {
     let second = put_or_read(&mailbox, &key("k"), "theirs".into(), 100).await.unwrap();
     assert_eq!((first.1, second.1), (PutOutcome::Created, PutOutcome::Exists));
     assert_eq!(&second.0[..], b"mine");
+}
+
+/// A mailbox where nothing can be uploaded in parts.
+#[derive(Debug)]
+struct AtOnce(MemoryMailbox);
+
+#[async_trait]
+impl Mailbox for AtOnce {
+    fn url(&self) -> &MailboxUrl {
+        self.0.url()
+    }
+
+    async fn open(&self, key: &ObjectKey) -> Result<ObjectBody, MailboxError> {
+        self.0.open(key).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, MailboxError> {
+        self.0.head(key).await
+    }
+
+    async fn begin_upload(&self, key: &ObjectKey) -> Result<Box<dyn Upload>, MailboxError> {
+        let kind = MailboxErrorKind::Unsupported;
+        Err(MailboxError::of_object(kind, self.url(), key, "an upload in parts"))
+    }
+
+    async fn put_if_absent(&self, key: &ObjectKey, content: Bytes) -> Result<PutOutcome, MailboxError> {
+        self.0.put_if_absent(key, content).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage, MailboxError> {
+        self.0.list(request).await
+    }
+}
+
+/// Its time decides whether a batch is in a window, and an upload in parts shows when it began.
+#[tokio::test]
+async fn a_signature_of_any_length_is_put_at_once() {
+    let mailbox = AtOnce(MemoryMailbox::new("peer"));
+    let long = Bytes::from(vec![b's'; SINGLE_PUT_BYTES + 1]);
+    let signature = OwnObject::new(key("s"), long.clone());
+    let meaning = async || Ok::<_, MailboxError>(Meaning::Other);
+    let put = put_batch(&mailbox, vec![object("p", "packets")], signature, meaning).await;
+    assert_eq!(put.unwrap(), BatchPut::There(DeliveredPut::Created));
+    let there = mailbox.read(&key("s"), u64::MAX).await.unwrap();
+    assert_eq!(there, long);
+    // Other objects of this length aren't.
+    let error = super::put(&mailbox, &key("p2"), &long).await.unwrap_err();
+    assert_eq!(error.kind(), MailboxErrorKind::Unsupported);
 }

@@ -72,12 +72,15 @@ impl World {
         sample.id
     }
 
-    /// An ingestion batch of which `packets` are for the first packet key and as many for the second.
-    pub fn batch_of_two_keys(&self, minute: u8, packets: usize) -> BatchId {
-        let halves = [
-            self.made(minute, packets, false, &[]),
-            self.made(minute, packets, true, &[]),
-        ];
+    /// An ingestion batch of which `packets` are for the first packet key and as many, behind them, for the second. Faults are
+    /// given by the place in the whole.
+    pub fn batch_of_two_keys(&self, minute: u8, packets: usize, faults: &[(usize, FaultKind)]) -> BatchId {
+        let half = |second: bool| {
+            let faults = faults.iter().filter(|(packet, _)| (*packet >= packets) == second);
+            let faults: Vec<_> = faults.map(|(packet, kind)| (packet % packets, *kind)).collect();
+            self.made(minute, packets, second, &faults)
+        };
+        let halves = [half(false), half(true)];
         for share in SHARES {
             let of = |sample: &Sample| {
                 if share == Share::First {

@@ -10,10 +10,15 @@ use crate::world::{Build, Mounts, SHARES, Setup, Signer, TINY, World};
 
 /// Has the batches taken in.
 pub async fn answered(world: &World, shares: &[Share], batches: &[BatchId]) {
-    let intakes: Vec<Task> = batches.iter().cloned().map(Task::Intake).collect();
     for share in shares {
-        world.run(&Setup::of(*share), &intakes).await.unwrap();
+        answered_as(world, &Setup::of(*share), batches).await;
     }
+}
+
+/// Has the batches taken in by a worker that is set up so.
+pub async fn answered_as(world: &World, setup: &Setup, batches: &[BatchId]) {
+    let intakes: Vec<Task> = batches.iter().cloned().map(Task::Intake).collect();
+    world.run(setup, &intakes).await.unwrap();
 }
 
 /// Two workers that take the same batch in.
@@ -44,7 +49,7 @@ pub async fn same_large_intake() -> Case {
 /// Two workers set up in two ways that take the same batch in.
 async fn intakes(setups: [Setup; 2]) -> Case {
     let world = World::new();
-    let batch = world.batch_of_two_keys(1, 1);
+    let batch = world.batch_of_two_keys(1, 1, &[]);
     let worker = |setup| (setup, vec![Task::IntakeAnyway(batch.clone())]);
     Case::new(world, setups.map(worker).into(), false)
 }
@@ -121,7 +126,7 @@ pub async fn same_window(share: Share) -> Case {
 /// Two workers that sum the same window, one of them without a key that its records need.
 pub async fn windows_with_other_keys() -> Case {
     let world = World::new();
-    let batch = world.batch_of_two_keys(1, 1);
+    let batch = world.batch_of_two_keys(1, 1, &[]);
     answered(&world, &SHARES, std::slice::from_ref(&batch)).await;
     let worker = |mounts| {
         let setup = Setup {
@@ -200,7 +205,7 @@ pub async fn everything() -> Case {
     let batches = [
         world.batch(1, 3, &faults),
         world.batch(2, 1, &[]),
-        world.batch_of_two_keys(3, 1),
+        world.batch_of_two_keys(3, 1, &[]),
     ];
     let tasks: Vec<Task> = batches
         .iter()

@@ -33,6 +33,9 @@ impl Truth {
         let ledger = &now[place(share, Place::Ledger)];
         self.check_answers(share, now)?;
         self.check_answered_once(share, ledger)?;
+        if self.marked {
+            self.check_marks(share, ledger)?;
+        }
         for (name, bytes) in in_folder(ledger, "rejected") {
             let rejected = parse::<Rejected>(name, bytes)?;
             let digest = rejected.header_digest.as_deref().and_then(unhex);

@@ -9,6 +9,7 @@ mod batches;
 mod cases;
 mod check;
 mod gate;
+mod marks;
 mod orders;
 mod outcomes;
 mod overrides;
@@ -34,7 +35,7 @@ use std::thread;
 use std::time::Instant;
 
 use facilitator_core::formats::ledger::{
-    DECISIONS, DELIVERED, PARTIALS, PLANS, RECORDS, REJECTED, RELEASED, RESULTS, SHARDS,
+    DECISIONS, DELIVERED, LEDGER_OBJECT, PARTIALS, PLANS, RECORDS, REJECTED, RELEASED, RESULTS, SHARDS, USES,
 };
 use facilitator_core::formats::work::{Share, ValidationFormat};
 use tokio::runtime::Runtime;
@@ -105,7 +106,7 @@ fn on_all_cores(jobs: Vec<Job>) -> Vec<Done> {
 }
 
 /// Every order of the calls of two or three workers, with the fewest that there must be.
-const EXHAUSTIVE: [(&str, usize, MakeCase); 23] = {
+const EXHAUSTIVE: [(&str, usize, MakeCase); 26] = {
     use ValidationFormat::{SingleObject, ThreeObjects};
     [
         ("two intakes", 220, || {
@@ -157,6 +158,9 @@ const EXHAUSTIVE: [(&str, usize, MakeCase); 23] = {
         ("override and window", 4, || {
             Box::pin(overrides::override_and_window(Build::Right))
         }),
+        ("two marked intakes", 1, || Box::pin(marks::marked_intakes())),
+        ("two marked aggregations", 1, || Box::pin(marks::marked_windows())),
+        ("two new ledgers", 1, || Box::pin(marks::new_ledger())),
     ]
 };
 
@@ -175,7 +179,7 @@ const RANDOM: [(&str, u64, MakeCase); 6] = [
 ];
 
 /// What one worker does, with the fewest single faults and pairs of stops: somewhat more than half of what there are.
-const SCENES: [(Plot, usize, usize); 14] = {
+const SCENES: [(Plot, usize, usize); 15] = {
     use ValidationFormat::{SingleObject, ThreeObjects};
     [
         (Plot::Batches(ThreeObjects), 100, 1870),
@@ -192,6 +196,7 @@ const SCENES: [(Plot, usize, usize); 14] = {
         (Plot::Unusable, 75, 1040),
         (Plot::BelowFloor, 81, 1400),
         (Plot::Override(2), 60, 910),
+        (Plot::Marked, 1, 1),
     ]
 };
 
@@ -225,8 +230,8 @@ fn jobs() -> Vec<Job> {
     jobs
 }
 
-/// Every kind of call, and a put of every kind of object of the ledger, was one before which a worker stopped: `reports/` and
-/// `ledger.json` are the binary's.
+/// Every kind of call, and a put of every kind of object of the ledger, was one before which a worker stopped: `reports/` is
+/// the binary's.
 fn check_stops(counts: &Counts) -> Result<(), String> {
     let kinds: BTreeSet<Kind> = counts.stopped_before.iter().map(|(kind, _)| *kind).collect();
     let folders: BTreeSet<&str> = counts
@@ -235,7 +240,19 @@ fn check_stops(counts: &Counts) -> Result<(), String> {
         .filter_map(|(_, folder)| folder.as_deref())
         .collect();
     let all = [
-        "claims", "runs", RECORDS, DELIVERED, REJECTED, SHARDS, PLANS, PARTIALS, RELEASED, DECISIONS, RESULTS,
+        LEDGER_OBJECT,
+        "claims",
+        "runs",
+        USES,
+        RECORDS,
+        DELIVERED,
+        REJECTED,
+        SHARDS,
+        PLANS,
+        PARTIALS,
+        RELEASED,
+        DECISIONS,
+        RESULTS,
     ];
     if kinds == BTreeSet::from(Kind::ALL) && folders == BTreeSet::from(all) {
         return Ok(());

@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::check::difference;
 use crate::gate::{Fault, Gate, Op};
+use crate::marks::check_identity;
 use crate::stops::Counts;
 use crate::truth::{Truth, Violation};
 use crate::work::{Task, Worker};
@@ -51,6 +52,7 @@ impl Case {
     pub fn new(world: World, workers: Vec<(Setup, Vec<Task>)>, same_bytes: bool) -> Self {
         let mut truth = Truth::of(&world);
         truth.lacks_a_key = workers.iter().any(|(setup, _)| setup.mounts == Mounts::One);
+        truth.marked = workers.iter().all(|(setup, _)| setup.marks);
         Self {
             begin: world.content(),
             truth,
@@ -86,7 +88,8 @@ impl Case {
             let before = self.world.content();
             for (setup, tasks) in &self.workers {
                 let ended = self.world.run(setup, tasks).await;
-                ended.map_err(|error| format!("a rerun ends in an error: {error}"))?;
+                let outcomes = ended.map_err(|error| format!("a rerun ends in an error: {error}"))?;
+                check_identity(setup.share, &self.world.content(), &outcomes)?;
                 self.truth
                     .check(&self.world)
                     .map_err(|violation| violation.at("a rerun"))?;
@@ -195,9 +198,11 @@ impl Case {
             self.checked_step(&mut workers[chosen], Fault::None).await?;
             depth += 1;
         }
-        for worker in &workers {
-            if let Some(Err(error)) = &worker.ended {
-                return Err(format!("an error without a fault: {error}").into());
+        for (worker, (setup, _)) in workers.iter().zip(&specs) {
+            match &worker.ended {
+                Some(Ok(outcomes)) => check_identity(setup.share, &self.world.content(), outcomes)?,
+                Some(Err(error)) => return Err(format!("an error without a fault: {error}").into()),
+                None => {}
             }
         }
         drop(workers);

@@ -7,7 +7,7 @@ use facilitator_core::sample::FaultKind;
 use crate::cases::answered;
 use crate::overrides;
 use crate::stops::Scene;
-use crate::work::{Task, in_parts, window};
+use crate::work::{Task, in_parts, other_window, window};
 use crate::world::{Build, Mounts, SHARES, Setup, TINY, World};
 
 /// A kind of scene.
@@ -33,6 +33,8 @@ pub enum Plot {
     BelowFloor,
     /// A window released again, with so many clients more.
     Override(usize),
+    /// A new ledger, and a batch for two keys, all of rings: the marks of what needs a key come before it.
+    Marked,
 }
 
 impl Plot {
@@ -44,6 +46,7 @@ impl Plot {
         let world = World::new();
         let mut setup = Setup {
             build,
+            marks: matches!(self, Self::Marked),
             ..Setup::of(share)
         };
         let intakes = |batches: &[BatchId]| batches.iter().cloned().map(Task::Intake).collect::<Vec<_>>();
@@ -59,8 +62,9 @@ impl Plot {
             }
             Self::Keys([first, _]) => {
                 let clients = if first == Mounts::Both { 4 } else { 2 };
-                (vec![world.batch_of_two_keys(1, 2)], clients)
+                (vec![world.batch_of_two_keys(1, 2, &[])], clients)
             }
+            Self::Marked => (vec![world.batch_of_two_keys(1, 1, &[])], 2),
             Self::Replay | Self::Group => {
                 let minutes = if matches!(self, Self::Group) { 1..4 } else { 1..3 };
                 let batches: Vec<_> = minutes.map(|minute| world.batch(minute, 1, &[])).collect();
@@ -82,11 +86,21 @@ impl Plot {
                 (vec![world.batch(1, 2, &refused), world.batch(2, 1, &[])], 1)
             }
         };
-        world.run(&Setup::of(share.peer()), &intakes(&batches)).await.unwrap();
+        let peer = Setup {
+            marks: setup.marks,
+            ..Setup::of(share.peer())
+        };
+        world.run(&peer, &intakes(&batches)).await.unwrap();
         let aggregate = [Task::Aggregate(window())];
         let tasks = match self {
             Self::Parts => intakes(&batches).into_iter().chain(in_parts(&[2])).collect(),
             Self::Keys(_) => batches.into_iter().map(Task::IntakeAnyway).chain(aggregate).collect(),
+            // The plan is of another window than the records are marked in: its mark isn't there yet.
+            Self::Marked => [Task::Establish(1)]
+                .into_iter()
+                .chain(intakes(&batches))
+                .chain([Task::Aggregate(other_window())])
+                .collect(),
             Self::Group => [Task::IntakeAll(batches)].into_iter().chain(aggregate).collect(),
             Self::Compaction => {
                 let [one, two] = [0, 1].map(|n| Task::Intake(batches[n].clone()));
@@ -110,6 +124,7 @@ impl Plot {
             scene.has_one_end = first == again;
             scene.truth.lacks_a_key = [first, again].contains(&Mounts::One);
         }
+        scene.truth.marked = setup.marks;
         // A worker that stops between its claims and its records finds them as another's when it comes back, and the
         // original loses what is in the replay as well: rule 1.
         scene.has_one_end &= !matches!(self, Self::Group);

@@ -14,10 +14,10 @@ use facilitator_core::processor::InMemory;
 use facilitator_core::sample::FaultKind;
 use mailbox::{MemoryMailbox, ObjectKey};
 use rand::rngs::StdRng;
-use rand::seq::{IndexedRandom, SliceRandom};
+use rand::seq::{IndexedMutRandom, IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
-use crate::check::but_put;
+use crate::check::{but_put, members, parse, record};
 use crate::gate::Gate;
 use crate::truth::Truth;
 use crate::work::{Outcome, Task, in_parts, ranges, run, window};
@@ -41,16 +41,19 @@ async fn random_world(rng: &mut StdRng, batches: u8, faults: &[FaultKind]) -> (W
     let mut ids = Vec::new();
     for minute in 1..=batches {
         let packets = rng.random_range(2..6);
-        ids.push(if rng.random_ratio(1, 4) {
-            world.batch_of_two_keys(minute, packets)
-        } else {
-            let mut spoilt = Vec::new();
-            for packet in 1..packets {
-                if rng.random_bool(0.4) {
-                    spoilt.push((packet, *faults.choose(rng).unwrap()));
-                }
+        let keys = if rng.random_ratio(1, 3) { 2 } else { 1 };
+        let mut spoilt = Vec::new();
+        for packet in (0..keys * packets).filter(|packet| packet % packets > 0) {
+            if rng.random_bool(0.4) {
+                // Where there are two keys, under both there shall be packets to take out.
+                let is_invalid = keys == 2 && rng.random_bool(0.5);
+                let any = *faults.choose(rng).unwrap();
+                spoilt.push((packet, if is_invalid { FaultKind::InvalidProof } else { any }));
             }
-            world.batch(minute, packets, &spoilt)
+        }
+        ids.push(match keys {
+            2 => world.batch_of_two_keys(minute, packets, &spoilt),
+            _ => world.batch(minute, packets, &spoilt),
         });
     }
     for share in SHARES {
@@ -97,17 +100,50 @@ fn change(mailbox: &MemoryMailbox, key: &ObjectKey, change: impl FnOnce(&Bytes) 
     mailbox.replace(key, change(&bytes));
 }
 
-fn damage_seals(world: &World, ids: &[BatchId], share: Share) {
+/// Damages at least one seal of every record; which.
+fn damage_seals(world: &World, ids: &[BatchId], share: Share, rng: &mut StdRng) -> BTreeMap<BatchId, Vec<bool>> {
+    let mut damaged = BTreeMap::new();
     for id in ids {
         let key = id.ledger_key("records");
         if ledger(world, share).snapshot().contains_key(key.as_str()) {
             change(ledger(world, share), &key, |bytes| {
                 let mut record = Record::decode(bytes).unwrap();
-                record.sealed.iter_mut().for_each(|seal| seal[0] ^= 1);
+                let mut which: Vec<bool> = record.sealed.iter().map(|_| rng.random_bool(0.5)).collect();
+                if !which.contains(&true) {
+                    *which.choose_mut(rng).unwrap() = true;
+                }
+                let seals = record.sealed.iter_mut().zip(&which);
+                seals
+                    .filter(|(_, damaged)| **damaged)
+                    .for_each(|(seal, _)| seal[0] ^= 1);
+                damaged.insert(id.clone(), which);
                 record.encode()
             });
         }
     }
+    damaged
+}
+
+/// How many of the plan's batches have one sound and one damaged seal, and packets to take out under both keys.
+fn half_damaged(world: &World, truth: &Truth, share: Share, damaged: &BTreeMap<BatchId, Vec<bool>>) -> usize {
+    let content = world.content();
+    let there = &content[place(share, Place::Ledger)];
+    let Some(plan) = there.get(window().ledger_key("plans").as_str()) else {
+        return 0;
+    };
+    let members = members("plans", &parse("plans", plan).unwrap()).unwrap();
+    let is_half = |(id, _): &&(BatchId, String)| {
+        let [one, other] = damaged[id][..] else { return false };
+        let expected = truth.expected(share, std::slice::from_ref(id), 2, &content);
+        let clients = expected.map_or_else(|_| Vec::new(), |expected| expected.client_set);
+        let record = record(there, id).unwrap().unwrap();
+        let takes_out = |key: u8| {
+            let mut packets = record.plain.included().filter(|(_, _, of, _)| *of == key);
+            !clients.is_empty() && packets.any(|(index, ..)| !clients.contains(&(id.uuid, index)))
+        };
+        one != other && takes_out(0) && takes_out(1)
+    };
+    members.iter().filter(is_half).count()
 }
 
 /// The window in one pod.
@@ -148,7 +184,7 @@ async fn parted(world: &World, setup: &Setup, cuts: &[u8], rng: &mut StdRng) {
 #[tokio::test]
 async fn every_split_and_order_gives_the_bytes_of_one_pod() {
     const BATCHES: u8 = 6;
-    let (mut summed, mut slow, mut with_partials) = (0, 0, 0);
+    let (mut summed, mut half, mut slow, mut with_partials) = (0, 0, 0, 0);
     for seed in 0..12 {
         let mut rng = StdRng::seed_from_u64(seed);
         // An answer that is spoilt isn't one of a peer that [`Truth`] knows.
@@ -176,9 +212,10 @@ async fn every_split_and_order_gives_the_bytes_of_one_pod() {
             );
             summed += u32::from(expected[place(share, Place::Portal)].len() > 1);
             world.reset(&begin);
-            damage_seals(&world, &ids, share);
+            let damaged_seals = damage_seals(&world, &ids, share, &mut rng);
             let damaged = world.content();
             let slow_path = whole(&world, &Setup::of(share)).await;
+            half += half_damaged(&world, &truth, share, &damaged_seals);
             // The records differ, and nothing that is made of them.
             let but_records = |outputs: &[BTreeMap<String, Vec<u8>>]| -> Vec<BTreeMap<String, Vec<u8>>> {
                 let mut outputs = outputs.to_vec();
@@ -223,8 +260,8 @@ async fn every_split_and_order_gives_the_bytes_of_one_pod() {
         }
     }
     assert!(
-        summed > 15 && slow > 100 && with_partials > 300,
-        "{summed} {slow} {with_partials}"
+        summed > 15 && half > 3 && slow > 100 && with_partials > 300,
+        "{summed} {half} {slow} {with_partials}"
     );
 }
 
@@ -257,7 +294,7 @@ async fn parts_that_are_damaged_or_lie_are_done_again() {
     let world = World::new();
     let ids = [
         world.batch(1, 3, &[(1, FaultKind::InvalidProof)]),
-        world.batch_of_two_keys(2, 2),
+        world.batch_of_two_keys(2, 2, &[]),
     ];
     for share in SHARES {
         let intakes: Vec<_> = ids.iter().cloned().map(Task::IntakeAnyway).collect();
@@ -322,7 +359,7 @@ async fn parts_that_are_damaged_or_lie_are_done_again() {
 #[tokio::test]
 async fn a_part_sealed_under_a_key_that_is_not_mounted_waits_for_it() {
     let world = World::new();
-    let ids = [world.batch_of_two_keys(1, 2), world.batch(2, 2, &[])];
+    let ids = [world.batch_of_two_keys(1, 2, &[]), world.batch(2, 2, &[])];
     for share in SHARES {
         let intakes: Vec<_> = ids.iter().cloned().map(Task::Intake).collect();
         world.run(&Setup::of(share), &intakes).await.unwrap();

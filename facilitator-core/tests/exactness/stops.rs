@@ -6,6 +6,7 @@ use facilitator_core::formats::ledger::{Verdict, WindowResult};
 
 use crate::check::{difference, in_folder};
 use crate::gate::{Fault, Gate, Kind, Op};
+use crate::marks::check_identity;
 use crate::truth::{Truth, Violation};
 use crate::work::{Outcome, Task, Worker};
 use crate::world::{Content, Place, Setup, World, digest_of, place};
@@ -148,6 +149,7 @@ impl Scene {
             return Ok(());
         }
         let outcomes = self.rerun().await?;
+        check_identity(self.again.share, &self.world.content(), &outcomes)?;
         self.truth.check(&self.world)?;
         if let Some(expected) = expected {
             if !outcomes.iter().all(Outcome::is_final) {

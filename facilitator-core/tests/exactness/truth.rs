@@ -83,6 +83,8 @@ pub struct Truth {
     holders: [HashMap<PublicPoint, BTreeSet<[u8; 32]>>; 2],
     /// Some worker has the first packet key alone.
     pub lacks_a_key: bool,
+    /// The keys are a ring's, of both parties and all the time.
+    pub marked: bool,
     /// Validation batches, sum parts and whole worlds found good already, by the digest of all that was looked at.
     pub good: HashSet<[u8; 32]>,
     /// Where a window is released again, all sums together tell of nobody or of so many.
@@ -100,6 +102,7 @@ impl Truth {
             versions: Default::default(),
             holders: Default::default(),
             lacks_a_key: false,
+            marked: false,
             good: HashSet::new(),
             floor: 1,
             last: world.content(),

@@ -11,9 +11,11 @@ use facilitator_core::crypto::ClaimKey;
 use facilitator_core::formats::claims::ClaimDay;
 use facilitator_core::formats::names::{BatchId, BatchRange, WindowId};
 use facilitator_core::formats::work::Approval;
+use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
 use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
 use facilitator_core::processor::{Processor, WorkError};
 use jiff::SignedDuration;
+use uuid::Uuid;
 
 use crate::gate::{Fault, Gate, Op};
 use crate::world::now;
@@ -44,6 +46,8 @@ pub enum Task {
     Again(WindowId, u8),
     /// The same, by a worker that begins when it has.
     AgainTooLate(WindowId, u8),
+    /// What every worker begins with: which ledger it is, this one where it is new.
+    Establish(u128),
 }
 
 /// The ranges that a window's work is parted into by cuts before these minutes.
@@ -83,6 +87,8 @@ fn approval(release: u8) -> Approval {
 pub enum Outcome {
     Intake(IntakeOutcome),
     Aggregate(AggregateOutcome),
+    /// The ledger's id.
+    Ledger(Uuid),
 }
 
 impl Outcome {
@@ -91,6 +97,7 @@ impl Outcome {
         match self {
             Self::Intake(outcome) => !matches!(outcome, IntakeOutcome::Blocked { .. }),
             Self::Aggregate(outcome) => matches!(outcome, AggregateOutcome::Done { .. } | AggregateOutcome::Part),
+            Self::Ledger(_) => true,
         }
     }
 }
@@ -130,9 +137,27 @@ pub async fn run(processor: &Processor, tasks: &[Task]) -> Result<Vec<Outcome>, 
                 let approval = approval(*release);
                 Outcome::Aggregate(aggregate_again(processor, window, &approval, now(), &|| now() + OVERRIDE).await?)
             }
+            Task::Establish(id) => Outcome::Ledger(identity(processor, Uuid::from_u128(*id)).await?),
         });
     }
     Ok(outcomes)
+}
+
+async fn identity(processor: &Processor, new_id: Uuid) -> Result<Uuid, WorkError> {
+    let expected = ExpectedLedger {
+        id: None,
+        instance: &processor.instance,
+        share: processor.share,
+        start_at: "2026-11-20T00:00:00Z",
+    };
+    match establish(&*processor.mailboxes.ledger, &expected, new_id).await {
+        Ok(identity) => Ok(identity.id),
+        Err(IdentityError::Mailbox { source }) => Err(source.into()),
+        Err(error) => Err(WorkError::Internal {
+            doing: "establishing the ledger",
+            detail: error.to_string(),
+        }),
+    }
 }
 
 type Running<'a> = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, WorkError>> + 'a>>;

@@ -9,6 +9,7 @@ use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, sha256};
 use facilitator_core::formats::names::InstanceName;
 use facilitator_core::formats::work::{Share, ValidationFormat};
 use facilitator_core::processor::{InMemory, Mailboxes, MountedPacketKey, Processor, WorkError};
+use facilitator_core::uses::UseMarks;
 use jiff::Timestamp;
 use mailbox::{Mailbox, MemoryMailbox};
 use rand::SeedableRng;
@@ -22,6 +23,8 @@ use crate::wrong::{Misread, Misreading, Reordering};
 pub const SHARES: [Share; 2] = [Share::First, Share::Second];
 /// When everything happens: seconds since 1970.
 const NOW: i64 = 1_800_000_000;
+/// Of [`crate::work::window`].
+const PERIOD_SECONDS: u32 = 3_600;
 
 pub fn now() -> Timestamp {
     Timestamp::from_second(NOW).unwrap()
@@ -109,6 +112,8 @@ pub struct Setup {
     pub in_memory: InMemory,
     pub signer: Signer,
     pub legacy_peer: bool,
+    /// The keys are a ring's: what needs them is marked.
+    pub marks: bool,
 }
 
 impl Setup {
@@ -123,6 +128,7 @@ impl Setup {
             in_memory: InMemory::default(),
             signer: Signer::Own,
             legacy_peer: false,
+            marks: false,
         }
     }
 }
@@ -195,6 +201,7 @@ impl World {
             in_memory,
             signer,
             legacy_peer,
+            marks,
         } = *setup;
         let keys_of = |share| match share {
             Share::First => &self.keys.first,
@@ -277,7 +284,7 @@ impl World {
             peer_keys: self.keys.trusted.clone(),
             signing_key: copy_of(own),
             other_signing_keys: Vec::new(),
-            use_marks: None,
+            use_marks: marks.then(|| UseMarks::new(PERIOD_SECONDS)),
             packet_keys: Arc::clone(&self.packet_keys[usize::from(share.index())][usize::from(mounts == Mounts::Both)]),
             replay_guard: Some(ReplayGuard { horizon_days: 14 }),
             clock: || crate::work::window().start.timestamp(),

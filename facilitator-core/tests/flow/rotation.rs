@@ -168,6 +168,20 @@ async fn without_the_key_of_a_record_its_batch_waits_and_says_which() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_mounted_again_is_marked_under_all_of_its_ids() {
+    let world = World::new();
+    let batch = world.sample(1, 5, &[]).id;
+    let key = || Keys::read().first_packets;
+    let first = Processor {
+        packet_keys: Arc::new([mounted("", key()), mounted("packets", key()), mounted("again", key())]),
+        ..before(world.processor(Share::First))
+    };
+    assert!(matches!(intake(&first, &batch).await, IntakeOutcome::Validated { .. }));
+    let ids = ["again", Keys::read().first.id(), "packets"].map(|id| format!("uses/{id}/{}", window()));
+    assert_eq!(marks(&world), ids);
+}
+
+#[tokio::test]
 async fn keys_that_nobody_retires_leave_no_marks() {
     let world = World::new();
     let batch = world.sample(1, 5, &[]).id;

@@ -326,11 +326,13 @@ pub fn manifests() -> Vec<Case> {
             }),
         ),
     ];
-    let two = with(&global, |m| m["server-identity"]["gcp-service-account-id"] = json!("1"));
+    let none = with(&global, |m| {
+        m["server-identity"]["gcp-service-account-id"] = Value::Null
+    });
     cases.push(case(
-        "a global manifest with two identities",
-        "give at most one",
-        move || said(DataShareProcessorGlobalManifest::parse(two.as_bytes())),
+        "a global manifest with null for an id",
+        "invalid type: null",
+        move || said(DataShareProcessorGlobalManifest::parse(none.as_bytes())),
     ));
     let empty = with(&portal, |m| m["pha-sum-part-bucket"] = json!(""));
     cases.push(case(

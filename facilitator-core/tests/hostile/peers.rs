@@ -26,8 +26,13 @@ fn message(n: u128, f_r: i64) -> ValidationPacket {
 
 /// What is made of the peer's messages of a batch of one packet.
 fn read(party: &Party) -> String {
+    read_of(party, 1)
+}
+
+/// What is made of the peer's messages of a batch of so many packets.
+fn read_of(party: &Party, packets: usize) -> String {
     let (mailbox, keys) = (&*party.ingestion, &party.processor.peer_keys);
-    let read = read_validation(mailbox, &party.id, Share::Second, 1, keys);
+    let read = read_validation(mailbox, &party.id, Share::Second, packets, keys);
     match party.runtime.block_on(read) {
         Err(error) => format!("error: {error}"),
         Ok(PeerBatch::Read { messages, .. }) => format!("accepted: {} messages", messages.len()),
@@ -107,6 +112,56 @@ fn messages() -> Vec<Case> {
             sent((0..100_000).map(|n| message(n, 1)).collect()),
         )
         .within_kb(16 << 10),
+    ]
+}
+
+/// A single object, in which so many bytes more than 1 MiB come inline for each of a batch's packets.
+fn inline(bytes: usize) -> String {
+    const PACKETS: usize = 20_000;
+    let party = Party::new();
+    let sent = Sent::new(&party, &Rc::new(vec![7; (1 << 20) + bytes * PACKETS]));
+    let (header, packets) = (sent.header.write(), sent.packets.to_vec());
+    let signature = BatchSignature::sign_inline(&party.keys.second, header, packets).unwrap();
+    let key = party.id.validation_key(Share::Second, ValidationPart::Signature);
+    party.ingestion.replace(&key, signature.into_object());
+    read_of(&party, PACKETS)
+}
+
+fn inline_batches() -> Vec<Case> {
+    // What the test itself makes of the object is in the bound as well.
+    const KB: usize = 10 << 10;
+    let messages = |party: &Party, count: u32| {
+        let longest = |n: u32| ValidationPacket {
+            g_r: u32::MAX.into(),
+            h_r: u32::MAX.into(),
+            ..message(n.into(), u32::MAX.into())
+        };
+        let all: Vec<_> = (0..count).map(longest).collect();
+        let packets = Rc::new(ValidationPacket::write_all(&all));
+        let header = Sent::new(party, &packets).header.write();
+        let signature = BatchSignature::sign_inline(&party.keys.second, header, packets.to_vec()).unwrap();
+        let key = party.id.validation_key(Share::Second, ValidationPart::Signature);
+        party.ingestion.replace(&key, signature.into_object());
+        read_of(party, 2_000)
+    };
+    vec![
+        case(
+            "the peer sends inline packets of 1 MiB and 65 bytes for each packet",
+            "too large",
+            || inline(65),
+        )
+        .within_kb(KB),
+        case(
+            "the peer sends inline packets of 1 MiB and 200 bytes for each packet",
+            "too large",
+            || inline(200),
+        )
+        .within_kb(2 * KB),
+        harmless(
+            "the peer sends every message inline, each as long as they can be",
+            "accepted: 2000 messages",
+            move || messages(&Party::new(), 2_000),
+        ),
     ]
 }
 
@@ -202,5 +257,8 @@ fn stores() -> Vec<Case> {
 }
 
 pub fn cases() -> Vec<Case> {
-    [messages(), batches(), stores()].into_iter().flatten().collect()
+    [messages(), batches(), inline_batches(), stores()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

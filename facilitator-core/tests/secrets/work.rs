@@ -1,21 +1,25 @@
 //! Intake and aggregation as a whole, on as many threads as they take.
 
 use facilitator_core::aggregate::{AggregateOutcome, partial_sum, plan_shard};
-use facilitator_core::crypto::open;
+use facilitator_core::crypto::{encrypt, open};
 use facilitator_core::formats::ingestion::DataSharePacket;
 use facilitator_core::formats::ledger::Verdict;
 use facilitator_core::formats::names::{BatchId, BatchRange};
-use facilitator_core::formats::record::Record;
+use facilitator_core::formats::record::{PacketExclusion, Record};
 use facilitator_core::formats::work::Share;
-use facilitator_core::processor::Processor;
-use facilitator_core::proof::{accumulate, parse_first_share, parse_second_share, subtract_from};
+use facilitator_core::intake::{Known, Pass, accumulate};
+use facilitator_core::processor::{MountedPacketKey, Processor};
+use facilitator_core::proof::{self, ShareSplitter, parse_first_share, parse_second_share, subtract_from};
 use facilitator_core::sample::{FaultKind, Sample};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::runtime::{Builder, Runtime};
+use uuid::Uuid;
 
 use crate::scanning::{left_behind_of, turn};
 use crate::support::Keys;
 use crate::world::{NOW, World, intake, intake_both, second, verdict, window};
-use crate::{BINS, bytes_of};
+use crate::{BINS, bytes_of, packet};
 
 const SHARES: [Share; 2] = [Share::First, Share::Second];
 const NONE: [u32; BINS as usize] = [0; BINS as usize];
@@ -49,7 +53,9 @@ fn opened(share: Share, sample: &Sample) -> Vec<(Vec<u8>, Vec<u32>)> {
 
 fn sum<'a>(values: impl IntoIterator<Item = &'a Vec<u32>>) -> Vec<u32> {
     let mut sum = NONE.to_vec();
-    values.into_iter().for_each(|values| accumulate(&mut sum, values));
+    values
+        .into_iter()
+        .for_each(|values| proof::accumulate(&mut sum, values));
     sum
 }
 
@@ -109,6 +115,59 @@ fn intake_on_several_cores_leaves_nothing_behind() {
             secrets.contains(&bytes_of(&all)),
             "the sum is among what was looked for"
         );
+    }
+}
+
+/// The buffers in which packets are opened grow with them: whoever sends a longer one learns nothing of the one before.
+#[test]
+fn a_packet_that_is_longer_than_the_one_before_leaves_nothing_of_it_behind() {
+    const LONGER: [usize; 3] = [1, 1_000, 100_000];
+    let _turn = turn();
+    let mut rng = StdRng::seed_from_u64(11);
+    for share in SHARES {
+        let keys = Keys::read();
+        let point = *keys.packets(share).public_point();
+        let shares = ShareSplitter::new(BINS).split(&[1; BINS as usize], &mut rng);
+        let (good, expanded) = match share {
+            Share::First => (shares.first.to_vec(), None),
+            Share::Second => {
+                let expanded = parse_second_share(&*shares.second, BINS).unwrap();
+                (shares.second.to_vec(), Some(bytes_of(&expanded)))
+            }
+        };
+        // The longer ones open, and are of the wrong length.
+        let longer = LONGER.map(|more| vec![7; good.len() + more]);
+        let plaintexts = std::iter::once(&good).chain(&longer);
+        let packets = plaintexts.zip(0..).map(|(plaintext, n)| DataSharePacket {
+            uuid: Uuid::from_u128(n),
+            ..packet(encrypt(&point, plaintext, &mut rng).unwrap())
+        });
+        let packets: Vec<_> = packets.collect();
+        let mounted = [MountedPacketKey {
+            id: "one".into(),
+            key: match share {
+                Share::First => keys.first_packets,
+                Share::Second => keys.second_packets,
+            },
+        }];
+        let secrets: Vec<Vec<u8>> = std::iter::once(good).chain(expanded).collect();
+        let intake = || {
+            let pass = Pass {
+                bins: BINS,
+                share,
+                keys: &mounted,
+                remembered: packets.len(),
+                known: &Known::default(),
+            };
+            // Fewer than are worth a thread: one core opens all of them, one after another.
+            let accumulated = accumulate(packets.iter().cloned().map(Ok), &pass, |_| Ok(())).unwrap();
+            let longer = accumulated.excluded_as(PacketExclusion::WrongDimension);
+            assert_eq!(
+                (accumulated.packets, longer),
+                (1 + LONGER.len() as u64, LONGER.len() as u64)
+            );
+        };
+        assert_nothing_left("packets of several lengths", &secrets, intake);
     }
 }
 

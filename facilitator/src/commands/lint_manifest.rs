@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use facilitator_core::formats::manifest::{ManifestKind, Severity, validate};
+use facilitator_core::formats::manifest::{ManifestKind, Purpose, Severity, validate};
 use jiff::Timestamp;
 
 use crate::exit::{ExitClass, Failure};
@@ -64,7 +64,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let name = args.file.display();
     let bytes =
         std::fs::read(&args.file).map_err(|error| Failure::of_file(format_args!("can't read {name}"), &error))?;
-    let findings = validate(args.kind.into(), &bytes, Timestamp::now()).findings;
+    let findings = validate(args.kind.into(), &bytes, Purpose::Publish, Timestamp::now()).findings;
     for finding in &findings {
         let severity = match finding.severity {
             Severity::Error => "error",

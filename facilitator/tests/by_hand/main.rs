@@ -291,6 +291,14 @@ fn manifests_of_the_original_pass_and_broken_ones_are_explained() {
     done("lint-manifest --kind portal-global portal.json", here);
     fs::write(here.join("bad.json"), portal.replace("\"format\":1", "\"format\":7")).unwrap();
     fails("lint-manifest --kind portal-global bad.json", here, 65, "bad.json");
+    let both = r#"{"format":1,"server-identity":{"aws-account-id":123456789012,"gcp-service-account-email":"w@p.example","gcp-service-account-id":"1"}}"#;
+    fs::write(here.join("both.json"), both).unwrap();
+    fails(
+        "lint-manifest --kind data-share-processor-global both.json",
+        here,
+        65,
+        "both.json",
+    );
     fails(
         "lint-manifest --kind portal-global absent.json",
         here,

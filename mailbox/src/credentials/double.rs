@@ -1,4 +1,4 @@
-//! A double of a token endpoint on loopback, which writes down what it is asked.
+//! A double of token endpoints and stores on loopback, which writes down what it is asked.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ impl Asked {
 
 type Answers = Vec<(&'static str, u16, String)>;
 
-/// Answers each request by the first entry whose beginning fits it.
+/// Answers each request by the first entry whose beginning fits it; entries of one beginning take turns, and the last stays.
 pub struct Double {
     pub url: String,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -96,8 +96,17 @@ async fn answer(
         headers: head.headers.iter().map(header).collect(),
         body: String::from_utf8(body.to_vec()).unwrap(),
     };
-    let known = answers.iter().find(|(begin, ..)| asked.what.starts_with(begin));
-    let (status, text) = known.map_or((418, String::new()), |(_, status, text)| (*status, text.clone()));
-    log.lock().unwrap().push(asked);
+    let (status, text) = {
+        let mut log = log.lock().unwrap();
+        let first = answers.iter().position(|(begin, ..)| asked.what.starts_with(begin));
+        let known = first.and_then(|first| {
+            let begin = answers[first].0;
+            let before = log.iter().filter(|earlier| earlier.what.starts_with(begin)).count();
+            let turns: Vec<_> = answers[first..].iter().filter(|(other, ..)| *other == begin).collect();
+            turns.get(before).or(turns.last()).copied()
+        });
+        log.push(asked);
+        known.map_or((418, String::new()), |(_, status, text)| (*status, text.clone()))
+    };
     Ok(Response::builder().status(status).body(Full::from(text)).unwrap())
 }

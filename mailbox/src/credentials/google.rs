@@ -255,4 +255,4 @@ pub(super) fn identities(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

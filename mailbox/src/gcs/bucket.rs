@@ -10,11 +10,12 @@ use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, RANGE};
 use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
-use super::wire::{self, Fault, LIST_FIELDS, OBJECT_FIELDS, Object, Page};
+use super::wire::{self, LIST_FIELDS, OBJECT_FIELDS, Object, Page};
 use crate::body::Source;
 use crate::cloud::{Cloud, MARK, SHA256};
 use crate::credentials::google::Tokens;
 use crate::error::chain;
+use crate::fault::Fault;
 use crate::listing::{Answer, Listed, Lister, Query};
 use crate::{
     Access, ByteStream, ExpiryRule, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, ObjectMeta, Patience,
@@ -33,7 +34,7 @@ pub(super) struct Bucket {
     endpoint: String,
     pub http: reqwest::Client,
     /// `None`: requests carry no token.
-    tokens: Option<Tokens>,
+    pub tokens: Option<Tokens>,
 }
 
 impl Bucket {
@@ -112,6 +113,20 @@ impl Bucket {
                 self.send(again, patience, of_bucket).await
             }
             (answer, _) => answer,
+        }
+    }
+
+    /// Makes sure that the store takes the token, where there is one; another takes the place of one that it refuses. What is
+    /// sent in pieces is gone when the answer comes. Whether the object is there, and may be read, makes no difference.
+    pub async fn show_token(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+        if self.tokens.is_none() {
+            return Ok(());
+        }
+        let request = self.http.get(self.object_url(&self.cloud.name(key)?));
+        let request = request.query(&[("fields", "name")]);
+        match self.call(request, self.cloud.answer_time(), false).await {
+            Err(fault) if fault.of_identity => Err(self.error(fault, key)),
+            _ => Ok(()),
         }
     }
 

@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::bucket::Bucket;
-use super::wire::{Fault, OBJECT_FIELDS, Object, crc32c_text};
+use super::wire::{OBJECT_FIELDS, Object, crc32c_text};
 
 use crate::body::{crc32c_digest, hex};
-use crate::cloud::{MARK, PROBE, SHA256, TOOK_THE_PROBE};
+use crate::cloud::{MARK, PROBE, SHA256};
+use crate::fault::Fault;
 use crate::{MailboxError, MailboxErrorKind, ObjectKey, ProbeEnd, PutOutcome, Upload};
 
 /// Objects up to so many bytes are put whole, and again where the put is cut.
@@ -128,12 +129,8 @@ pub(super) async fn may_put(bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<Pro
         .retry
         .run(|_| async move {
             let request = bucket.upload(envelope, body.clone().into());
-            match bucket.call(request, bucket.cloud.answer_time(), true).await {
-                Ok(_) => Err(bucket.cloud.error(MailboxErrorKind::Unsupported, key, TOOK_THE_PROBE)),
-                Err(fault) if fault.bad_content => Ok(ProbeEnd::ContentRefused),
-                Err(fault) if fault.taken => Ok(ProbeEnd::NameTaken),
-                Err(fault) => Err(bucket.error(fault, key)),
-            }
+            let answer = bucket.call(request, bucket.cloud.answer_time(), true).await;
+            bucket.cloud.probe_end(key, answer.map(drop))
         })
         .await
 }
@@ -235,7 +232,12 @@ impl GcsUpload {
 
     /// Starts the request, whatever is gathered.
     pub async fn begin(&mut self) -> Result<(), MailboxError> {
-        let taken = !self.bucket.cloud.required() && self.bucket.object(&self.key).await?.is_some();
+        let taken = if self.bucket.cloud.required() {
+            self.bucket.show_token(&self.key).await?;
+            false
+        } else {
+            self.bucket.object(&self.key).await?.is_some()
+        };
         self.state = if taken {
             State::Taken
         } else {

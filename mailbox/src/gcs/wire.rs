@@ -7,7 +7,8 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::{ExpiryRule, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey};
+use crate::fault::Fault;
+use crate::{ExpiryRule, MailboxErrorKind};
 
 /// The parts of [`Object`], as a request names them.
 pub(super) const OBJECT_FIELDS: &str = "name,size,timeCreated,generation,crc32c,metadata";
@@ -115,7 +116,17 @@ struct Failure {
 #[serde(default)]
 struct FailureDetail {
     message: String,
+    errors: Vec<FailureReason>,
 }
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FailureReason {
+    reason: String,
+}
+
+/// Reasons of a 403 to whom is merely too fast for a quota: waiting helps, as after a 429. A daily limit isn't among them.
+const TOO_FAST: [&str; 2] = ["rateLimitExceeded", "userRateLimitExceeded"];
 
 /// A CRC32C as GCS writes it.
 pub(super) fn crc32c_text(value: u32) -> String {
@@ -133,55 +144,19 @@ pub(super) fn crc32c_in<'a>(headers: impl Iterator<Item = &'a str>) -> Option<u3
     hashes.find_map(|hash| crc32c_value(hash.trim().strip_prefix("crc32c=")?))
 }
 
-/// A failed call.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub kind: MailboxErrorKind,
-    /// The name is taken: a conditional put was refused.
-    pub taken: bool,
-    /// The content isn't the one whose checksum came along.
-    pub bad_content: bool,
-    /// The object ends before the bytes that were asked for.
-    pub out_of_range: bool,
-    /// The token wasn't accepted.
-    pub unauthorized: bool,
-    /// It is our identity that is refused, by the store or before it by who gives tokens.
-    pub of_identity: bool,
-    detail: String,
-}
-
-impl Fault {
-    pub fn new(kind: MailboxErrorKind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            taken: false,
-            bad_content: false,
-            out_of_range: false,
-            unauthorized: false,
-            of_identity: false,
-            detail: detail.into(),
-        }
-    }
-
-    pub fn into_error(self, url: &MailboxUrl, key: Option<&ObjectKey>) -> MailboxError {
-        let error = match key {
-            Some(key) => MailboxError::of_object(self.kind, url, key, self.detail),
-            None => MailboxError::of_mailbox(self.kind, url, self.detail),
-        };
-        error.of_identity(self.of_identity)
-    }
-}
-
 /// What an answer that isn't a success means. An upload or a listing is asked of a bucket, everything else of an object.
 pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
     use MailboxErrorKind as Kind;
     let failure: Failure = serde_json::from_slice(body).unwrap_or_default();
     let message = failure.error.message.replace('\n', " ");
+    let too_fast = |error: &FailureReason| TOO_FAST.contains(&error.reason.as_str());
+    let too_fast = status == 403 && failure.error.errors.iter().any(too_fast);
     let bad_content = status == 400 && message.contains("doesn't match calculated");
     let kind = match status {
         // What we sent was changed on the way.
         400 if bad_content => Kind::Unavailable,
         400 if message.contains("cryptoKey") || message.contains("KMS") => Kind::Configuration,
+        403 if too_fast => Kind::Unavailable,
         401 | 403 => Kind::Denied,
         404 if of_bucket || message.contains("bucket does not exist") => Kind::NoSuchMailbox,
         404 => Kind::NotFound,
@@ -208,6 +183,7 @@ pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::MailboxUrl;
     use MailboxErrorKind as Kind;
 
     #[test]
@@ -276,6 +252,31 @@ mod tests {
             assert_eq!(error.is_of_identity(), of_identity, "{error}");
         }
         assert!(classify(503, b"<html>", true).detail.ends_with("503"));
+    }
+
+    #[test]
+    fn who_is_too_fast_is_not_denied() {
+        for (status, reason, kind) in [
+            (403, "rateLimitExceeded", Kind::Unavailable),
+            (403, "userRateLimitExceeded", Kind::Unavailable),
+            (403, "dailyLimitExceeded", Kind::Denied),
+            (403, "quotaExceeded", Kind::Denied),
+            (403, "forbidden", Kind::Denied),
+            (401, "rateLimitExceeded", Kind::Denied),
+            (404, "rateLimitExceeded", Kind::NotFound),
+            (429, "rateLimitExceeded", Kind::Unavailable),
+        ] {
+            let body = serde_json::json!({"error": {
+                "code": status, "message": "told",
+                "errors": [{"domain": "usageLimits", "reason": reason, "message": "told"}],
+            }});
+            let fault = classify(status, body.to_string().as_bytes(), false);
+            assert_eq!(fault.kind, kind, "{status} {reason}");
+            assert_eq!(fault.detail, format!("HTTP {status}: told"));
+        }
+        // One of several.
+        let body = r#"{"error":{"errors":[{"reason":"other"},{"reason":"rateLimitExceeded"}]}}"#;
+        assert_eq!(classify(403, body.as_bytes(), true).kind, Kind::Unavailable);
     }
 
     #[test]

@@ -26,10 +26,10 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::fault::Fault;
 use crate::body::{Source, hex};
 use crate::cloud::{Cloud, MARK, SHA256};
 use crate::error::chain;
+use crate::fault::Fault;
 use crate::listing::{Answer, Listed, Lister, Query};
 use crate::{
     Access, ByteStream, CannedAcl, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, ObjectMeta, Patience,

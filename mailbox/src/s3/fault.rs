@@ -7,7 +7,8 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::error::chain;
-use crate::{MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, credentials};
+use crate::fault::Fault;
+use crate::{MailboxError, MailboxErrorKind, credentials};
 
 /// Codes of answers to a content that isn't the one whose checksum came along.
 const BAD_CONTENT: [&str; 3] = ["BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"];
@@ -22,47 +23,7 @@ const NO_IDENTITY: [&str; 6] = [
     "TokenRefreshRequired",
 ];
 
-/// A failed call.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub kind: MailboxErrorKind,
-    /// The name is taken: a conditional put was refused.
-    pub taken: bool,
-    /// The content isn't the one whose checksum came along.
-    pub bad_content: bool,
-    /// It is our identity that is refused.
-    of_identity: bool,
-    /// The upload isn't known (any more).
-    pub no_upload: bool,
-    /// The bucket has no lifecycle.
-    pub no_rules: bool,
-    /// The object ends before the bytes that were asked for.
-    pub out_of_range: bool,
-    detail: String,
-}
-
 impl Fault {
-    pub fn new(kind: MailboxErrorKind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            taken: false,
-            bad_content: false,
-            of_identity: false,
-            no_upload: false,
-            no_rules: false,
-            out_of_range: false,
-            detail: detail.into(),
-        }
-    }
-
-    pub fn into_error(self, url: &MailboxUrl, key: Option<&ObjectKey>) -> MailboxError {
-        let error = match key {
-            Some(key) => MailboxError::of_object(self.kind, url, key, self.detail),
-            None => MailboxError::of_mailbox(self.kind, url, self.detail),
-        };
-        error.of_identity(self.of_identity)
-    }
-
     /// Who is refused must be told what: of stores other than AWS's many don't say.
     pub fn of_operation(mut self, operation: &str) -> Self {
         if self.kind == MailboxErrorKind::Denied {
@@ -176,6 +137,7 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MailboxUrl;
     use MailboxErrorKind as Kind;
 
     #[test]

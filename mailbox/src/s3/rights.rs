@@ -7,8 +7,8 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::bucket::Bucket;
-use crate::cloud::{OTHER_MD5, PROBE, TOOK_THE_PROBE};
-use crate::{ExpiryRule, MailboxError, MailboxErrorKind, ObjectKey, ProbeEnd};
+use crate::cloud::{OTHER_MD5, PROBE};
+use crate::{ExpiryRule, MailboxError, ObjectKey, ProbeEnd};
 
 impl Bucket {
     /// As [`Bucket::put`] of a small object, but with checksums of another content: the store refuses that, after it has
@@ -33,12 +33,8 @@ impl Bucket {
                     .set_server_side_encryption(encryption)
                     .set_ssekms_key_id(kms_key)
                     .set_if_none_match(self.cloud.required().then(|| "*".to_owned()));
-                match self.call("PutObject", self.cloud.answer_time(), request.send()).await {
-                    Ok(_) => Err(self.cloud.error(MailboxErrorKind::Unsupported, key, TOOK_THE_PROBE)),
-                    Err(fault) if fault.bad_content => Ok(ProbeEnd::ContentRefused),
-                    Err(fault) if fault.taken => Ok(ProbeEnd::NameTaken),
-                    Err(fault) => Err(self.error(fault, key)),
-                }
+                let answer = self.call("PutObject", self.cloud.answer_time(), request.send()).await;
+                self.cloud.probe_end(key, answer.map(drop))
             })
             .await
     }

@@ -230,6 +230,33 @@ pub async fn bytes_changed_on_the_way_to_a_reader_are_found(stage: Stage) -> Sho
     Shown::Yes
 }
 
+/// A client's own check of an answer ends where that is cut.
+pub async fn bytes_changed_after_a_cut_are_found(stage: Stage) -> Shown {
+    let cut = || for_first(1, Seen::is_content, Fault::CutAnswer(5_000_000));
+    let (mailbox, proxy) = shown!(stage.behind(cut()).await);
+    let whole = content(20_000_000);
+    assert_eq!(
+        upload(&stage.mailbox(), "changed", &whole).await.unwrap(),
+        PutOutcome::Created
+    );
+    assert_eq!(read(&mailbox, "changed").await.unwrap(), whole);
+    assert_eq!(proxy.count(Seen::is_content), 2);
+    let cut = cut();
+    let script = move |seen: &Seen| match cut(seen) {
+        Fault::None if seen.is_content() => Fault::FlipAnswer(1_000_000),
+        fault => fault,
+    };
+    let (mailbox, proxy) = shown!(stage.behind(script).await);
+    let error = read(&mailbox, "changed").await.unwrap_err();
+    assert_eq!(error.kind(), MailboxErrorKind::Corrupt, "{error}");
+    assert!(
+        error.to_string().contains("object changed: ") && error.to_string().contains("CRC32C"),
+        "{error}"
+    );
+    assert_eq!(proxy.count(Seen::is_content), 2);
+    Shown::Yes
+}
+
 pub async fn bytes_changed_on_the_way_to_the_store_are_found(stage: Stage) -> Shown {
     let (mailbox, proxy) = shown!(
         stage

@@ -37,6 +37,7 @@ const OPERATIONS: &[(&str, Run)] = &operations![
     operations::one_of_racing_writers_wins,
     operations::an_unfinished_upload_leaves_nothing,
     operations::large_objects_stream,
+    operations::what_is_put_at_once_goes_by_one_request,
     operations::what_is_absent_is_named,
     operations::reads_are_bounded,
     operations::ranges_are_parts_of_an_object,
@@ -65,6 +66,7 @@ const OPERATIONS: &[(&str, Run)] = &operations![
     faults::a_put_whose_answer_is_lost_is_known_as_ours,
     faults::an_error_in_a_200_is_an_error,
     faults::bytes_changed_on_the_way_to_a_reader_are_found,
+    faults::bytes_changed_after_a_cut_are_found,
     faults::bytes_changed_on_the_way_to_the_store_are_found,
     faults::a_server_killed_in_an_upload_leaves_nothing,
 ];

@@ -7,7 +7,9 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use mailbox::{ListPage, ListRequest, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
 
-use crate::stage::{Backend, Shared, Shown, Stage};
+use crate::proxy::Fault;
+use crate::servers::Protocol;
+use crate::stage::{Backend, Shared, Shown, Stage, shown};
 
 pub fn key(name: &str) -> ObjectKey {
     ObjectKey::parse(name).unwrap()
@@ -180,6 +182,35 @@ pub async fn large_objects_stream(stage: Stage) -> Shown {
     }
     assert_eq!(offset, 20_000_200);
     assert!(chunks > 10, "in one piece");
+    Shown::Yes
+}
+
+/// An upload in parts shows the time at which it began: a signature, however long, must show when it was complete.
+pub async fn what_is_put_at_once_goes_by_one_request(stage: Stage) -> Shown {
+    let (mailbox, proxy) = shown!(stage.behind(|_| Fault::None).await);
+    let (name, whole) = (key("signature"), content(20_000_000));
+    assert_eq!(
+        mailbox.put_if_absent(&name, whole.clone()).await.unwrap(),
+        PutOutcome::Created
+    );
+    let seen = proxy.seen();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    let put = &seen[0];
+    match shown!(stage.server()).protocol {
+        Protocol::S3 => {
+            assert!(put.method == "PUT" && !put.query.contains("uploadId"), "{put:?}");
+            assert_eq!(put.header("if-none-match"), Some("*"));
+        }
+        Protocol::Gcs => assert!(
+            put.query.contains("uploadType=multipart") && put.query.contains("ifGenerationMatch=0"),
+            "{put:?}"
+        ),
+    }
+    assert_eq!(
+        mailbox.put_if_absent(&name, content(10)).await.unwrap(),
+        PutOutcome::Exists
+    );
+    assert_eq!(read(&stage.mailbox(), "signature").await.unwrap(), whole);
     Shown::Yes
 }
 

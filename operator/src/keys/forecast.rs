@@ -59,6 +59,16 @@ pub fn forecast(
     future.steps
 }
 
+/// What would be observed if another version were asked for now, by a value that was never answered.
+#[must_use]
+pub fn as_if_asked(record: &Record, observed: &Observed) -> Observed {
+    let answered = record.rotation_answered.as_deref().unwrap_or_default();
+    Observed {
+        rotate: Some(format!("{answered}+")),
+        ..observed.clone()
+    }
+}
+
 struct Future<'a> {
     settings: &'a Settings,
     record: Record,
@@ -154,10 +164,15 @@ impl Future<'_> {
 
     fn create(&mut self, number: i64) {
         let id = super::version::key_id(&self.settings.key_id_prefix, number);
-        self.say(format!("make {id}: its second copy, then its Secret"));
+        let copy = self.settings.second_copy;
+        self.say(if copy {
+            format!("make {id}: its second copy, then its Secret")
+        } else {
+            format!("make {id}: its Secret; there is no second copy")
+        });
         let text = Some(id.clone());
         let mut version = Version::new(number, id, self.now, text.clone().unwrap_or_default(), text);
-        (version.backed_up, version.written) = (Some(self.now), Some(self.now));
+        (version.backed_up, version.written) = (copy.then_some(self.now), Some(self.now));
         self.record.versions.push(version);
         self.record.rotation_answered.clone_from(&self.observed.rotate);
     }

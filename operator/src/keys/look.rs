@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::key_ring::{KeyPurpose, KeyRingStatus, RotationPlan};
-use crds::names::PLAN_ANNOTATION;
+use crds::names::{PLAN_ANNOTATION, PLAN_ROTATION_PREFIX};
 use crds::{DataShareProcessor, KeyRing};
 use facilitator_core::crypto::new_key::NewKey;
 use jiff::Timestamp;
@@ -17,13 +17,14 @@ use snafu::{ResultExt, Snafu};
 use super::act::{ActError, Vault, act};
 use super::cluster::{ClusterVault, VaultError};
 use super::decide::{Decision, Observed, Refusal, Settings, Step, Wait, decide};
-use super::forecast::{forecast, horizon};
+use super::forecast::{as_if_asked, forecast, horizon};
 use super::guard::Guard;
+use super::note::{Note, asked, note};
 use super::observe::{Undecodable, bounded, decoded, observed};
 use super::settings::KeysSettings;
 use super::status::{Findings, status};
 use super::tries::{Failed, RingKey, Tries};
-use super::version::{Record, RecordError, backup_name, secret_name};
+use super::version::{Record, RecordError};
 use crate::metrics::{ControllerLabels, ErrorLabels, Metrics};
 use crate::processor::backoff;
 use crate::status::{Events, apply_status};
@@ -193,6 +194,7 @@ fn held(failed: Failed) -> Decision {
             reason: None,
             text: format!("the next try at making a key, as the last one failed: {}", failed.error),
             at: Some(failed.next),
+            person: false,
         }],
         ..Decision::default()
     }
@@ -261,7 +263,7 @@ impl Look<'_> {
                 }
             }
             done.context(ActSnafu)?;
-            self.tell(&step).await;
+            self.tell(&step, &record).await;
         }
         Ok(())
     }
@@ -299,10 +301,13 @@ impl Look<'_> {
         if answered.is_some_and(|plan| plan.requested == requested) {
             return None;
         }
+        let asked = requested
+            .starts_with(PLAN_ROTATION_PREFIX)
+            .then(|| as_if_asked(record, observed));
         let steps = forecast(
             settings,
             record,
-            observed,
+            asked.as_ref().unwrap_or(observed),
             self.now,
             horizon(settings, self.now),
             PLAN_STEPS,
@@ -315,45 +320,12 @@ impl Look<'_> {
         })
     }
 
-    async fn tell(&self, step: &Step) {
-        let (warning, reason, note) = match step {
-            Step::Create { number } => {
-                let secret = secret_name(self.name, *number);
-                (
-                    false,
-                    "KeyCreated",
-                    format!("A new version is in Secret {secret}, and its second copy was written before."),
-                )
-            }
-            Step::Forget { id } => {
-                let number = id.rsplit('-').next().and_then(|number| number.parse().ok());
-                let number = number.unwrap_or_default();
-                let note = format!(
-                    "{id} was not written to its end and is forgotten: it was never used. If there is a Secret {} or {}, \
-                     delete it.",
-                    secret_name(self.name, number),
-                    backup_name(self.name, number)
-                );
-                (true, "KeyForgotten", note)
-            }
-            Step::NoteLoaded { id, .. } => (false, "KeyLoaded", format!("Every worker has {id}.")),
-            Step::NoteCertified { id } => (false, "KeyCertified", format!("The certificate of {id} is issued.")),
-            Step::Publish(keys) => {
-                let ids: Vec<&str> = keys.keys().map(String::as_str).collect();
-                (false, "KeysPublished", format!("Public are {}.", ids.join(" and ")))
-            }
-            Step::NotePublished { id } => (false, "KeyPublished", format!("{id} is seen in what is published.")),
-            Step::Promote { id } => (false, "KeyInUse", format!("{id} is used for new work.")),
-            Step::Retire { id } => (
-                false,
-                "KeyRetired",
-                format!("Workers don't mount {id} any more. Its Secret stays."),
-            ),
-        };
-        tracing::info!(key_ring = self.name, reason, note, "a step is done");
+    async fn tell(&self, step: &Step, record: &Record) {
+        let Note { warning, reason, text } = note(self.name, step, record);
+        tracing::info!(key_ring = self.name, reason, note = text, "a step is done");
         self.context
             .events
-            .publish(self.ring, warning, reason, "Rotate", &note)
+            .publish(self.ring, warning, reason, "Rotate", &text)
             .await;
     }
 
@@ -379,6 +351,12 @@ impl Look<'_> {
             self.context
                 .events
                 .publish(self.ring, false, "Planned", "Rotate", &note)
+                .await;
+        }
+        for Note { warning, reason, text } in asked(before, findings.decision.as_ref()) {
+            self.context
+                .events
+                .publish(self.ring, warning, reason, "Rotate", &text)
                 .await;
         }
         let refused = |status: &KeyRingStatus| {

@@ -7,6 +7,7 @@ pub mod decide;
 pub mod forecast;
 pub mod guard;
 pub mod look;
+pub mod note;
 pub mod objects;
 pub mod observe;
 pub mod run;

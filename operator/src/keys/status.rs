@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::conditions::{PROGRESSING, READY, STALLED, reasons};
+use crds::conditions::{PROGRESSING, READY, STALLED, WAITS_FOR_PERSON, reasons};
 use crds::key_ring::{KeyRingStatus, KeyVersion, MAX_VERSIONS, NextStep, RotationPlan};
 use jiff::Timestamp;
 
@@ -71,6 +71,7 @@ pub fn status(
             ));
             verdicts.push(readiness(&status));
             verdicts.push(progress(&decision));
+            verdicts.push(person(&decision));
         }
         None => {}
     }
@@ -111,6 +112,23 @@ fn progress(decision: &Decision) -> Verdict {
     }
 }
 
+fn person(decision: &Decision) -> Verdict {
+    let waits: Vec<&Wait> = decision.waits.iter().filter(|wait| wait.person).collect();
+    match waits.first() {
+        Some(first) => {
+            let texts: Vec<&str> = waits.iter().map(|wait| wait.text.as_str()).collect();
+            let message = format!("It waits for {}", texts.join("; and for "));
+            Verdict::new(
+                WAITS_FOR_PERSON,
+                Some(true),
+                first.reason.unwrap_or(reasons::OK),
+                message,
+            )
+        }
+        None => Verdict::new(WAITS_FOR_PERSON, Some(false), reasons::OK, "Nobody is waited for."),
+    }
+}
+
 fn next(wait: &Wait) -> NextStep {
     NextStep {
         step: wait.step.to_owned(),
@@ -120,7 +138,7 @@ fn next(wait: &Wait) -> NextStep {
     }
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().take(MAX_WAIT).collect()
 }
 

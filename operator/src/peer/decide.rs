@@ -153,12 +153,12 @@ fn take(peer: &Peer, status: &mut PeerStatus, publication: &Publication, now: Ti
         reason: reasons::MANIFEST_CHANGED,
         message,
     });
-    let current = Verdict::new(
-        MANIFEST_CURRENT,
-        Some(true),
-        reasons::OK,
-        "What is published is in use.",
-    );
+    let message = if publication.warnings.is_empty() {
+        "What is published is in use."
+    } else {
+        "What is published is in use; status.warnings says what is odd about it."
+    };
+    let current = Verdict::new(MANIFEST_CURRENT, Some(true), reasons::OK, message);
     (current, news)
 }
 

@@ -11,7 +11,7 @@ use kube::Api;
 
 use super::decide::{Sight, falls_back};
 use super::fetch::{Copy, FetchError, Fetcher, Limits};
-use super::publication::{Document, Publication};
+use super::publication::{Document, Publication, WithoutGlobal};
 
 /// What is remembered of one Peer between looks. All of it may be lost.
 #[derive(Debug, Default)]
@@ -77,21 +77,21 @@ impl Observer<'_> {
         let fetched = match spec.party {
             Party::Portal => {
                 let global = source.get(GLOBAL_OBJECT, ManifestKind::Portal).await;
-                global.map(|one| vec![one]).map_err(|error| error.to_string())
+                global.map(|one| (vec![one], None)).map_err(|error| error.to_string())
             }
             Party::ShareProcessor => share_processor(&mut source, spec)
                 .await
                 .map_err(|error| error.to_string()),
             Party::Ingestor => {
                 let one = self.ingestor(&mut source, &mut memory.global_fails).await;
-                one.map(|one| vec![one])
+                one.map(|one| (vec![one], None))
             }
         };
         // Only what was asked for this time is kept.
         *source.copies = source.seen;
         Ok(match fetched {
             Err(why) => Sight::Failed(why),
-            Ok(documents) => match Publication::read(spec, &documents, self.now) {
+            Ok((documents, without)) => match Publication::read(self.peer, &documents, without, self.now) {
                 Ok(publication) => Sight::Published(publication),
                 Err(problems) => Sight::Refused(problems),
             },
@@ -124,16 +124,24 @@ impl Observer<'_> {
     }
 }
 
-/// Its keys and buckets; and who it is, where it says so.
-async fn share_processor(source: &mut Source<'_>, spec: &PeerSpec) -> Result<Vec<Document>, FetchError> {
+/// Its keys and buckets; and who it is, where it says so: that keeps no key from use.
+async fn share_processor(
+    source: &mut Source<'_>,
+    spec: &PeerSpec,
+) -> Result<(Vec<Document>, Option<WithoutGlobal>), FetchError> {
     let name = specific_object(spec.instance.as_deref().unwrap_or_default());
     let specific = source.get(&name, ManifestKind::DataShareProcessorSpecific).await?;
     let global = source.get(GLOBAL_OBJECT, ManifestKind::DataShareProcessorGlobal).await;
-    match global {
-        Ok(global) => Ok(vec![global, specific]),
-        Err(error) if error.is_missing() => Ok(vec![specific]),
-        Err(error) => Err(error),
-    }
+    Ok(match global {
+        Ok(global) => (vec![global, specific], None),
+        Err(error) => {
+            let without = WithoutGlobal {
+                is_gone: error.is_missing(),
+                why: error.to_string(),
+            };
+            (vec![specific], Some(without))
+        }
+    })
 }
 
 /// Documents under one base URL.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use crds::PeerSpec;
+use crds::Peer;
 use crds::peer::{ManifestDocument, PeerManifest, PublishedPacketKey, PublishedSigningKey};
 use facilitator_core::crypto::BatchVerifyingKey;
 use facilitator_core::crypto::csr::SigningRequest;
 use facilitator_core::formats::manifest::{
-    BatchSigningPublicKey, Finding, Manifest, ManifestKind, PacketEncryptionKey, validate,
+    BatchSigningPublicKey, Finding, GLOBAL_OBJECT, Manifest, ManifestKind, PacketEncryptionKey, Purpose, validate,
 };
 use jiff::Timestamp;
 
@@ -32,6 +32,19 @@ pub struct Document {
     pub bytes: Bytes,
 }
 
+/// Why a share processor's global document isn't among its documents. It says who the party is, which people want to know
+/// and no work needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithoutGlobal {
+    /// The party has none; else it has one that can't be used now.
+    pub is_gone: bool,
+    /// Why, for a person.
+    pub why: String,
+}
+
+/// What of a share processor's fields is its global document's alone.
+const OF_GLOBAL: &str = "server-identity.";
+
 /// What good documents say together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publication {
@@ -42,20 +55,26 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// Checks documents and gathers what they say.
+    /// Checks documents and gathers what they say. Where a share processor's global one is bad or didn't come, what was
+    /// known of it stays.
     ///
     /// # Errors
-    /// What is wrong, for a person, where a document isn't good. A publication is taken whole or not at all.
-    pub fn read(spec: &PeerSpec, documents: &[Document], now: Timestamp) -> Result<Self, String> {
+    /// What is wrong, for a person, where another document isn't good. A publication is taken whole or not at all.
+    pub fn read(
+        peer: &Peer,
+        documents: &[Document],
+        mut without: Option<WithoutGlobal>,
+        now: Timestamp,
+    ) -> Result<Self, String> {
+        let spec = &peer.spec;
         let (mut warnings, mut problems) = (Vec::new(), Vec::new());
         let mut manifest = PeerManifest {
-            digest: digest(documents),
             base_url: spec.manifest_base_url.clone(),
             instance: spec.instance.clone(),
             ..PeerManifest::default()
         };
         for document in documents {
-            match validate(document.kind, &document.bytes, now).accepted() {
+            match validate(document.kind, &document.bytes, Purpose::Read, now).accepted() {
                 Ok((parsed, odd)) => {
                     warnings.extend(odd.iter().map(|finding| told(document, finding)));
                     let format = gather(&mut manifest, &parsed);
@@ -65,9 +84,28 @@ impl Publication {
                         sha256: hex_digest(&document.bytes),
                     });
                 }
-                Err(errors) => problems.extend(errors.iter().map(|finding| told(document, finding))),
+                Err(errors) => {
+                    let errors = errors.iter().map(|finding| told(document, finding));
+                    if document.kind == ManifestKind::DataShareProcessorGlobal {
+                        let why = at_most(errors.collect(), MAX_TOLD).join("; ");
+                        without = Some(WithoutGlobal { is_gone: false, why });
+                    } else {
+                        problems.extend(errors);
+                    }
+                }
             }
         }
+        if let Some(without) = without {
+            let is_kept = !without.is_gone && keep_global(&mut manifest, peer);
+            let then = if is_kept {
+                "what was known of it stays"
+            } else {
+                "who the party is isn't known from it"
+            };
+            let text = format!("{}. Work needs nothing of it; {then}", without.why);
+            warnings.insert(0, shortened(&text, MAX_TOLD_CHARACTERS));
+        }
+        manifest.digest = digest(&manifest.documents);
         if problems.is_empty() {
             Ok(Self {
                 manifest,
@@ -104,17 +142,31 @@ fn told(document: &Document, finding: &Finding) -> String {
 }
 
 /// SHA-256 of what `sha256sum` prints of the documents in the order of their names, so that a person can compare it.
-fn digest(documents: &[Document]) -> String {
-    let mut lines: Vec<String> = documents
+fn digest(documents: &[ManifestDocument]) -> String {
+    let mut documents: Vec<_> = documents.iter().collect();
+    documents.sort_by(|a, b| a.name.cmp(&b.name));
+    let lines: String = documents
         .iter()
-        .map(|document| format!("{}  {}\n", hex_digest(&document.bytes), document.name))
+        .map(|document| format!("{}  {}\n", document.sha256, document.name))
         .collect();
-    lines.sort_by(|a, b| {
-        a.split_once("  ")
-            .map(|(_, name)| name)
-            .cmp(&b.split_once("  ").map(|(_, name)| name))
-    });
-    hex_digest(lines.concat().as_bytes())
+    hex_digest(lines.as_bytes())
+}
+
+/// Adds what was known before of the party's global document; `false`: nothing was, at this address. So a server that fails
+/// now and then makes no change, and no other identity passes for a first one after it.
+fn keep_global(manifest: &mut PeerManifest, peer: &Peer) -> bool {
+    let before = peer.status.as_ref().and_then(|status| status.manifest.as_ref());
+    let Some(before) = before.filter(|before| before.base_url == manifest.base_url) else {
+        return false;
+    };
+    let Some(document) = before.documents.iter().find(|document| document.name == GLOBAL_OBJECT) else {
+        return false;
+    };
+    manifest.documents.insert(0, document.clone());
+    let fields = before.fields.iter().filter(|(name, _)| name.starts_with(OF_GLOBAL));
+    let fields = fields.map(|(name, value)| (name.clone(), value.clone()));
+    manifest.fields.extend(fields);
+    true
 }
 
 /// Adds what a document says; returns its format version.

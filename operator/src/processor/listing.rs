@@ -8,7 +8,7 @@ use facilitator_core::formats::ledger::{
 };
 use facilitator_core::formats::names::{AggregationId, BatchTime, WindowId};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mailbox::{ListRequest, Mailbox, MailboxError};
 
 use crate::inventory::Listed;
@@ -16,6 +16,37 @@ use crate::window::Scope;
 
 /// Stretches of names that are listed at a time.
 const LISTINGS: usize = 8;
+
+/// A stretch isn't listed again before so many times as long as that took: listing takes a tenth of the time, at most.
+const PAUSE: i32 = 9;
+/// And not later than so long after.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
+/// What would be listed again so soon is always listed.
+const SHORTEST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
+
+/// A prefix, after which name, and before which.
+type Stretch = (String, Option<String>, Option<String>);
+
+/// What stretches of a mailbox held when they were listed last. Looks follow each other closely while Jobs and pods change;
+/// what partners write is listed again in each only where that costs little.
+#[derive(Clone, Debug, Default)]
+pub struct Stretches(BTreeMap<Stretch, Held>);
+
+#[derive(Clone, Debug)]
+struct Held {
+    listed: Timestamp,
+    took: SignedDuration,
+    names: Vec<Listed>,
+}
+
+impl Held {
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        let pause = self.took.checked_mul(PAUSE).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
+        let age = now.duration_since(self.listed);
+        // A clock that was set back makes nothing fresh.
+        !age.is_negative() && age < pause && pause >= SHORTEST_PAUSE
+    }
+}
 
 /// The listing of one mailbox.
 pub(super) struct Listing<'a> {
@@ -27,14 +58,56 @@ pub(super) struct Listing<'a> {
 
 impl Listing<'_> {
     /// `<agg>/<time>/…` of ingestion and validation mailboxes. What is no aggregation's is listed as it is, to be counted.
-    pub(super) async fn batches(&self, results: &BTreeMap<WindowId, Timestamp>) -> Result<Vec<Listed>, MailboxError> {
+    pub(super) async fn batches(
+        &self,
+        results: &BTreeMap<WindowId, Timestamp>,
+        known: &mut Stretches,
+        clock: fn() -> Timestamp,
+    ) -> Result<Vec<Listed>, MailboxError> {
         let mut listed = Vec::new();
         let mut requests = Vec::new();
         for folder in self.folders("", &mut listed).await? {
             requests.extend(folder.batches(self.scope, results));
         }
-        self.names(requests, &mut listed).await?;
+        let now = clock();
+        let before = std::mem::take(&mut known.0);
+        let held: Vec<_> = requests
+            .into_iter()
+            .map(|request| {
+                let fresh = before
+                    .get(&stretch(&request))
+                    .filter(|held| held.is_fresh(now))
+                    .cloned();
+                self.held(request, fresh, clock).boxed()
+            })
+            .collect();
+        let mut held = stream::iter(held).buffered(LISTINGS);
+        while let Some((stretch, held)) = held.try_next().await? {
+            listed.extend_from_slice(&held.names);
+            known.0.insert(stretch, held);
+        }
         Ok(listed)
+    }
+
+    /// What a stretch holds, listed now where it isn't fresh.
+    async fn held(
+        &self,
+        request: ListRequest,
+        fresh: Option<Held>,
+        clock: fn() -> Timestamp,
+    ) -> Result<(Stretch, Held), MailboxError> {
+        let stretch = stretch(&request);
+        if let Some(held) = fresh {
+            return Ok((stretch, held));
+        }
+        let listed = clock();
+        let page = self.mailbox.list_all(&request).await?;
+        let held = Held {
+            listed,
+            took: clock().duration_since(listed),
+            names: page.objects.into_iter().map(of).collect(),
+        };
+        Ok((stretch, held))
     }
 
     /// The folders of the ledger that plans rest on.
@@ -158,6 +231,16 @@ impl Folder {
     }
 }
 
+fn stretch(request: &ListRequest) -> Stretch {
+    let ListRequest {
+        prefix,
+        start_after,
+        end_before,
+        ..
+    } = request.clone();
+    (prefix, start_after, end_before)
+}
+
 /// The window of a result, and when it got that.
 pub(super) fn result_of(listed: &Listed) -> Option<(WindowId, Timestamp)> {
     let name = listed.name.strip_prefix(RESULTS)?.strip_prefix('/')?;
@@ -177,11 +260,13 @@ pub(super) mod tests {
     use super::*;
 
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
 
     use mailbox::{MemoryMailbox, ObjectKey};
 
+    use crate::inventory::Listings;
     use crate::metrics::Metrics;
-    use crate::processor::observe::{LedgerCache, Mailboxes};
+    use crate::processor::observe::{MailboxCache, Mailboxes};
 
     pub(in crate::processor) fn put(mailbox: &MemoryMailbox, names: &[&str]) {
         for name in names {
@@ -257,7 +342,13 @@ pub(super) mod tests {
         let metrics = Metrics::default();
         let only = BTreeSet::from(["agg".to_owned()]);
         let listings = mailboxes
-            .listings(&scope(false), &only, &mut LedgerCache::default(), &metrics)
+            .listings(
+                &scope(false),
+                &only,
+                &mut MailboxCache::default(),
+                &metrics,
+                Timestamp::now,
+            )
             .await
             .unwrap();
         assert_eq!(names(&listings.ingestion), ["stray", &batch(first), &batch(later)]);
@@ -266,7 +357,13 @@ pub(super) mod tests {
             [&delivered(later), "plans/agg/202611200800-202611201600"]
         );
         let all = mailboxes
-            .listings(&scope(false), &BTreeSet::new(), &mut LedgerCache::default(), &metrics)
+            .listings(
+                &scope(false),
+                &BTreeSet::new(),
+                &mut MailboxCache::default(),
+                &metrics,
+                Timestamp::now,
+            )
             .await
             .unwrap();
         assert_eq!(all.ingestion.len(), 4);
@@ -282,10 +379,16 @@ pub(super) mod tests {
         }
         let over = "agg/202611190800-202611191600";
         put(&ledger, &[&format!("plans/{over}"), &format!("results/{over}")]);
-        let (mut cache, metrics) = (LedgerCache::default(), Metrics::default());
+        let (mut cache, metrics) = (MailboxCache::default(), Metrics::default());
         let mut listed = async |everything| {
             mailboxes
-                .listings(&scope(everything), &BTreeSet::new(), &mut cache, &metrics)
+                .listings(
+                    &scope(everything),
+                    &BTreeSet::new(),
+                    &mut cache,
+                    &metrics,
+                    Timestamp::now,
+                )
                 .await
                 .unwrap()
         };
@@ -315,11 +418,44 @@ pub(super) mod tests {
             )
         };
         let look = mailboxes
-            .listings(&later(true), &BTreeSet::new(), &mut cache, &metrics)
+            .listings(&later(true), &BTreeSet::new(), &mut cache, &metrics, Timestamp::now)
             .await
             .unwrap();
         assert_eq!(names(&look.ingestion), [&one, &three]);
         assert_eq!(names(&look.peer_validation), [&one, &three]);
+    }
+
+    /// Half a second later at each look.
+    fn slow() -> Timestamp {
+        static HALF_SECONDS: AtomicI64 = AtomicI64::new(0);
+        let halves = HALF_SECONDS.fetch_add(1, Ordering::Relaxed);
+        Timestamp::UNIX_EPOCH + SignedDuration::from_millis(500 * halves)
+    }
+
+    #[tokio::test]
+    async fn what_takes_long_to_list_is_not_listed_at_every_look() {
+        let (ingestion, _, ledger, mailboxes) = three();
+        let (mut cache, metrics) = (MailboxCache::default(), Metrics::default());
+        let (scope, all) = (scope(false), BTreeSet::new());
+        let mut listed = async || {
+            let listings = mailboxes.listings(&scope, &all, &mut cache, &metrics, slow);
+            let Listings { ingestion, ledger, .. } = listings.await.unwrap();
+            (ingestion.len(), ledger.len())
+        };
+        let time = "2026/11/20/08/00";
+        put(&ingestion, &[&format!("agg/{time}/{UUID}.batch")]);
+        assert_eq!(listed().await, (1, 0));
+        put(&ingestion, &[&format!("agg/{time}/{UUID}.batch.sig")]);
+        put(&ledger, &[&format!("delivered/agg/{time}/{UUID}")]);
+        assert_eq!(
+            listed().await,
+            (1, 1),
+            "it took half a second, and nine times that hasn't passed; the ledger is listed always"
+        );
+        for _ in 0..2 {
+            assert_eq!(listed().await, (1, 1));
+        }
+        assert_eq!(listed().await, (2, 1));
     }
 
     /// Windows of eight hours from the beginning of time.

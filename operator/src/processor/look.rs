@@ -136,11 +136,11 @@ impl Look<'_> {
 
         for view in jobs.iter_mut().filter(|view| view.is_finished()) {
             view.reports = mailboxes
-                .reports(view.name(), &mut memory.ledger)
+                .reports(view.name(), &mut memory.seen)
                 .await
                 .context(MailboxSnafu)?;
         }
-        memory.ledger.keep_reports(&jobs.iter().map(JobView::name).collect());
+        memory.seen.keep_reports(&jobs.iter().map(JobView::name).collect());
         let windows = cluster::windows(client, namespace, name, &context.metrics)
             .await
             .context(ClusterSnafu)?;

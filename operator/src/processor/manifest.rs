@@ -10,8 +10,8 @@ use crds::processor::{Manifest, ServedAt};
 use facilitator_core::crypto::BatchVerifyingKey;
 use facilitator_core::formats::manifest::{
     BatchSigningPublicKey, DataShareProcessorGlobalManifest, DataShareProcessorIdentity,
-    DataShareProcessorSpecificManifest, GLOBAL_OBJECT, ManifestKind, PacketEncryptionKey, StorageUrl, specific_object,
-    validate,
+    DataShareProcessorSpecificManifest, GLOBAL_OBJECT, ManifestKind, PacketEncryptionKey, Purpose, StorageUrl,
+    specific_object, validate,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -311,7 +311,7 @@ fn documents(
         } else {
             ManifestKind::DataShareProcessorSpecific
         };
-        if let Err(errors) = validate(kind, text.as_bytes(), now).accepted() {
+        if let Err(errors) = validate(kind, text.as_bytes(), Purpose::Publish, now).accepted() {
             let errors = errors.iter().map(|error| format!("{}: {}", error.path, error.message));
             return Err(errors.collect::<Vec<_>>().join("; "));
         }

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::cluster::WorkCache;
 use super::keys::ProbeMemory;
 use super::manifest::Published;
-use super::observe::{LedgerCache, Mailboxes, Places};
+use super::observe::{MailboxCache, Mailboxes, Places};
 use super::partners::Parties;
 use super::usages::{Usage, Usages};
 use crate::inventory::Listed;
@@ -36,8 +36,8 @@ pub struct Memory {
     pub rebuilt: Option<(Timestamp, SignedDuration)>,
     /// The mailboxes that are open, and where they are.
     pub mailboxes: Option<(Places, Mailboxes)>,
-    /// What was read of the ledger.
-    pub ledger: LedgerCache,
+    /// What was listed and read in mailboxes.
+    pub seen: MailboxCache,
     /// When claims were looked at last.
     pub claims_looked: Option<Timestamp>,
     /// Names of claims that no decision has seen yet.
@@ -95,7 +95,7 @@ impl Memory {
             (self.claims_looked, self.claims) = (None, Vec::new());
             self.published = None;
             // Another spec may name another ledger.
-            self.ledger = LedgerCache::default();
+            self.seen = MailboxCache::default();
         }
     }
 }

@@ -20,7 +20,7 @@ use mailbox::{Access, ListRequest, Mailbox, MailboxError, MailboxErrorKind, Mail
 use snafu::{ResultExt, Snafu};
 
 use super::access;
-use super::listing::{Listing, result_of};
+use super::listing::{Listing, Stretches, result_of};
 use crate::inventory::{Listed, Listings};
 use crate::metrics::{MailboxLabels, Metrics};
 use crate::peer::observe::bundle;
@@ -124,15 +124,20 @@ pub struct Mailboxes {
     ledger: Arc<dyn Mailbox>,
 }
 
-/// What was read of the ledger before: its objects never change.
+/// What was listed and read before.
 #[derive(Clone, Debug, Default)]
-pub struct LedgerCache {
+pub struct MailboxCache {
+    /// Of the ingestion mailbox.
+    ingestion: Stretches,
+    /// Of the mailbox for the peer's validations.
+    peer_validation: Stretches,
+    /// Of the ledger, whose objects never change.
     rejections: BTreeMap<String, Rejected>,
     results: BTreeMap<String, WindowResult>,
     reports: BTreeMap<String, Vec<Report>>,
 }
 
-impl LedgerCache {
+impl MailboxCache {
     /// Forgets the reports of Jobs that are gone.
     pub fn keep_reports(&mut self, jobs: &BTreeSet<&str>) {
         self.reports.retain(|job, _| jobs.contains(job.as_str()));
@@ -191,7 +196,7 @@ impl Mailboxes {
     ///
     /// # Errors
     /// [`ObserveError::Listing`]. A report that doesn't decode is logged and left out: the ledger decides anyway.
-    pub async fn reports(&self, job: &str, cache: &mut LedgerCache) -> Result<Vec<Report>, ObserveError> {
+    pub async fn reports(&self, job: &str, cache: &mut MailboxCache) -> Result<Vec<Report>, ObserveError> {
         if let Some(reports) = cache.reports.get(job) {
             return Ok(reports.clone());
         }
@@ -257,8 +262,9 @@ impl Mailboxes {
         &self,
         scope: &Scope,
         aggregations: &BTreeSet<String>,
-        cache: &mut LedgerCache,
+        cache: &mut MailboxCache,
         metrics: &Metrics,
+        clock: fn() -> Timestamp,
     ) -> Result<Listings, ObserveError> {
         let listing = |mailbox| Listing {
             mailbox,
@@ -267,13 +273,12 @@ impl Mailboxes {
         };
         let ledger = measured("ledger", metrics, listing(self.ledger.as_ref()).ledger()).await?;
         let results = ledger.iter().filter_map(result_of).collect();
-        let ingestion = measured("ingestion", metrics, listing(self.ingestion.as_ref()).batches(&results)).await?;
-        let peer_validation = measured(
-            "peer-validation",
-            metrics,
-            listing(self.peer_validation.as_ref()).batches(&results),
-        )
-        .await?;
+        let ingestion = listing(self.ingestion.as_ref());
+        let ingestion = ingestion.batches(&results, &mut cache.ingestion, clock);
+        let ingestion = measured("ingestion", metrics, ingestion).await?;
+        let peer_validation = listing(self.peer_validation.as_ref());
+        let peer_validation = peer_validation.batches(&results, &mut cache.peer_validation, clock);
+        let peer_validation = measured("peer-validation", metrics, peer_validation).await?;
         self.read_new(&ledger, cache).await?;
         let names: BTreeSet<&str> = ledger.iter().map(|listed| listed.name.as_str()).collect();
         cache.rejections.retain(|name, _| names.contains(name.as_str()));
@@ -289,7 +294,7 @@ impl Mailboxes {
     }
 
     /// Reads refusals and results that weren't read before.
-    async fn read_new(&self, ledger: &[Listed], cache: &mut LedgerCache) -> Result<(), ObserveError> {
+    async fn read_new(&self, ledger: &[Listed], cache: &mut MailboxCache) -> Result<(), ObserveError> {
         let unread = |folder: &str, known: &dyn Fn(&str) -> bool| {
             let prefix = format!("{folder}/");
             let names = ledger
@@ -384,9 +389,9 @@ mod tests {
             &ledger,
             &["rejected/agg/2026/11/20/08/01/00000000-0000-0000-0000-000000000002"],
         );
-        let (mut cache, metrics) = (LedgerCache::default(), Metrics::default());
+        let (mut cache, metrics) = (MailboxCache::default(), Metrics::default());
         let listings = mailboxes
-            .listings(&scope(false), &BTreeSet::new(), &mut cache, &metrics)
+            .listings(&scope(false), &BTreeSet::new(), &mut cache, &metrics, Timestamp::now)
             .await
             .unwrap();
         assert_eq!(listings.rejections.len(), 1);
@@ -394,7 +399,7 @@ mod tests {
         assert_eq!(listings.ledger.len(), 2);
         ledger.remove(&key);
         let listings = mailboxes
-            .listings(&scope(false), &BTreeSet::new(), &mut cache, &metrics)
+            .listings(&scope(false), &BTreeSet::new(), &mut cache, &metrics, Timestamp::now)
             .await
             .unwrap();
         assert!(listings.rejections.is_empty(), "what is gone is forgotten");
@@ -406,7 +411,13 @@ mod tests {
         ingestion.fail_next(1);
         let metrics = Metrics::default();
         let listed = mailboxes
-            .listings(&scope(false), &BTreeSet::new(), &mut LedgerCache::default(), &metrics)
+            .listings(
+                &scope(false),
+                &BTreeSet::new(),
+                &mut MailboxCache::default(),
+                &metrics,
+                Timestamp::now,
+            )
             .await;
         assert!(listed.unwrap_err().to_string().contains("ingestion"));
         let text = metrics.encode(jiff::Timestamp::UNIX_EPOCH).unwrap();

@@ -70,7 +70,7 @@ pub fn resolve(processor: &DataShareProcessor, peers: &Peers) -> Resolved {
     match fill_in(&mut resolved.spec, peers) {
         Ok(parties) => Resolved {
             processor: resolved,
-            verdict: Verdict::new(PEERS_KNOWN, Some(true), reasons::OK, known(&processor.spec, peers)),
+            verdict: verdict(&processor.spec, peers),
             parties: Some(parties),
         },
         Err(unknown) => {
@@ -231,6 +231,55 @@ fn apart(spec: &DataShareProcessorSpec) -> Result<(), Unknown> {
         }
     }
     Ok(())
+}
+
+fn verdict(spec: &DataShareProcessorSpec, peers: &Peers) -> Verdict {
+    let (reason, more) = match identity(spec, peers) {
+        Some((true, text)) => (reasons::IDENTITY_DIFFERS, text),
+        Some((false, text)) => (reasons::OK, text),
+        None => (reasons::OK, String::new()),
+    };
+    Verdict::new(PEERS_KNOWN, Some(true), reason, known(spec, peers) + &more)
+}
+
+/// Who the peer's manifest says must write to its mailbox, where that isn't who workers are there; `true`: who they are is
+/// another, for sure. Whose token to show and for whom only our side knows, so that credentials stay the spec's.
+fn identity(spec: &DataShareProcessorSpec, peers: &Peers) -> Option<(bool, String)> {
+    let name = &spec.peer.peer_ref.as_ref()?.name;
+    let manifest = peers.get(name)?.as_ref().ok()?.status.as_ref()?.manifest.as_ref()?;
+    let theirs = manifest.fields.get("peer-validation-identity")?;
+    let mailbox = &spec.mailboxes.outgoing.peer;
+    let bucket = manifest.fields.get("peer-validation-bucket")?;
+    let bucket = MailboxUrl::parse(bucket).ok()?.to_string();
+    // Of another mailbox than their manifest's it says nothing.
+    if !mailbox.url.is_empty() && mailbox.url != bucket {
+        return None;
+    }
+    let said = mailbox.credentials.as_ref();
+    let ours = said.and_then(|said| {
+        let role = said.aws_from_google.as_ref().map(|role| &role.role);
+        let account = said.google_service_account.as_ref().map(|account| &account.email);
+        let pool = said.google_from_aws.as_ref().and_then(|pool| pool.email.as_ref());
+        role.or(account).or(pool)
+    });
+    let (differs, we) = match ours {
+        Some(ours) if ours == theirs => return None,
+        Some(ours) => (
+            true,
+            format!("mailboxes.outgoing.peer.credentials say {ours}: correct one of both"),
+        ),
+        None if said.is_some_and(|said| said.anonymous.is_some()) => (
+            true,
+            "mailboxes.outgoing.peer.credentials say nobody: give some".to_owned(),
+        ),
+        None => (
+            false,
+            "who the credentials of mailboxes.outgoing.peer belong to can't be seen from here".to_owned(),
+        ),
+    };
+    let text =
+        format!(" The manifest of {name} asks that {theirs} writes to {bucket} (peer-validation-identity); {we}.");
+    Some((differs, text))
 }
 
 /// What is used, and which of it isn't the newest.

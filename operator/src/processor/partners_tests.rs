@@ -190,3 +190,58 @@ fn a_manifest_that_is_not_the_newest_is_used_and_told() {
     let fresh = resolve(&processor(Share::First), &peers(|_, _| {}));
     assert_eq!(resolved.parties, fresh.parties, "work rests on content alone");
 }
+
+#[test]
+fn who_the_peer_wants_at_its_mailbox_is_compared_with_who_workers_are() {
+    const ROLE: &str = "arn:aws:iam::123456789012:role/peer-validation";
+    let asks = |identity: &str| {
+        let identity = identity.to_owned();
+        peers(move |name, value| {
+            if name == "other" {
+                value["status"]["manifest"]["fields"]["peer-validation-identity"] = json!(identity);
+            }
+        })
+    };
+    let said = |peers: &Peers, mailbox: Value| {
+        let mut processor = processor(Share::First);
+        let before = processor.spec.mailboxes.outgoing.peer.clone();
+        processor.spec.mailboxes.outgoing.peer = serde_json::from_value(mailbox).unwrap();
+        let resolved = resolve(&processor, peers);
+        assert_eq!(resolved.verdict.status, Some(true), "work goes on: {before:?}");
+        assert!(!resolved.processor.spec.suspend);
+        (resolved.verdict.reason, resolved.verdict.message)
+    };
+    let as_role = |role: &str| json!({"credentials": {"awsFromGoogle": {"role": role, "audience": "a"}}});
+    let (reason, message) = said(&asks(ROLE), as_role("arn:aws:iam::123456789012:role/old"));
+    assert_eq!(reason, reasons::IDENTITY_DIFFERS);
+    for part in [ROLE, "role/old", "s3://us-west-1/theirs", "peer-validation-identity"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let (reason, message) = said(&asks(ROLE), json!({"credentials": {"anonymous": {}}}));
+    assert!(
+        reason == reasons::IDENTITY_DIFFERS && message.contains("say nobody"),
+        "{message}"
+    );
+    // The same; nothing asked for; a mailbox of the spec's own.
+    let elsewhere = json!({"url": "s3://us-west-1/elsewhere", "credentials": as_role("x")["credentials"]});
+    for (peers, mailbox) in [
+        (asks(ROLE), as_role(ROLE)),
+        (peers(|_, _| {}), as_role(ROLE)),
+        (asks(ROLE), elsewhere),
+    ] {
+        let (reason, message) = said(&peers, mailbox);
+        assert!(reason == reasons::OK && !message.contains("identity"), "{message}");
+    }
+    let email = "writer@project.iam.gserviceaccount.com";
+    let account = json!({"credentials": {"googleServiceAccount": {"email": email}}});
+    assert_eq!(said(&asks(email), account.clone()).0, reasons::OK);
+    assert_eq!(said(&asks(ROLE), account).0, reasons::IDENTITY_DIFFERS);
+    // Whose the credentials are can't be seen: told, and no trouble.
+    for mailbox in [json!({}), json!({"credentials": {"secretRef": {"name": "s"}}})] {
+        let (reason, message) = said(&asks(ROLE), mailbox);
+        assert!(
+            reason == reasons::OK && message.contains("can't be seen from here"),
+            "{message}"
+        );
+    }
+}

@@ -40,8 +40,9 @@ impl Look<'_> {
         let listings = mailboxes.listings(
             &scope,
             &schedule.aggregations,
-            &mut memory.ledger,
+            &mut memory.seen,
             &self.context.metrics,
+            self.context.clock,
         );
         let listings = listings.await;
         if everything {

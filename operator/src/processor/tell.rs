@@ -1,6 +1,6 @@
 //! What a look tells: our own manifests to partners, the status and Events to people.
 
-use crds::conditions::{MANIFEST_PUBLISHED, PREFLIGHT, READY, reasons};
+use crds::conditions::{MANIFEST_PUBLISHED, PEERS_KNOWN, PREFLIGHT, READY, reasons};
 use crds::{DataShareProcessor, DataShareProcessorStatus};
 use kube::Api;
 use snafu::ResultExt;
@@ -75,19 +75,25 @@ fn with_former(after: Option<Published>, before: Option<Published>) -> Option<Pu
     Some(after)
 }
 
-/// What Events should tell: `Ready`, `ManifestPublished` or `Preflight` became False, or is False for another reason than before.
+/// What Events should tell: `Ready`, `ManifestPublished` or `Preflight` became False, or is False for another reason than
+/// before; or a condition is True and there is something to mend.
 fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<(String, String)> {
     // The one is a person's wish; the other is so for a minute after each change, until the web server has it.
     const NO_NEWS: [&str; 2] = [reasons::SUSPENDED, reasons::NOT_SERVED];
     let of = |kind: &str| {
         let find = |status: &DataShareProcessorStatus| status.conditions.iter().find(|c| c.type_ == kind).cloned();
-        let now = find(after).filter(|now| now.status == "False" && !NO_NEWS.contains(&now.reason.as_str()))?;
+        let now = find(after).filter(|now| {
+            let reason = now.reason.as_str();
+            // What isn't known of a party is what Ready says.
+            let is_false = now.status == "False" && kind != PEERS_KNOWN && !NO_NEWS.contains(&reason);
+            is_false || reasons::TO_MEND.contains(&reason) && now.status == "True"
+        })?;
         let same = before
             .and_then(find)
             .is_some_and(|then| then.status == now.status && then.reason == now.reason);
         (!same).then_some((now.reason, now.message))
     };
-    [READY, MANIFEST_PUBLISHED, PREFLIGHT]
+    [READY, PEERS_KNOWN, MANIFEST_PUBLISHED, PREFLIGHT]
         .into_iter()
         .filter_map(of)
         .collect()
@@ -96,7 +102,6 @@ fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorSta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crds::conditions::PEERS_KNOWN;
     use jiff::Timestamp;
 
     #[test]
@@ -124,6 +129,16 @@ mod tests {
         };
         assert_eq!(texts(Some(&bad), &published(reasons::PUBLISH_FAILED)), ["why"]);
         assert_eq!(texts(Some(&bad), &published(reasons::NOT_SERVED)), [""; 0]);
+        let peers = |is_known, reason: &str| {
+            let mut status = bad.clone();
+            let verdict = Verdict::new(PEERS_KNOWN, Some(is_known), reason, "who");
+            crate::status::set_condition(&mut status.conditions, &verdict, Some(1), Timestamp::UNIX_EPOCH);
+            status
+        };
+        let differs = peers(true, reasons::IDENTITY_DIFFERS);
+        assert_eq!(texts(Some(&bad), &differs), ["who"]);
+        assert_eq!(texts(Some(&differs), &differs), [""; 0]);
+        assert_eq!(texts(Some(&bad), &peers(false, reasons::PEER_MISSING)), [""; 0]);
     }
 
     #[test]

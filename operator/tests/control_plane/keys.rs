@@ -2,6 +2,7 @@
 
 mod help;
 mod import;
+mod person;
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use crds::key_ring::VersionState;
 use crds::{DataShareProcessor, KeyRing};
 use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey};
 use facilitator_core::formats::work::WorkList;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::events::v1::Event;
@@ -76,18 +77,9 @@ async fn a_key_is_made_proven_published_used_followed_and_retired() {
     );
     place.condition("us-ct", "Ready", "False", "NoKeyYet").await;
     // The plan, asked for by an annotation, is in the status.
-    let ask = json!({"metadata": {"annotations": {"prio-operator.io/plan": "please"}}});
-    place
-        .api::<KeyRing>()
-        .patch("packets", &PatchParams::default(), &Patch::Merge(&ask))
-        .await
-        .unwrap();
-    let plan = until("the plan", async || {
-        place.api::<KeyRing>().get("packets").await.ok()?.status?.plan
-    })
-    .await;
+    let plan = place.plan("packets", "please").await;
     assert!(
-        plan.requested == "please" && plan.lines.iter().any(|line| line.contains("publish packets-key-")),
+        plan.iter().any(|line| line.contains("publish packets-key-")),
         "{plan:?}"
     );
 
@@ -259,6 +251,24 @@ async fn a_deleted_ring_takes_no_key_along_and_finds_its_keys_again() {
         })
         .await;
     place.condition("us-ct", "KeysLoaded", "True", "AsExpected").await;
+
+    // What a rotation would be is foreseen, and no key is made by that.
+    let plan = place.plan("signing", "rotate:1").await;
+    assert!(
+        plan.iter().any(|line| line.contains("make signing-key-"))
+            && plan[0].contains("its second copy, then its Secret"),
+        "{plan:?}"
+    );
+    let in_an_hour = Timestamp::now() + SignedDuration::from_hours(1);
+    let first = |plan: &[String]| plan[0].split(' ').next().unwrap().parse::<Timestamp>().unwrap();
+    assert!(first(&plan) < in_an_hour, "{plan:?}");
+    let plain = place.plan("signing", "1").await;
+    assert!(first(&plain) > in_an_hour, "{plain:?}");
+    let ring = place.api::<KeyRing>().get("signing").await.unwrap().status.unwrap();
+    assert_eq!((ring.versions.len(), ring.rotation_answered), (1, None));
+    let of_ring = ListParams::default().labels("prio-operator.io/key-ring=signing");
+    let made = place.api::<Secret>().list(&of_ring).await.unwrap().items;
+    assert_eq!(made.len(), 2, "the key and its second copy");
 
     place
         .api::<KeyRing>()

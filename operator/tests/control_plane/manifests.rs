@@ -15,6 +15,10 @@ pub const POINTS: [&str; 2] = [
 /// A request for a certificate that holds.
 pub const REQUEST: &str = include_str!("../../../facilitator-core/tests/fixtures/prio-server/manifests/csr.pem");
 
+/// What the original's set-up on GCP publishes of a share processor: two ids.
+pub const BOTH_IDS: &str =
+    include_str!("../../../facilitator-core/tests/fixtures/prio-server/manifests/dsp-global-gcp.json");
+
 fn keys(keys: &[(&str, usize)]) -> Value {
     let of = |(id, point): &(&str, usize)| {
         let pem = BatchVerifyingKey::parse(POINTS[*point]).unwrap().to_pem();

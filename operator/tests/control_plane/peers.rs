@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::batch_names;
-use super::manifests::{POINTS, REQUEST, hold_to_the_originals_rules, ingestor, portal, share_processor};
+use super::manifests::{BOTH_IDS, POINTS, REQUEST, hold_to_the_originals_rules, ingestor, portal, share_processor};
 use super::place::{Place, place, until, works};
 use super::web::{Answer, Web};
 
@@ -66,7 +66,7 @@ impl Place {
         keys.map(|key| (key.id, key.public_key)).collect()
     }
 
-    async fn event(&self, about: &str, reason: &str, part: &str) -> Event {
+    pub async fn event(&self, about: &str, reason: &str, part: &str) -> Event {
         until(&format!("an Event {reason} that holds {part:?}"), async || {
             let events = self.api::<Event>().list(&ListParams::default()).await.ok()?.items;
             events.into_iter().find(|event| {
@@ -186,7 +186,36 @@ async fn the_last_good_manifest_is_kept_whatever_the_other_party_publishes() {
     place.after_look("other", "AsExpected").await;
     place.event("other", "AsExpected", "in use").await;
 
-    // A key that is added is taken at once; fewer than before wait for their digest.
+    // A global document that is odd, broken or doesn't come is told, and keeps no key from use.
+    for (answer, part) in [
+        (Answer::Status(500), "answers 500"),
+        (
+            Answer::Object(BOTH_IDS.into()),
+            "it holds both aws-account-id and gcp-service-account-id",
+        ),
+        (Answer::Object("{".into()), "EOF"),
+        (
+            Answer::Hanging,
+            "no whole answer within 10 s. Work needs nothing of it; what was known of it stays",
+        ),
+    ] {
+        web.set(GLOBAL, answer.clone());
+        place
+            .annotate("other", "prio-operator.io/retry", &Uuid::new_v4().to_string())
+            .await;
+        until(&format!("{answer:?}: a warning {part}"), async || {
+            let warnings = place.peer("other").await.status?.warnings;
+            warnings.iter().any(|warning| warning.contains(part)).then_some(())
+        })
+        .await;
+        place
+            .condition_of::<Peer>("other", "ManifestCurrent", "True", "AsExpected")
+            .await;
+        assert_eq!(place.keys_in_use("other").await, known(&good), "{answer:?}");
+    }
+    web.set(GLOBAL, Answer::Status(503));
+
+    // A key that is added is taken at once, even then; fewer than before wait for their digest.
     let both = [("k1", 0), ("k2", 1)];
     web.object(SPECIFIC, share_processor(&both, BUCKET));
     place.annotate("other", "prio-operator.io/retry", "both").await;

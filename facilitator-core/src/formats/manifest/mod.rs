@@ -8,7 +8,7 @@ mod validate;
 
 pub use url::{StorageUrl, check_base_url};
 pub use validate::{
-    Finding, MAX_KEY_ID_BYTES, MAX_KEYS, MAX_MANIFEST_BYTES, MAX_TEXT_BYTES, Severity, Validation, validate,
+    Finding, MAX_KEY_ID_BYTES, MAX_KEYS, MAX_MANIFEST_BYTES, MAX_TEXT_BYTES, Purpose, Severity, Validation, validate,
 };
 
 use std::collections::BTreeMap;
@@ -39,9 +39,6 @@ pub enum ManifestError {
         /// The version found.
         format: u64,
     },
-    /// A server that has two kinds of identity.
-    #[snafu(display("server-identity holds both aws-account-id and gcp-service-account-id; give at most one"))]
-    TwoIdentities,
     /// A key that can't be used.
     #[snafu(display("{field}.{id}: {source}"))]
     Key {
@@ -185,7 +182,8 @@ pub struct DataShareProcessorGlobalManifest {
     pub server_identity: DataShareProcessorIdentity,
 }
 
-/// Who a share processor is in clouds: at most one of the two ids.
+/// Who a share processor is in clouds: at most one of the two ids. The original's set-up on GCP publishes both, so that
+/// whoever reads them takes that; [`validate`] refuses it to whoever publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DataShareProcessorIdentity {
@@ -345,11 +343,6 @@ json_manifest!(PortalManifest, Portal);
 
 impl DataShareProcessorGlobalManifest {
     fn check(&self) -> Result<(), ManifestError> {
-        let identity = &self.server_identity;
-        ensure!(
-            identity.aws_account_id.is_none() || identity.gcp_service_account_id.is_none(),
-            TwoIdentitiesSnafu
-        );
         Ok(())
     }
 }

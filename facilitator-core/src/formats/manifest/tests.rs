@@ -7,10 +7,11 @@ const NOW: &str = "2026-11-22T00:00:00Z";
 const PROCESSOR: &str = include_str!("../../../tests/fixtures/prio-server/manifests/dsp-specific.json");
 const GLOBAL: &str = include_str!("../../../tests/fixtures/prio-server/manifests/dsp-global.json");
 const INGESTOR: &str = include_str!("../../../tests/fixtures/prio-server/manifests/ingestor.json");
+const GCP: &str = include_str!("../../../tests/fixtures/prio-server/manifests/dsp-global-gcp.json");
 const PORTAL: &str = include_str!("../../../tests/fixtures/prio-server/manifests/portal.json");
 
 fn findings(kind: ManifestKind, text: &str) -> Vec<Finding> {
-    validate(kind, text.as_bytes(), NOW.parse().unwrap()).findings
+    validate(kind, text.as_bytes(), Purpose::Publish, NOW.parse().unwrap()).findings
 }
 
 fn with(text: &str, change: impl Fn(&mut Value)) -> String {
@@ -144,6 +145,25 @@ fn refuses_what_the_format_does_not_say() {
     }
 }
 
+/// What the original's own set-up writes on GCP has both ids: nobody else should, and its partners must be able to read it.
+#[test]
+fn both_ids_are_read_and_not_published() {
+    let found = |purpose| {
+        let findings = validate(
+            ManifestKind::DataShareProcessorGlobal,
+            GCP.as_bytes(),
+            purpose,
+            NOW.parse().unwrap(),
+        );
+        let one = findings.findings.first().unwrap().clone();
+        assert_eq!((findings.findings.len(), one.path.as_str()), (1, "server-identity"));
+        assert!(one.message.contains("give at most one"), "{one:?}");
+        (one.severity, findings.accepted().is_ok())
+    };
+    assert_eq!(found(Purpose::Publish), (Severity::Error, false));
+    assert_eq!(found(Purpose::Read), (Severity::Warning, true));
+}
+
 #[test]
 fn looks_at_every_key_where_the_original_does_not() {
     let other = include_str!("../../../tests/fixtures/prio-server/manifests/pub.pem");
@@ -219,7 +239,7 @@ fn what_would_not_fit_into_a_status_is_refused() {
         ),
     ];
     for (kind, text, message) in cases {
-        let errors = validate(kind, text.as_bytes(), NOW.parse().unwrap())
+        let errors = validate(kind, text.as_bytes(), Purpose::Publish, NOW.parse().unwrap())
             .accepted()
             .unwrap_err();
         assert!(
@@ -229,7 +249,7 @@ fn what_would_not_fit_into_a_status_is_refused() {
         assert!(errors.iter().all(|error| !error.path.contains('\n')), "{errors:?}");
     }
     let most = with(INGESTOR, |m| m["batch-signing-public-keys"] = keys(MAX_KEYS));
-    let (manifest, warnings) = validate(Ingestor, most.as_bytes(), NOW.parse().unwrap())
+    let (manifest, warnings) = validate(Ingestor, most.as_bytes(), Purpose::Publish, NOW.parse().unwrap())
         .accepted()
         .unwrap();
     assert!(matches!(manifest, Manifest::Ingestor(_)));

@@ -20,6 +20,15 @@ pub enum Severity {
     Error,
 }
 
+/// What a manifest is checked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is to be published: what others refuse is an error.
+    Publish,
+    /// Somebody else published it: what can be read without doubt is taken.
+    Read,
+}
+
 /// One thing to mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -74,9 +83,10 @@ impl Validation {
 ///
 /// `now` is what expiration times are compared with.
 #[must_use]
-pub fn validate(kind: ManifestKind, bytes: &[u8], now: Timestamp) -> Validation {
+pub fn validate(kind: ManifestKind, bytes: &[u8], purpose: Purpose, now: Timestamp) -> Validation {
     let mut report = Report {
         findings: Vec::new(),
+        purpose,
         now,
     };
     let parsed = if bytes.len() > MAX_MANIFEST_BYTES {
@@ -104,6 +114,7 @@ pub fn validate(kind: ManifestKind, bytes: &[u8], now: Timestamp) -> Validation 
 
 struct Report {
     findings: Vec<Finding>,
+    purpose: Purpose,
     now: Timestamp,
 }
 
@@ -136,6 +147,17 @@ impl Report {
             "server-identity.gcp-service-account-id",
             identity.gcp_service_account_id.as_deref(),
         );
+        if identity.aws_account_id.is_some() && identity.gcp_service_account_id.is_some() {
+            let severity = match self.purpose {
+                Purpose::Publish => Severity::Error,
+                Purpose::Read => Severity::Warning,
+            };
+            self.find(
+                severity,
+                "server-identity",
+                "it holds both aws-account-id and gcp-service-account-id: give at most one",
+            );
+        }
     }
 
     fn processor_specific(&mut self, manifest: &DataShareProcessorSpecificManifest) {
@@ -173,16 +195,16 @@ impl Report {
     }
 
     fn error(&mut self, path: &str, message: &str) {
-        self.findings.push(Finding {
-            severity: Severity::Error,
-            path: path.to_owned(),
-            message: message.to_owned(),
-        });
+        self.find(Severity::Error, path, message);
     }
 
     fn warn(&mut self, path: &str, message: &str) {
+        self.find(Severity::Warning, path, message);
+    }
+
+    fn find(&mut self, severity: Severity, path: &str, message: &str) {
         self.findings.push(Finding {
-            severity: Severity::Warning,
+            severity,
             path: path.to_owned(),
             message: message.to_owned(),
         });

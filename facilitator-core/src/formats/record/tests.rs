@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 
-fn record() -> Record {
+pub(crate) fn record() -> Record {
     let message = Message {
         f: 1,
         g: 4_293_918_720,

@@ -5,7 +5,7 @@ use facilitator_core::formats::ledger::{
 };
 use facilitator_core::formats::manifest::{
     DataShareProcessorGlobalManifest, DataShareProcessorSpecificManifest, IngestorManifest, ManifestKind,
-    PortalManifest, validate,
+    PortalManifest, Purpose, validate,
 };
 use facilitator_core::formats::partial::Partial;
 use facilitator_core::formats::plan::Plan;
@@ -71,7 +71,13 @@ fn none() -> Vec<Vec<u8>> {
 }
 
 fn manifest_files() -> Vec<Vec<u8>> {
-    let files = ["dsp-global.json", "dsp-specific.json", "ingestor.json", "portal.json"];
+    let files = [
+        "dsp-global.json",
+        "dsp-global-gcp.json",
+        "dsp-specific.json",
+        "ingestor.json",
+        "portal.json",
+    ];
     files
         .map(|name| std::fs::read(root().join("manifests").join(name)).unwrap())
         .to_vec()
@@ -80,7 +86,9 @@ fn manifest_files() -> Vec<Vec<u8>> {
 fn manifests(input: &[u8]) -> Result<Vec<String>, String> {
     let now = "2026-11-22T00:00:00Z".parse().unwrap();
     for kind in ManifestKind::ALL {
-        drop(validate(kind, input, now));
+        for purpose in [Purpose::Publish, Purpose::Read] {
+            drop(validate(kind, input, purpose, now));
+        }
     }
     let processor = DataShareProcessorSpecificManifest::parse(input);
     if let Ok(manifest) = &processor {

@@ -13,14 +13,14 @@ use serde_json::json;
 use super::*;
 use crate::credentials::double::{Asked, Double};
 
-const TOKEN: &str = "GET /computeMetadata/v1/instance/service-accounts/default/token";
+pub(crate) const TOKEN: &str = "GET /computeMetadata/v1/instance/service-accounts/default/token";
 const IDENTITY: &str = "GET /computeMetadata/v1/instance/service-accounts/default/identity";
 const GENERATE: &str = "POST /v1/projects/-/serviceAccounts/w@p.iam.gserviceaccount.com:generateAccessToken";
 const GENERATE_ID: &str = "POST /v1/projects/-/serviceAccounts/w@p.iam.gserviceaccount.com:generateIdToken";
 const EMAIL: &str = "w@p.iam.gserviceaccount.com";
 const PROVIDER: &str = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/aws";
 
-fn granted(token: &str, seconds: u32) -> String {
+pub(crate) fn granted(token: &str, seconds: u32) -> String {
     json!({"access_token": token, "expires_in": seconds, "token_type": "Bearer"}).to_string()
 }
 
@@ -48,7 +48,7 @@ fn nothing_set(_: &str) -> Option<String> {
     None
 }
 
-fn tokens_of(double: &Double, credentials: Credentials) -> Tokens {
+pub(crate) fn tokens_of(double: &Double, credentials: Credentials) -> Tokens {
     let access = Access {
         credentials,
         ..Access::default()

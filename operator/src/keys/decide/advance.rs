@@ -17,15 +17,18 @@ impl Ring<'_> {
             return Next::Nothing;
         }
         let id = || version.id.clone();
-        let wait = |step, reason, text: String, at| {
+        let waits = |step, reason, text: String, at, person| {
             Next::Wait(Wait {
                 step,
                 id: Some(version.id.clone()),
                 reason: Some(reason),
                 text,
                 at,
+                person,
             })
         };
+        let wait = |step, reason, text, at| waits(step, reason, text, at, false);
+        let unpublished = |(text, person)| waits("Publish", reasons::WAITS_FOR_PUBLICATION, text, None, person);
         if version.loaded.is_none() {
             return match self.loaded(version) {
                 Ok(since) => Next::Step(Step::NoteLoaded { id: id(), since }),
@@ -41,7 +44,7 @@ impl Ring<'_> {
                  annotate this KeyRing with {CERTIFICATE_ISSUED_ANNOTATION}={}",
                 version.id, version.id
             );
-            return wait("Certify", reasons::WAITS_FOR_CERTIFICATE, text, None);
+            return waits("Certify", reasons::WAITS_FOR_CERTIFICATE, text, None, true);
         }
         let is_first = in_use.is_none();
         // Clients encrypt to a packet key as soon as it is published: it must be old enough before.
@@ -60,7 +63,7 @@ impl Ring<'_> {
             if self.is_published(version) {
                 return match self.not_in_manifests(version) {
                     None => Next::Step(Step::NotePublished { id: id() }),
-                    Some(text) => wait("Publish", reasons::WAITS_FOR_PUBLICATION, text, None),
+                    Some(wait) => unpublished(wait),
                 };
             }
             let wanted = self.wanted(active);
@@ -79,15 +82,15 @@ impl Ring<'_> {
                 ids.join(" and "),
                 ids.join(",")
             );
-            return wait("Publish", reasons::WAITS_FOR_PUBLICATION, text, None);
+            return unpublished((text, true));
         }
         // Used only while partners can see it: what is published may have been changed since.
         if !self.is_published(version) {
             let text = format!("{} to be seen in what is published again", version.id);
-            return wait("Publish", reasons::WAITS_FOR_PUBLICATION, text, None);
+            return unpublished((text, self.is_left_to_a_person()));
         }
-        if let Some(text) = self.not_in_manifests(version) {
-            return wait("Publish", reasons::WAITS_FOR_PUBLICATION, text, None);
+        if let Some(wait) = self.not_in_manifests(version) {
+            return unpublished(wait);
         }
         if self.settings.purpose == KeyPurpose::BatchSigning && !is_first {
             let public = version.published.unwrap_or(Timestamp::MAX);
@@ -120,8 +123,8 @@ impl Ring<'_> {
         written.is_some_and(|keys| keys.contains_key(&version.id))
     }
 
-    /// Whose own manifest partners don't get it in.
-    fn not_in_manifests(&self, version: &Version) -> Option<String> {
+    /// Whose own manifest partners don't get it in, and whether that is for a person to mend.
+    fn not_in_manifests(&self, version: &Version) -> Option<(String, bool)> {
         let lacks = |processor: &&ProcessorView| {
             let published = processor.published.as_ref();
             published.is_some_and(|published| !published.contains_key(&version.id) || processor.unserved)
@@ -135,18 +138,19 @@ impl Ring<'_> {
                 ))
             };
             if let Some(text) = self.observed.processors.iter().filter(lacks).find_map(inline) {
-                return Some(text);
+                return Some((text, true));
             }
         }
         let names: Vec<&str> = (self.observed.processors.iter().filter(lacks))
             .map(|processor| processor.name.as_str())
             .collect();
         (!names.is_empty()).then(|| {
-            format!(
+            let text = format!(
                 "partners to get {} in the manifest of {}: see ManifestPublished there",
                 version.id,
                 names.join(", ")
-            )
+            );
+            (text, false)
         })
     }
 

@@ -21,6 +21,7 @@ impl Ring<'_> {
                 reason: None,
                 text,
                 at,
+                person: false,
             })
         };
         if !asked && due > self.now {

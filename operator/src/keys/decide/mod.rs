@@ -126,6 +126,8 @@ pub struct Wait {
     pub text: String,
     /// Not before; `None`: no time is known.
     pub at: Option<Timestamp>,
+    /// Nothing but a person ends it.
+    pub person: bool,
 }
 
 /// What to do, and what is waited for.

@@ -25,6 +25,7 @@ impl Ring<'_> {
                 reason: None,
                 text,
                 at,
+                person: false,
             })
         };
         let due = self.after(oldest.created, self.settings.retire_min_age);

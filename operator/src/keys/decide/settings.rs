@@ -1,7 +1,7 @@
 //! A ring's settings, from its spec.
 
 use crds::KeyRingSpec;
-use crds::key_ring::{CertificateAuthority, KeyPurpose, PublicationMethod, RotationMode};
+use crds::key_ring::{BackupMethod, CertificateAuthority, KeyPurpose, PublicationMethod, RotationMode};
 use jiff::SignedDuration;
 
 use crate::keys::objects;
@@ -35,6 +35,8 @@ pub struct Settings {
     pub authority: CertificateAuthority,
     /// Who publishes.
     pub publication: PublicationMethod,
+    /// Whether a second copy of a key is written.
+    pub second_copy: bool,
     /// Why no second copy can be made.
     pub unusable_backup: Option<String>,
     /// What key ids begin with.
@@ -68,6 +70,7 @@ impl Settings {
                 .as_ref()
                 .map_or(CertificateAuthority::None, |certificate| certificate.authority),
             publication: spec.publication.method,
+            second_copy: spec.backup.method == BackupMethod::Age,
             unusable_backup: objects::recipients(&spec.backup.recipients)
                 .err()
                 .map(|error| error.to_string()),

@@ -4,7 +4,7 @@ use crds::key_ring::KeyPurpose;
 use serde_json::json;
 
 use super::*;
-use crate::keys::forecast::forecast;
+use crate::keys::forecast::{as_if_asked, forecast};
 
 use KeyPurpose::{BatchSigning, PacketEncryption};
 
@@ -32,12 +32,12 @@ fn a_whole_turn_is_foreseen_with_its_times() {
     assert_eq!(
         lines(&ring, 20, 500, 5),
         [
-            format!("100: make {new}: its second copy, then its Secret"),
+            format!("100: make {new}: its Secret; there is no second copy"),
             format!("100: every worker has {new} (waits)"),
             format!("100: publish {} and {new}", id(0)),
             // The processor has to say that partners get it.
             format!("110: use {new} for new work instead of {} (waits)", id(0)),
-            format!("200: make {}: its second copy, then its Secret", id(200)),
+            format!("200: make {}: its Secret; there is no second copy", id(200)),
         ]
     );
     let mut ring = Ring::in_use(PacketEncryption);
@@ -52,6 +52,55 @@ fn a_whole_turn_is_foreseen_with_its_times() {
         )),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_second_copy_is_foreseen_only_where_one_is_made() {
+    let mut ring = Ring::in_use(BatchSigning);
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    for (backup, expected) in [
+        (json!({"method": "None"}), "its Secret; there is no second copy"),
+        (
+            json!({"method": "Age", "recipients": [recipient]}),
+            "its second copy, then its Secret",
+        ),
+    ] {
+        ring.spec.backup = serde_json::from_value(backup).unwrap();
+        assert_eq!(lines(&ring, 20, 150, 1), [format!("100: make {}: {expected}", id(100))]);
+    }
+}
+
+#[test]
+fn a_rotation_is_foreseen_before_it_is_asked_for() {
+    let mut ring = Ring::in_use(BatchSigning);
+    // Asked for once, and answered by the version that is there; none follows by itself.
+    ring.observed.rotate = Some("first".into());
+    ring.record.rotation_answered = Some("first".into());
+    ring.spec.rotation.mode = crds::key_ring::RotationMode::Disabled;
+    assert_eq!(lines(&ring, 20, 300, 9), [""; 0]);
+    let (record, observed) = (ring.record.clone(), ring.observed.clone());
+    ring.observed = as_if_asked(&ring.record, &ring.observed);
+    let new = id(20);
+    assert_eq!(
+        lines(&ring, 20, 300, 9),
+        [
+            format!("20: make {new}: its Secret; there is no second copy"),
+            format!("20: every worker has {new} (waits)"),
+            format!("20: publish {} and {new}", id(0)),
+            format!("30: use {new} for new work instead of {} (waits)", id(0)),
+        ],
+        "just one"
+    );
+    assert_eq!(ring.record, record);
+    // One that is on its way comes first, as it would if it were asked for.
+    ring.observed = observed;
+    ring.spec.rotation.mode = crds::key_ring::RotationMode::Enabled;
+    ring.add(18, |_| {});
+    ring.observed = as_if_asked(&ring.record, &ring.observed);
+    let said = lines(&ring, 20, 60, 9);
+    let place = |part: &str| said.iter().position(|line| line.contains(part));
+    assert!(place(&format!("use {}", id(18))) < place("make "), "{said:?}");
+    assert!(place("make ").is_some(), "{said:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod faults;
 mod forecast;
+mod notes;
 mod observations;
 mod refusals;
 mod simulation;

@@ -190,6 +190,7 @@ fn own(kind: &str, conditions: &[Condition], generation: i64) -> Option<Prefligh
     let condition = conditions.iter().find(|condition| condition.type_ == kind)?;
     let is_current = condition.observed_generation == Some(generation);
     let outcome = match condition.status.as_str() {
+        "True" if is_current && reasons::TO_MEND.contains(&condition.reason.as_str()) => PreflightOutcome::Failed,
         "True" if is_current => PreflightOutcome::Passed,
         "False" if is_current => PreflightOutcome::Failed,
         _ => PreflightOutcome::NotCheckable,

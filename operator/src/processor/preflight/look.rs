@@ -1,5 +1,6 @@
 //! A look at a processor's preflight.
 
+use crds::DataShareProcessorSpec;
 use crds::conditions::{PREFLIGHT, reasons};
 use crds::names::PREFLIGHT_ANNOTATION;
 use crds::processor::PreflightStatus;
@@ -58,7 +59,7 @@ impl Look<'_> {
         let rests_on = parameters::parameters(self.processor, &KeySet::default(), None, start_at);
         let inputs = short_digest(
             [
-                generation.to_string().as_str(),
+                &lasting(spec),
                 &serde_json::to_string(&rests_on).unwrap_or_default(),
                 manifest.as_deref().unwrap_or_default(),
                 &self.context.settings.worker_image,
@@ -128,5 +129,33 @@ impl Look<'_> {
             .context(ActSnafu)?;
         memory.refused_preflights = Some((inputs.to_owned(), started.refused));
         Ok(())
+    }
+}
+
+/// What of a spec a preflight rests on. Windows' cutoffs are agreed on one after the other, and nothing that it checks
+/// changes with them.
+fn lasting(spec: &DataShareProcessorSpec) -> String {
+    let mut spec = spec.clone();
+    spec.windows.cutoffs.clear();
+    serde_json::to_string(&spec).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lasting;
+    use crate::processor::example::processor;
+
+    #[test]
+    fn cutoffs_that_are_agreed_on_are_no_reason_for_another_preflight_and_all_else_is() {
+        let mut spec = processor().spec;
+        let before = lasting(&spec);
+        spec.windows.cutoffs = serde_json::from_value(serde_json::json!([
+            {"aggregation": "agg", "start": "202611200000", "cutoff": "2026-11-20T12:00:00Z"},
+        ]))
+        .unwrap_or_default();
+        assert!(!spec.windows.cutoffs.is_empty());
+        assert_eq!(lasting(&spec), before);
+        spec.workers.intake.service_account_name = "another".into();
+        assert_ne!(lasting(&spec), before);
     }
 }

@@ -417,3 +417,18 @@ fn what_passes_by_itself_is_waited_for_and_then_told() {
         "{decision:?}"
     );
 }
+
+#[test]
+fn what_is_so_and_should_be_mended_is_no_line_that_passed() {
+    let mut world = World::begun();
+    world.ended(0, vec![passed()]);
+    world.ended(1, vec![passed()]);
+    let differs = Verdict::new(PEERS_KNOWN, Some(true), reasons::IDENTITY_DIFFERS, "another role.");
+    set_condition(&mut world.conditions, &differs, Some(3), Timestamp::UNIX_EPOCH);
+    let decision = world.look("02:01");
+    assert_eq!(told(&decision).1, reasons::FAILED);
+    assert!(
+        told(&decision).2.starts_with("Operator PeersKnown: another role;"),
+        "{decision:?}"
+    );
+}

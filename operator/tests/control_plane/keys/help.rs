@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::place::{Place, until};
@@ -65,6 +65,25 @@ impl Place {
                 .into_iter()
                 .find(|c| c.type_ == kind && c.status == status && c.reason == reason)?;
             Some(found.message)
+        })
+        .await
+    }
+
+    /// Annotates a ring.
+    pub async fn annotate_ring(&self, ring: &str, key: &str, value: &str) {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        let api = self.api::<KeyRing>();
+        api.patch(ring, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
+    }
+
+    /// What the ring's status answers to the plan annotation.
+    pub async fn plan(&self, ring: &str, value: &str) -> Vec<String> {
+        self.annotate_ring(ring, "prio-operator.io/plan", value).await;
+        until(&format!("{ring}: the plan {value}"), async || {
+            let plan = self.api::<KeyRing>().get(ring).await.ok()?.status?.plan?;
+            (plan.requested == value).then_some(plan.lines)
         })
         .await
     }
