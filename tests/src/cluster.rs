@@ -10,6 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
 use crate::command;
+use crate::images::BINARIES;
 use crate::wait::{Seen, until};
 
 /// The environment variable that names the node that end-to-end tests use.
@@ -63,12 +64,29 @@ impl Cluster {
         command::run_with_input(script(&self.repository), &all, input).await
     }
 
+    /// `kubectl prio` as it was built, with arguments; gives its exit code and what it prints.
+    pub async fn kubectl_prio(&self, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+        let program = self.repository.join(BINARIES).join("kubectl-prio");
+        let all = [&["--kubeconfig", &self.kubeconfig], arguments].concat();
+        let output = command::output(program, &all, "").await?;
+        Ok((
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        ))
+    }
+
     /// `helm` with arguments; gives its output.
     pub async fn helm(&self, arguments: &[&str], values: &Value) -> Result<String> {
         let mut all = vec!["--name", &self.name, "helm"];
         all.extend(arguments);
         all.extend(["--values", "-"]);
         command::run_with_input(script(&self.repository), &all, &values.to_string()).await
+    }
+
+    /// A command in the node's namespaces; gives its output.
+    pub async fn enter(&self, command: &[&str]) -> Result<String> {
+        let all = [&["--name", &self.name, "enter"], command].concat();
+        command::run(script(&self.repository), &all).await
     }
 
     /// Applies objects on the server's side, as this harness.

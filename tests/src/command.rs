@@ -1,7 +1,7 @@
 //! Running other programs: one way, with errors that hold what the program said.
 
 use std::ffi::OsStr;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::AsyncWriteExt;
@@ -18,6 +18,28 @@ pub async fn run_with_input<S: AsRef<OsStr>>(
     arguments: &[S],
     input: &str,
 ) -> Result<String> {
+    let output = output(program.as_ref(), arguments, input).await?;
+    if !output.status.success() {
+        let name = program.as_ref().to_string_lossy();
+        let shown: Vec<String> = arguments
+            .iter()
+            .map(|a| a.as_ref().to_string_lossy().into_owned())
+            .collect();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let end: Vec<&str> = said.lines().rev().take(15).collect();
+        let end: Vec<&str> = end.into_iter().rev().collect();
+        bail!(
+            "{name} {} failed ({}):\n{}",
+            shown.join(" "),
+            output.status,
+            end.join("\n")
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a program with text on standard input, and gives all that came of it, whatever its exit code.
+pub async fn output<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S], input: &str) -> Result<Output> {
     let name = program.as_ref().to_string_lossy().into_owned();
     let mut child = Command::new(program.as_ref())
         .args(arguments)
@@ -36,21 +58,5 @@ pub async fn run_with_input<S: AsRef<OsStr>>(
         }
     };
     let ((), output) = tokio::join!(writer, child.wait_with_output());
-    let output = output.with_context(|| format!("{name} can't be waited for"))?;
-    if !output.status.success() {
-        let shown: Vec<String> = arguments
-            .iter()
-            .map(|a| a.as_ref().to_string_lossy().into_owned())
-            .collect();
-        let said = String::from_utf8_lossy(&output.stderr);
-        let end: Vec<&str> = said.lines().rev().take(15).collect();
-        let end: Vec<&str> = end.into_iter().rev().collect();
-        bail!(
-            "{name} {} failed ({}):\n{}",
-            shown.join(" "),
-            output.status,
-            end.join("\n")
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    output.with_context(|| format!("{name} can't be waited for"))
 }

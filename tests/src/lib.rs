@@ -1,6 +1,7 @@
 //! What the demo and the end-to-end tests share: a handle on the node, two parties on it, batches with known totals,
 //! and the way from two sum parts to the totals.
 
+pub mod callers;
 pub mod cluster;
 pub mod command;
 #[cfg(test)]

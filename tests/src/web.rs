@@ -140,6 +140,14 @@ impl Webs {
     }
 }
 
+/// Lets a namespace's pods out to the web servers' pods, and to DNS, whatever else keeps them in.
+pub fn way_out(namespace: &str) -> Value {
+    let dns = json!({"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]});
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": WEB, "namespace": namespace},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"],
+                 "egress": [dns, {"ports": [{"port": PORT, "protocol": "TCP"}]}]}})
+}
+
 fn host(namespace: &str) -> String {
     format!("{WEB}.{namespace}.svc")
 }

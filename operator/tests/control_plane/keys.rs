@@ -1,6 +1,7 @@
 //! KeyRings: the keys controller and the operator together, on a real API server. What probe pods would do is done here.
 
 mod help;
+mod import;
 mod person;
 
 use std::collections::BTreeSet;

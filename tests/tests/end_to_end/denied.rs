@@ -3,12 +3,15 @@
 
 use anyhow::{Context, Result, ensure};
 use crds::conditions::{MAILBOXES_LISTED, READY, WORKERS_READY, reasons};
+use crds::processor::PreflightStage::{Aggregate, Intake};
 use prio_operator_tests::flow::{self, Expected};
 use prio_operator_tests::party::Party;
 use prio_operator_tests::samples::{self, Damage};
 use prio_operator_tests::wait::{Seen, until};
 use prio_operator_tests::{fixtures::Truth, images};
+use serde_json::json;
 
+use crate::preflight::names;
 use crate::scenario::{LIMIT, MINUTE, run_in_clouds, wait_condition, wait_delivered_by};
 
 #[tokio::test]
@@ -42,6 +45,16 @@ async fn a_bucket_that_denies_holds_up_only_what_needs_it() {
         scenario
             .event(first, &first.name, reasons::CONFIGURATION_REFUSED, &ledger)
             .await?;
+        // A preflight names each right that each stage lacks there.
+        let faults = [
+            (Intake, "List", Some("ledger")),
+            (Intake, "Write", Some("ledger")),
+            (Aggregate, "List", Some("ledger")),
+            (Aggregate, "Write", Some("ledger")),
+        ];
+        let message = names(first, "ledger", json!({}), &faults).await?;
+        let grant = "give the intake workers' identity the right to list it";
+        ensure!(message.contains(grant), "it doesn't say {grant:?}: {message}");
         // Its operator lists all the same, and Second delivers what it has to First's other bucket.
         wait_condition(first, MAILBOXES_LISTED, "True", "", MINUTE).await?;
         wait_delivered_by(second, &window.truth, 3, LIMIT).await?;
@@ -53,13 +66,24 @@ async fn a_bucket_that_denies_holds_up_only_what_needs_it() {
         // They may not reach the portal: Second's sum part gets there, First's waits.
         stores.keep_out_first_workers(&pair.cluster, Some("portal")).await?;
         flow::set_cutoffs(pair, &[&window.truth], 8).await?;
+        let faults = [(Aggregate, "Write", Some("portal"))];
+        let message = names(first, "portal", json!({}), &faults).await?;
+        let grant = "ask the portal's owner to give the aggregate workers' identity the right to put objects";
+        ensure!(message.contains(grant), "it doesn't say {grant:?}: {message}");
         let (message, name) = wait_blocked_window(first, &window.truth).await?;
         says(&message, &stores.url(0, "portal"))?;
         let portal = stores.url(0, "portal");
         scenario.event(first, &name, reasons::BLOCKED, &portal).await?;
         wait_summed_by(second, &window.truth).await?;
         stores.keep_out_first_workers(&pair.cluster, None).await?;
-        scenario.finish(&window.truth).await
+        scenario.finish(&window.truth).await?;
+
+        // A portal's URL that leads nowhere.
+        let nowhere = format!("{portal}-nowhere");
+        let change = json!({"spec": {"mailboxes": {"outgoing": {"portal": {"url": nowhere}}}}});
+        let message = names(first, "the portal's URL", change, &faults).await?;
+        ensure!(message.contains(&nowhere), "it doesn't say the URL: {message}");
+        Ok(())
     })
     .await;
 }

@@ -7,16 +7,21 @@ use crds::conditions::{MANIFEST_CURRENT, PEERS_KNOWN, READY, reasons};
 use crds::peer::PeerStatus;
 use facilitator_core::crypto::BatchVerifyingKey;
 use facilitator_core::formats::manifest::{GLOBAL_OBJECT, specific_object};
+use futures::{AsyncReadExt, pin_mut};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
+use kube::api::LogParams;
+use prio_operator_tests::callers::{self, Pods};
 use prio_operator_tests::flow;
 use prio_operator_tests::keys::{SigningKey, fresh_signing_key};
 use prio_operator_tests::party::{INSTANCE, Pair, Party};
 use prio_operator_tests::samples::{self, Damage};
 use prio_operator_tests::wait::{Seen, until};
-use prio_operator_tests::web::{MANIFESTS, PORT, Web, Webs};
+use prio_operator_tests::web::{MANIFESTS, Web, Webs, way_out};
 use prio_operator_tests::{fixtures, images};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::kills::kill_operator;
 use crate::scenario::{LIMIT, MINUTE, Scenario, run, wait_blocked, wait_condition, wait_delivered_by};
@@ -30,11 +35,12 @@ async fn what_is_known_of_parties_stays_in_use_whatever_they_publish() {
     run("manifests", |scenario| async move {
         let pair = &scenario.pair;
         let [first, second] = &pair.parties;
+        let pods = Pods::watch(&pair.cluster);
         let webs = start(&scenario).await?;
         let server_of_second = webs.parties[1].base_url();
 
         // Down from now on, to the end of the run. An operator that begins meanwhile knows what the one before knew.
-        down(pair, &webs.parties[1]).await?;
+        let log = down(pair, &webs.parties[1]).await?;
         let message = told(&scenario, first, OTHER, reasons::FETCH_FAILED, &server_of_second).await?;
         let known = status(pair, first, OTHER).await?.manifest.context("no manifest")?;
         ensure!(
@@ -115,6 +121,9 @@ async fn what_is_known_of_parties_stays_in_use_whatever_they_publish() {
         for party in &pair.parties {
             wait_condition(party, READY, "True", "", MINUTE).await?;
         }
+        // All that the workers did, they did without a word to any of the servers.
+        let of_second = webs.parties[1].namespace.as_str();
+        callers::no_worker_called(pair, &webs, &pods, &[(of_second, log)]).await?;
         let namespaces: Vec<String> = webs.namespaces().map(str::to_owned).collect();
         pair.cluster.delete_namespaces(&namespaces).await
     })
@@ -153,6 +162,8 @@ async fn start(scenario: &Scenario) -> Result<Webs> {
         let objects = [
             authorities,
             way_out(&party.operator_namespace),
+            // Workers could get there, too.
+            way_out(namespace),
             peer(INGESTOR, "Ingestor", &webs.ingestor),
             peer(OTHER, "ShareProcessor", &webs.parties[1 - party.index]),
             processor,
@@ -163,12 +174,6 @@ async fn start(scenario: &Scenario) -> Result<Webs> {
         wait_condition(party, PEERS_KNOWN, "True", reasons::OK, MINUTE).await?;
     }
     Ok(webs)
-}
-
-/// Lets an operator out to the web servers' pods.
-fn way_out(namespace: &str) -> Value {
-    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "web", "namespace": namespace},
-        "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": PORT, "protocol": "TCP"}]}]}})
 }
 
 /// Has a server serve one manifest from now on.
@@ -212,8 +217,16 @@ fn share_processor(pair: &Pair, party: &Party) -> Result<String> {
     .to_string())
 }
 
-/// Ends a web server's pods and starts none.
-async fn down(pair: &Pair, web: &Web) -> Result<()> {
+/// Ends a web server's pod and starts none; gives its log to the last line.
+async fn down(pair: &Pair, web: &Web) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(pair.cluster.client.clone(), &web.namespace);
+    let pod = pair.cluster.ready_pod(&web.namespace, "app=web", MINUTE).await?;
+    let follow = LogParams {
+        follow: true,
+        ..LogParams::default()
+    };
+    let stream = pods.log_stream(&pod, &follow).await?;
+    pin_mut!(stream);
     let scale = ["scale", "deployment/web", "--replicas=0", "--namespace", &web.namespace];
     pair.cluster.kubectl(&scale).await?;
     until("the web server is down", MINUTE, || async {
@@ -224,7 +237,12 @@ async fn down(pair: &Pair, web: &Web) -> Result<()> {
             Seen::NotYet(format!("{} pods", pods.len()))
         })
     })
-    .await
+    .await?;
+    let mut log = String::new();
+    timeout(MINUTE, stream.read_to_string(&mut log))
+        .await
+        .context("its log has no end")??;
+    Ok(log)
 }
 
 async fn status(pair: &Pair, party: &Party, name: &str) -> Result<PeerStatus> {

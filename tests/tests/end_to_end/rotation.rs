@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
+use prio_operator_tests::callers::{self, Pods};
 use prio_operator_tests::flow;
 use prio_operator_tests::images;
 use prio_operator_tests::ingestor::Ingestor;
 use prio_operator_tests::rotation;
 use prio_operator_tests::sums;
+use prio_operator_tests::web::way_out;
 
 use crate::scenario::{LIMIT, Scenario, run_with_key_rings};
 
@@ -21,12 +23,16 @@ async fn rotate(scenario: &Scenario) -> Result<()> {
     let pair = &scenario.pair;
     let stores = pair.stores.as_ref().context("a scenario in clouds has stores")?;
     let rings = pair.rings.as_ref().context("a scenario with KeyRings has some")?;
+    let pods = Pods::watch(&pair.cluster);
     stores
         .start(&pair.cluster, &images::import_stores(&pair.cluster).await?)
         .await?;
     scenario.install().await?;
     let partner = images::import_partner(&pair.cluster).await?;
     rings.webs.start(&pair.cluster, &partner).await?;
+    // Workers could get there: that none does is looked at in the end.
+    let ways = pair.parties.each_ref().map(|party| way_out(&party.worker_namespace));
+    pair.cluster.apply(&ways).await?;
     let ingestor = Ingestor::set_up(pair, partner).await?;
     pair.apply_processors().await?;
     flow::wait_acquainted(pair, LIMIT).await?;
@@ -42,5 +48,5 @@ async fn rotate(scenario: &Scenario) -> Result<()> {
     }
     ensure!(signed.iter().all(|ids| ids.len() > 1), "signed by {signed:?} alone");
     ensure!(pair.compare_second_copies().await? >= 8, "keys without second copies");
-    Ok(())
+    callers::no_worker_called(pair, &rings.webs, &pods, &[]).await
 }
