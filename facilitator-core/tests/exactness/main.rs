@@ -128,7 +128,7 @@ const EXHAUSTIVE: [(&str, usize, MakeCase); 26] = {
         ("two intakes, other signers", 25, || {
             Box::pin(cases::intakes_with_other_signers(Build::Right))
         }),
-        ("original and replay", 2, || {
+        ("original and replay", 3, || {
             Box::pin(replays::original_and_replay(Build::Right))
         }),
         ("group and replay", 180, || {
@@ -139,16 +139,16 @@ const EXHAUSTIVE: [(&str, usize, MakeCase); 26] = {
         ("two aggregations at First", 1150, || {
             Box::pin(cases::same_window(Share::First))
         }),
-        ("two aggregations, other keys", 1, || {
+        ("two aggregations, other keys", 21, || {
             Box::pin(cases::windows_with_other_keys())
         }),
-        ("two aggregations, other signers", 7, || {
+        ("two aggregations, other signers", 8, || {
             Box::pin(cases::windows_with_other_signers(Build::Right))
         }),
         ("overlapping windows", 5, || Box::pin(cases::overlapping_windows())),
         ("intake and window", 5, || Box::pin(cases::intake_and_window())),
-        ("late peer", 1, || Box::pin(cases::late_peer(false))),
-        ("late legacy peer", 1, || Box::pin(cases::late_peer(true))),
+        ("late peer", 2, || Box::pin(cases::late_peer(false))),
+        ("late legacy peer", 2, || Box::pin(cases::late_peer(true))),
         ("two plan shards", 5, || Box::pin(parts::two_shards())),
         ("partial sums and window", 5, || {
             Box::pin(parts::partial_sums_and_window())
@@ -158,9 +158,9 @@ const EXHAUSTIVE: [(&str, usize, MakeCase); 26] = {
         ("override and window", 4, || {
             Box::pin(overrides::override_and_window(Build::Right))
         }),
-        ("two marked intakes", 1, || Box::pin(marks::marked_intakes())),
-        ("two marked aggregations", 1, || Box::pin(marks::marked_windows())),
-        ("two new ledgers", 1, || Box::pin(marks::new_ledger())),
+        ("two marked intakes", 14, || Box::pin(marks::marked_intakes())),
+        ("two marked aggregations", 8, || Box::pin(marks::marked_windows())),
+        ("two new ledgers", 2, || Box::pin(marks::new_ledger())),
     ]
 };
 
@@ -196,7 +196,7 @@ const SCENES: [(Plot, usize, usize); 15] = {
         (Plot::Unusable, 75, 1040),
         (Plot::BelowFloor, 81, 1400),
         (Plot::Override(2), 60, 910),
-        (Plot::Marked, 1, 1),
+        (Plot::Marked, 90, 1000),
     ]
 };
 
