@@ -111,13 +111,14 @@ fn main() -> anyhow::Result<ExitCode> {
     let goals = rows.iter().filter(|row| row.met.is_some()).count();
     let missed: Vec<_> = rows.iter().filter(|row| row.met == Some(false)).collect();
     println!("{} of {goals} goals met", goals - missed.len());
+    let all_met = missed.is_empty();
     for row in missed {
         println!("  not met: {}", row.name);
     }
-    Ok(if rows.iter().any(|row| row.met == Some(false)) {
-        ExitCode::from(MISSED)
-    } else {
+    Ok(if all_met {
         ExitCode::SUCCESS
+    } else {
+        ExitCode::from(MISSED)
     })
 }
 

@@ -36,7 +36,7 @@ pub struct Took {
 }
 
 impl Took {
-    /// The same in MB, of 1,000,000 bytes.
+    /// [`Took::peak_kib`] in MB, of 1,000,000 bytes.
     pub fn peak_megabytes(&self) -> f64 {
         self.peak_kib as f64 * 1024.0 / 1e6
     }

@@ -56,7 +56,10 @@ fn check_of(answer: &GetObjectOutput, sha256: Option<String>) -> Check {
     }
     // With the number of parts at its end it isn't base64.
     let decode = |text: &str| BASE64_STANDARD.decode(text).ok();
-    let sha256 = sha256.or_else(|| Some(body::hex(&decode(answer.checksum_sha256()?)?)));
+    let sha256 = sha256.or_else(|| {
+        let digest = decode(answer.checksum_sha256()?).filter(|digest| digest.len() == 32)?;
+        Some(body::hex(&digest))
+    });
     let known = [
         (CrcAlgorithm::Crc32Iscsi, 4, answer.checksum_crc32_c()),
         (CrcAlgorithm::Crc64Nvme, 8, answer.checksum_crc64_nvme()),

@@ -279,7 +279,7 @@ impl Metrics {
         registry.register("leader", "1 while this process holds the lease", self.leader.clone());
         registry.register_with_unit(
             "mailbox_listing",
-            "How long a listing takes",
+            "How long a look lists a mailbox; names that are known from shortly before take no time",
             Unit::Seconds,
             self.listing_seconds.clone(),
         );

@@ -28,6 +28,8 @@ pub(super) const AT_A_TIME: usize = 8;
 
 /// Bytes of records and verdicts that are kept from one look at a window's batches to the next.
 const KEPT_BYTES: usize = 8 << 20;
+/// What names and maps take beside each.
+const KEPT_BESIDE: usize = 512;
 
 /// Batches of a window, looked at some at a time. Plan, count and sum each go through all: what the plan found of short
 /// records and of what the peer says is kept for the others. A record is put once, and what was judged is named by the
@@ -65,6 +67,7 @@ impl Kept {
     }
 
     fn has_room(&mut self, bytes: usize) -> bool {
+        let bytes = bytes + KEPT_BESIDE;
         let has_room = self.bytes + bytes <= KEPT_BYTES;
         if has_room {
             self.bytes += bytes;

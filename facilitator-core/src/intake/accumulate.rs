@@ -1,6 +1,6 @@
 //! Every packet of a batch, decided in file order: opened, answered and added, or excluded (ledger rule 1). All cores
-//! work on one batch; what comes out doesn't depend on how many there are. Memory doesn't grow with the packets, but for what
-//! [`Duplicates`] keeps.
+//! work on one batch; of a packet that opens under one key alone, as every client's does, what comes out doesn't depend on how
+//! many there are. Memory doesn't grow with the packets, but for what [`Duplicates`] keeps.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -13,7 +13,8 @@ const WORTH: usize = 32;
 /// Names of others between the first batch and the last, at most, for each that is wanted.
 const OTHERS: usize = 4;
 
-/// What was listed. What isn't in it may have come since: whoever puts goes by what is there by then (ledger rule 11).
+/// What was listed. What isn't in it may have come since, by another worker that was given the same batches: then they are read
+/// and claimed again, and whoever puts goes by what is there by then (ledger rule 11).
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     recorded: Folder,

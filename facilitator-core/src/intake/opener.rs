@@ -21,7 +21,7 @@ pub(crate) struct OpenedPacket {
 ///
 /// The key that opened the last one is tried first. What becomes of a client's packet doesn't depend on that: of a key that
 /// is mounted again the first one counts, so that no two open it. Whoever makes a packet that opens under two keys, which
-/// GCM doesn't keep from them, has it counted under either; the record says which.
+/// GCM doesn't keep from them, has it counted under either or excluded; the record says which.
 pub(crate) struct Opener<'a> {
     bins: u32,
     share: Share,

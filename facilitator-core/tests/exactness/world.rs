@@ -85,6 +85,7 @@ pub enum Build {
     PutNotConditional,
     SignatureFirst,
     RecordAfterValidation,
+    RecordBeforeMark,
     DecideBeforeAnnouncing,
     LookBeforeClaiming,
     /// A packet whose proof fails is summed.
@@ -234,6 +235,11 @@ impl World {
                 }
                 (Build::RecordAfterValidation, Place::Ledger) => reorder(
                     |name| name.starts_with("records/"),
+                    |name| name.starts_with("delivered/"),
+                    false,
+                ),
+                (Build::RecordBeforeMark, Place::Ledger) => reorder(
+                    |name| name.starts_with("uses/"),
                     |name| name.starts_with("delivered/"),
                     false,
                 ),

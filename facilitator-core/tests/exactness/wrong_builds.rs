@@ -25,6 +25,7 @@ fn table() -> Vec<(Build, &'static str, Search, &'static str)> {
     use ValidationFormat::{SingleObject, ThreeObjects};
     const HALF: &str = "validation batch of";
     const BARE: &str = "has no record behind it";
+    const UNMARKED: &str = "which isn't marked in";
     const OTHER: &str = "was overwritten";
     const LIST: &str = "the invalid list is";
     let mut table: Vec<(Build, &'static str, Search, &'static str)> = vec![
@@ -118,7 +119,7 @@ fn table() -> Vec<(Build, &'static str, Search, &'static str)> {
         ),
     ];
     for share in SHARES {
-        let plots: [(Build, &'static str, Plot, &'static str); 7] = [
+        let plots: [(Build, &'static str, Plot, &'static str); 8] = [
             (B::SignatureFirst, "a worker", Plot::Batches(ThreeObjects), HALF),
             (
                 B::SignatureFirst,
@@ -138,6 +139,12 @@ fn table() -> Vec<(Build, &'static str, Search, &'static str)> {
                 "a streaming worker",
                 Plot::Streamed(ThreeObjects),
                 BARE,
+            ),
+            (
+                B::RecordBeforeMark,
+                "a worker with a ring's keys",
+                Plot::Marked,
+                UNMARKED,
             ),
             (B::CountWithoutProof, "a worker", Plot::Batches(ThreeObjects), LIST),
             (B::DropClient, "a streaming worker", Plot::Streamed(ThreeObjects), LIST),

@@ -146,9 +146,9 @@ fn inline_batches() -> Vec<Case> {
     };
     vec![
         case(
-            "the peer sends inline packets of 1 MiB and 65 bytes for each packet",
+            "the peer sends inline packets of 1 MiB and 97 bytes for each packet",
             "too large",
-            || inline(65),
+            || inline(97),
         )
         .within_kb(KB),
         case(

@@ -116,13 +116,8 @@ struct Failure {
 #[serde(default)]
 struct FailureDetail {
     message: String,
-    errors: Vec<FailureReason>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct FailureReason {
-    reason: String,
+    /// `[{"reason": "…"}]`; the message counts whatever else this is.
+    errors: serde_json::Value,
 }
 
 /// Reasons of a 403 to whom is merely too fast for a quota: waiting helps, as after a 429. A daily limit isn't among them.
@@ -149,8 +144,14 @@ pub(super) fn classify(status: u16, body: &[u8], of_bucket: bool) -> Fault {
     use MailboxErrorKind as Kind;
     let failure: Failure = serde_json::from_slice(body).unwrap_or_default();
     let message = failure.error.message.replace('\n', " ");
-    let too_fast = |error: &FailureReason| TOO_FAST.contains(&error.reason.as_str());
-    let too_fast = status == 403 && failure.error.errors.iter().any(too_fast);
+    let mut reasons = failure
+        .error
+        .errors
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|error| error["reason"].as_str());
+    let too_fast = status == 403 && reasons.any(|reason| TOO_FAST.contains(&reason));
     let bad_content = status == 400 && message.contains("doesn't match calculated");
     let kind = match status {
         // What we sent was changed on the way.
@@ -273,6 +274,14 @@ mod tests {
             let fault = classify(status, body.to_string().as_bytes(), false);
             assert_eq!(fault.kind, kind, "{status} {reason}");
             assert_eq!(fault.detail, format!("HTTP {status}: told"));
+        }
+        for errors in ["null", "7", r#"[null, {"reason": 7}]"#] {
+            let body = format!(r#"{{"error":{{"message":"told","errors":{errors}}}}}"#);
+            assert_eq!(
+                classify(403, body.as_bytes(), true).detail,
+                "HTTP 403: told",
+                "{errors}"
+            );
         }
         // One of several.
         let body = r#"{"error":{"errors":[{"reason":"other"},{"reason":"rateLimitExceeded"}]}}"#;

@@ -41,15 +41,20 @@ pub fn status(
 ) -> KeyRingStatus {
     let mut status = before.cloned().unwrap_or_default();
     let decision = findings.decision.clone().unwrap_or_default();
+    // One whose step wasn't done says nothing of what is waited for.
+    let is_settled = findings.decision.is_some() && decision.step.is_none();
     if let Some(record) = &findings.record {
         let in_use = record.versions.iter().find(|version| version.is_in_use());
         status.in_use = in_use.map(|version| version.id.clone());
         let active = record.versions.iter().filter(|version| version.is_active()).count();
         status.active_versions = i64::try_from(active).ok();
-        status.versions = versions(ring, record, &decision.waits);
+        let known = std::mem::replace(&mut status.versions, versions(ring, record, &decision.waits));
+        if !is_settled {
+            keep_waits(&mut status.versions, &known);
+        }
         status.rotation_answered.clone_from(&record.rotation_answered);
     }
-    if findings.decision.is_some() {
+    if is_settled {
         status.next = decision.waits.first().map(next);
     }
     if let Some(plan) = &findings.plan {
@@ -70,8 +75,10 @@ pub fn status(
                 "Nothing needs to be changed.",
             ));
             verdicts.push(readiness(&status));
-            verdicts.push(progress(&decision));
-            verdicts.push(person(&decision));
+            if is_settled {
+                verdicts.push(progress(&decision));
+                verdicts.push(person(&decision));
+            }
         }
         None => {}
     }
@@ -89,6 +96,13 @@ pub fn status(
         .sort_by_key(|condition| (condition.type_ != READY, condition.type_ != STALLED));
     status.observed_generation = Some(generation);
     status
+}
+
+fn keep_waits(versions: &mut [KeyVersion], known: &[KeyVersion]) {
+    for version in versions {
+        let known = known.iter().find(|known| known.id == version.id);
+        version.waits_for = known.and_then(|known| known.waits_for.clone());
+    }
 }
 
 fn readiness(status: &KeyRingStatus) -> Verdict {

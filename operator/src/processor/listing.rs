@@ -1,6 +1,7 @@
 //! Lists names: of each aggregation the stretches of time that are in the scope.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use facilitator_core::formats::claims::{CLAIMS, ClaimDay};
 use facilitator_core::formats::ledger::{
@@ -17,7 +18,8 @@ use crate::window::Scope;
 /// Stretches of names that are listed at a time.
 const LISTINGS: usize = 8;
 
-/// A stretch isn't listed again before so many times as long as that took: listing takes a tenth of the time, at most.
+/// A stretch isn't listed again before so many times as long as that took: up to the longest pause, listing takes a tenth of
+/// the time.
 const PAUSE: i32 = 9;
 /// And not later than so long after.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
@@ -35,16 +37,25 @@ pub struct Stretches(BTreeMap<Stretch, Held>);
 #[derive(Clone, Debug)]
 struct Held {
     listed: Timestamp,
-    took: SignedDuration,
-    names: Vec<Listed>,
+    pause: SignedDuration,
+    names: Arc<Vec<Listed>>,
 }
 
 impl Held {
     fn is_fresh(&self, now: Timestamp) -> bool {
-        let pause = self.took.checked_mul(PAUSE).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
         let age = now.duration_since(self.listed);
-        // A clock that was set back makes nothing fresh.
-        !age.is_negative() && age < pause && pause >= SHORTEST_PAUSE
+        // Nothing is fresh that was listed later than now: the clock was set back.
+        !age.is_negative() && age < self.pause
+    }
+}
+
+/// How long what took so long to list isn't listed again.
+fn pause_after(took: SignedDuration) -> SignedDuration {
+    let pause = took.checked_mul(PAUSE).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
+    if pause < SHORTEST_PAUSE {
+        SignedDuration::ZERO
+    } else {
+        pause
     }
 }
 
@@ -70,11 +81,13 @@ impl Listing<'_> {
             requests.extend(folder.batches(self.scope, results));
         }
         let now = clock();
-        let before = std::mem::take(&mut known.0);
+        let stretches: BTreeSet<Stretch> = requests.iter().map(stretch).collect();
+        known.0.retain(|stretch, _| stretches.contains(stretch));
         let held: Vec<_> = requests
             .into_iter()
             .map(|request| {
-                let fresh = before
+                let fresh = known
+                    .0
                     .get(&stretch(&request))
                     .filter(|held| held.is_fresh(now))
                     .cloned();
@@ -83,8 +96,13 @@ impl Listing<'_> {
             .collect();
         let mut held = stream::iter(held).buffered(LISTINGS);
         while let Some((stretch, held)) = held.try_next().await? {
-            listed.extend_from_slice(&held.names);
-            known.0.insert(stretch, held);
+            if held.pause.is_zero() {
+                known.0.remove(&stretch);
+                listed.extend(Arc::unwrap_or_clone(held.names));
+            } else {
+                listed.extend_from_slice(&held.names);
+                known.0.insert(stretch, held);
+            }
         }
         Ok(listed)
     }
@@ -104,8 +122,8 @@ impl Listing<'_> {
         let page = self.mailbox.list_all(&request).await?;
         let held = Held {
             listed,
-            took: clock().duration_since(listed),
-            names: page.objects.into_iter().map(of).collect(),
+            pause: pause_after(clock().duration_since(listed)),
+            names: Arc::new(page.objects.into_iter().map(of).collect()),
         };
         Ok((stretch, held))
     }
@@ -259,7 +277,6 @@ pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering};
 
     use mailbox::{MemoryMailbox, ObjectKey};
@@ -423,6 +440,30 @@ pub(super) mod tests {
             .unwrap();
         assert_eq!(names(&look.ingestion), [&one, &three]);
         assert_eq!(names(&look.peer_validation), [&one, &three]);
+    }
+
+    #[test]
+    fn a_listing_is_fresh_for_nine_times_as_long_as_it_took_where_that_is_a_second() {
+        let second = |seconds: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+        let table = [
+            // Milliseconds that it took, seconds since then, fresh.
+            (100, 0, false),
+            (112, 1, true),
+            (112, 2, false),
+            (2_000, 17, true),
+            (2_000, 18, false),
+            (60_000, 299, true),
+            (60_000, 300, false),
+            (60_000, -1, false),
+        ];
+        for (took, age, expected) in table {
+            let held = Held {
+                listed: second(1_000),
+                pause: pause_after(SignedDuration::from_millis(took)),
+                names: Arc::default(),
+            };
+            assert_eq!(held.is_fresh(second(1_000 + age)), expected, "{took} ms, {age} s ago");
+        }
     }
 
     /// Half a second later at each look.

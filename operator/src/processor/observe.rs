@@ -138,6 +138,11 @@ pub struct MailboxCache {
 }
 
 impl MailboxCache {
+    /// Has all names listed by the next look.
+    pub fn list_anew(&mut self) {
+        (self.ingestion, self.peer_validation) = Default::default();
+    }
+
     /// Forgets the reports of Jobs that are gone.
     pub fn keep_reports(&mut self, jobs: &BTreeSet<&str>) {
         self.reports.retain(|job, _| jobs.contains(job.as_str()));

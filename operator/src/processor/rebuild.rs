@@ -36,6 +36,8 @@ impl Look<'_> {
         if everything {
             // Where a look is given up for taking too long, the next ones go on with what is known to be open.
             (memory.open, memory.rebuilt) = (Some(open), Some((self.now, REBUILD_LATEST)));
+            // What came before it is found by it: that keys may go rests on that.
+            memory.seen.list_anew();
         }
         let listings = mailboxes.listings(
             &scope,

@@ -5,7 +5,7 @@ use crds::key_ring::{KeyPurpose, KeyRingStatus};
 use serde_json::json;
 
 use super::*;
-use crate::keys::decide::Step;
+use crate::keys::decide::{Decision, Step};
 use crate::keys::note::{asked, note};
 use crate::keys::status::{Findings, status};
 
@@ -127,4 +127,21 @@ fn a_person_is_asked_once_for_each_version_and_task() {
     );
     assert_eq!(waits_for_person(&publication), ("True", reasons::WAITS_FOR_PUBLICATION));
     assert_eq!(look(&ring, Some(&publication), 112).0, []);
+
+    // A look that isn't finished, or whose step isn't done, takes nothing back and has nothing asked again.
+    let undone = Decision {
+        step: Some(Step::Promote { id: id(100) }),
+        ..Decision::default()
+    };
+    for decision in [None, Some(undone)] {
+        let findings = Findings {
+            record: Some(ring.record.clone()),
+            decision,
+            ..Findings::default()
+        };
+        let after = status("us-ct", Some(&publication), &findings, 1, at(112));
+        assert_eq!(waits_for_person(&after), waits_for_person(&publication));
+        assert_eq!(after.next, publication.next);
+        assert_eq!(look(&ring, Some(&after), 113).0, []);
+    }
 }

@@ -64,9 +64,10 @@ pub struct PreflightDecision {
 pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
     let jobs = input.jobs.iter().filter(|view| !view.is_deleted());
     let (current, old): (Vec<&JobView>, Vec<&JobView>) = jobs.partition(|view| is_of(view, input.inputs));
+    // Those that are over, too: what a spec asks for again isn't answered by what was so before.
     let mut remove: Vec<String> = old
         .into_iter()
-        .filter(|view| !view.is_finished() && (view.work.is_some() || age(view, now) >= WORK_LIST_GRACE))
+        .filter(|view| view.work.is_some() || age(view, now) >= WORK_LIST_GRACE)
         .map(|view| view.name().to_owned())
         .collect();
     let known = input.before.filter(|before| before.inputs == input.inputs);
@@ -133,7 +134,7 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
         }
     }
     if status.finished.is_none() && waits.is_empty() {
-        waits.extend(settling(&status, input.conditions, now));
+        waits.extend(settling(&status, input, now));
     }
     if status.finished.is_none() && waits.is_empty() {
         let own = CONDITIONS
@@ -173,16 +174,23 @@ fn planned(stage: Stage, input: &PreflightInput<'_>) -> PlannedJob {
 }
 
 /// What the operator waits for itself, and needn't much longer.
-fn settling(status: &PreflightStatus, conditions: &[Condition], now: Timestamp) -> Option<String> {
+fn settling(status: &PreflightStatus, input: &PreflightInput<'_>, now: Timestamp) -> Option<String> {
     let started: Timestamp = status.started.parse().ok()?;
-    let passes = |condition: &&Condition| {
-        CONDITIONS.contains(&condition.type_.as_str())
-            && condition.status == "False"
-            && PASSING.contains(&condition.reason.as_str())
-    };
-    let found = conditions.iter().find(passes)?;
-    (now.duration_since(started) < SETTLING)
-        .then(|| format!("{}: {}", found.type_, found.message.trim_end_matches('.')))
+    if now.duration_since(started) >= SETTLING {
+        return None;
+    }
+    let mut own = input
+        .conditions
+        .iter()
+        .filter(|condition| CONDITIONS.contains(&condition.type_.as_str()));
+    own.find_map(|condition| {
+        let Condition { type_, message, .. } = condition;
+        if condition.observed_generation != Some(input.generation) {
+            return Some(format!("a look at the spec as it is now, for {type_}"));
+        }
+        let passes = condition.status == "False" && PASSING.contains(&condition.reason.as_str());
+        passes.then(|| format!("{type_}: {}", message.trim_end_matches('.')))
+    })
 }
 
 /// What a condition of this spec says, as a line.

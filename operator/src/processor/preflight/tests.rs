@@ -386,6 +386,8 @@ fn it_waits_for_room_and_for_a_person_and_takes_old_jobs_away() {
 
     let mut world = World::begun();
     let old: Vec<_> = world.jobs.iter().map(|view| view.name().to_owned()).collect();
+    // One that is over, too: a spec that is put back is looked at anew.
+    world.ended(0, vec![passed()]);
     world.inputs = "two";
     let decision = world.look("02:01");
     assert_eq!((decision.remove, decision.start.len()), (old, 2));
@@ -416,6 +418,23 @@ fn what_passes_by_itself_is_waited_for_and_then_told() {
             .starts_with("Operator ManifestPublished: the one of before;"),
         "{decision:?}"
     );
+}
+
+#[test]
+fn what_the_operator_says_of_the_spec_of_before_is_waited_out() {
+    for (seen, at, expected) in [
+        (Some(2), "02:01", reasons::RUNNING),
+        (None, "02:01", reasons::RUNNING),
+        (Some(3), "02:01", reasons::PASSED),
+        (Some(2), "02:03", reasons::PASSED),
+    ] {
+        let mut world = World::begun();
+        world.ended(0, vec![passed()]);
+        world.ended(1, vec![passed()]);
+        let published = Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, "it is.");
+        set_condition(&mut world.conditions, &published, seen, Timestamp::UNIX_EPOCH);
+        assert_eq!(told(&world.look(at)).1, expected, "{seen:?} {at}");
+    }
 }
 
 #[test]
