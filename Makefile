@@ -3,7 +3,7 @@
 
 CLUSTER := tests/cluster/cluster
 
-.PHONY: help setup build images test conformance bench scale fuzz demo demo-down fmt lint clean
+.PHONY: help setup build images release-images test conformance bench scale fuzz demo demo-down fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -14,8 +14,12 @@ setup: ## get and build what tests and demo need (some 12 minutes the first time
 build: ## all binaries, static
 	cargo build --workspace --bins
 
-images: build ## image archives of the binaries, in target/images
+images: build ## image archives of debug builds, for trials, in target/images
 	tests/images.sh
+
+release-images: ## image archives for production, in target/images (docs/operations.md says how to push them)
+	cargo build --release --package operator --package facilitator
+	tests/images.sh release
 
 test: ## all tests, with a real cluster of their own
 	tests/run

@@ -13,7 +13,7 @@ from harness import CLUSTER, EXAMPLES, REPO, call, check, dump, kubectl, load
 
 GUIDE = REPO / "docs" / "operations.md"
 # These need a node, which the control plane of these tests lacks, or our kubectl plugin.
-NEEDS_A_NODE = ("logs deployment/", "kubectl prio ")
+NEEDS_A_NODE = ("logs -l app.kubernetes.io/", "kubectl prio ")
 OPERATOR, WORKERS = "us-ct-operator", "us-ct-workers"
 
 
@@ -73,7 +73,7 @@ def commands():
     assert "export OPERATOR=" in found[0][1] and len(install) == 2 and len(others) > 10, found
     # Lists are looked at while they are empty, too: kubectl's --sort-by fails on some that are.
     empty = [line for _, text in found[1:] for line in text.splitlines() if "kubectl -n $WORKERS get " in line and "WINDOW=" not in line]
-    empty = [line for line in empty if "datashareprocessor $PROCESSOR" not in line and "other-party" not in line]
+    empty = [line for line in empty if "datashareprocessor $PROCESSOR" not in line and "$PEER" not in line]
     made = ["kubectl wait --for=condition=Established --timeout=30s crd/datashareprocessors.prio-operator.io crd/keyrings.prio-operator.io", "kubectl apply -f $OBJECTS"]
     with tempfile.TemporaryDirectory() as folder:
         for name in ("kubectl", "helm"):

@@ -20,6 +20,8 @@ Examples:
   operator --namespaces=prio --worker-image=registry.example/prio-facilitator:0.1.0
   operator --all-namespaces --worker-image=registry.example/prio-facilitator:0.1.0
 
+`operator keys` is another process, the keys controller: see `operator keys --help`.
+
 The cluster is the one that the pod runs in; outside of a pod, the current context of $KUBECONFIG or ~/.kube/config.
 SIGTERM and SIGINT let the running reconciles finish, give the lease back and end the process with 0.
 

@@ -25,6 +25,8 @@ Exit codes: 0 asked to stop, 64 a flag is wrong, 69 the API server can't be reac
 /// The command line of `operator keys`.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "operator keys", version, about = ABOUT, long_about = ABOUT, after_help = AFTER)]
+// Else the usage has the first argument alone, `keys`.
+#[command(bin_name = "operator keys")]
 pub struct KeysFlags {
     /// Namespaces to watch, separated by commas: where KeyRings, their Secrets and the DataShareProcessors are.
     #[arg(
