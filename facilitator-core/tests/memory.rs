@@ -296,8 +296,9 @@ fn batches_that_wait_to_be_claimed_together_are_bounded_by_what_they_hold() {
         peak
     });
     assert!(peaks[0] < 24 * MIB, "{peaks:?} bytes");
+    // Parts that happen to be under way at the time take up to 256 KiB each; twice what is held would be 16 MiB more.
     assert!(
-        peaks[1] < peaks[0] + MIB / 2,
+        peaks[1] < peaks[0] + 4 * MIB,
         "{peaks:?} bytes: twice as many batches take more"
     );
 }
