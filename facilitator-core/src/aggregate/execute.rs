@@ -134,8 +134,8 @@ impl<'a> Execution<'a> {
         let mut counted = Counted::default();
         let mut judged_members = Vec::with_capacity(members.len());
         while let Some(member) = judging.try_next().await? {
-            let (member, judged) = match member {
-                Ok(member) => member,
+            let (batch, plain_digest, judged) = match member {
+                Ok(judged) => judged,
                 Err(stop) => return Ok(Err(stop)),
             };
             counted.packets += judged.packets;
@@ -149,14 +149,16 @@ impl<'a> Execution<'a> {
             });
             counted.add_invalid(judged.not_counted.into());
             judged_members.push(JudgedMember {
+                batch,
+                plain_digest,
                 subtracted: judged.subtracted.into(),
-                ..member
             });
         }
         Ok(Ok((counted, judged_members)))
     }
 
-    async fn judge(&self, member: &Member) -> Result<Result<(JudgedMember, Judged), Stop>, WorkError> {
+    /// The member's batch, the digest of its record's plain part, and what became of its packets.
+    async fn judge(&self, member: &Member) -> Result<Result<(BatchId, [u8; 32], Judged), Stop>, WorkError> {
         let batch = match BatchTime::parse_path(&member.time) {
             Ok(time) => BatchId {
                 aggregation: self.window.aggregation.clone(),
@@ -172,13 +174,7 @@ impl<'a> Execution<'a> {
             .batches
             .judged_before(&batch, &member.record_digest, &member.messages_digest);
         if let Some((plain_digest, judged)) = before {
-            let subtracted = Arc::default();
-            let member = JudgedMember {
-                batch,
-                plain_digest,
-                subtracted,
-            };
-            return Ok(Ok((member, judged)));
+            return Ok(Ok((batch, plain_digest, judged)));
         }
         let open = match self.open(&batch, &member.record_digest).await? {
             Ok(open) => open,
@@ -201,12 +197,7 @@ impl<'a> Execution<'a> {
             }
         };
         let plain_digest = open.digest;
-        let member = JudgedMember {
-            batch,
-            plain_digest,
-            subtracted: Arc::default(),
-        };
-        Ok(Ok((member, judged)))
+        Ok(Ok((batch, plain_digest, judged)))
     }
 
     /// The batch's record, where it is the one of that digest.
@@ -301,6 +292,8 @@ impl<'a> Execution<'a> {
             let mut sum = Zeroizing::new(vec![0; bins as usize]);
             let (mut closed, mut subtracted) = (0_u64, subtracted.iter().peekable());
             let mut packets = DataSharePacket::stream(packets);
+            let opener = |key: &UsedKey| Opener::new(bins, share, std::slice::from_ref(&mounted[key.mounted]));
+            let mut openers: Vec<Opener<'_>> = keys.iter().map(opener).collect();
             for (index, decided) in record.enumerate() {
                 let PacketState::In { key, .. } = decided?.state else {
                     if let Some(Err(error)) = packets.next() {
@@ -314,11 +307,11 @@ impl<'a> Execution<'a> {
                     None => break,
                 };
                 let counts = subtracted.next_if(|packet| packet.index as usize == index).is_none();
-                let UsedKey { mounted: key, damaged } = keys[usize::from(key)];
+                let damaged = keys[usize::from(key)].damaged;
                 if counts != damaged {
                     continue;
                 }
-                let mut opener = Opener::new(bins, share, std::slice::from_ref(&mounted[key]));
+                let opener = &mut openers[usize::from(key)];
                 if opener.open(&packet).is_err() {
                     closed += 1;
                 } else if damaged {

@@ -1,9 +1,7 @@
 //! Who is in a window: ledger rules 3 and 4 as a pure function of what was found.
 
 use jiff::Timestamp;
-use mailbox::ObjectKey;
 
-use crate::formats::names::BatchId;
 use crate::formats::plan::{Exclusion, ExclusionReason, Member, Shape};
 pub use crate::formats::shard::{Candidate, Content, OurTime, Pinned};
 
@@ -104,15 +102,6 @@ pub fn tally(candidates: &[Candidate], cutoff: Timestamp, legacy_peer: bool) -> 
         }
     }
     tally
-}
-
-/// The names of a listing under `folder/`, as batches. Names that aren't batches are passed over.
-pub(super) fn batches_of<'a>(
-    keys: impl Iterator<Item = &'a ObjectKey> + 'a,
-    folder: &'a str,
-) -> impl Iterator<Item = BatchId> + 'a {
-    keys.filter_map(move |key| key.as_str().strip_prefix(folder)?.strip_prefix('/'))
-        .filter_map(|path| BatchId::parse(path).ok())
 }
 
 #[cfg(test)]

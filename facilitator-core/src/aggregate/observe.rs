@@ -9,11 +9,13 @@ use jiff::Timestamp;
 use mailbox::{ListPage, Mailbox, MailboxError, MailboxErrorKind, ObjectMeta};
 
 use super::batch::{AT_A_TIME, Batches};
-use super::membership::{Candidate, Content, OurTime, Pinned, batches_of, by_times};
+use super::membership::{Candidate, Content, OurTime, Pinned, by_times};
 use crate::crypto::sha256;
 use crate::formats::batch::MAX_HEADER_BYTES;
 use crate::formats::ledger::{BlockedReason, DELIVERED, Delivered, LedgerObject, RECORDS, REJECTED, hex};
-use crate::formats::names::{AggregationId, BatchId, BatchRange, IngestionPart, ValidationPart, parse_validation_name};
+use crate::formats::names::{
+    AggregationId, BatchId, BatchRange, IngestionPart, ValidationPart, batches_of, parse_validation_name,
+};
 use crate::formats::plan::{ExclusionReason, Shape};
 use crate::intake::{complete_batches, is_at_peer};
 use crate::peer_messages::PeerBatch;

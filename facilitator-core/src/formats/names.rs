@@ -331,5 +331,14 @@ pub fn parse_validation_name(name: &str) -> Option<(BatchId, Share, ValidationPa
     Some((BatchId::parse(stem).ok()?, share, part))
 }
 
+/// The names of a listing under `folder/`, as batches. Names that aren't batches are passed over.
+pub(crate) fn batches_of<'a>(
+    keys: impl Iterator<Item = &'a ObjectKey> + 'a,
+    folder: &'a str,
+) -> impl Iterator<Item = BatchId> + 'a {
+    keys.filter_map(move |key| key.as_str().strip_prefix(folder)?.strip_prefix('/'))
+        .filter_map(|path| BatchId::parse(path).ok())
+}
+
 #[cfg(test)]
 mod tests;

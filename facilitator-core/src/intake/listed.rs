@@ -6,7 +6,7 @@ use mailbox::{ListRequest, Mailbox, MailboxError};
 
 use super::Wanted;
 use crate::formats::ledger::{RECORDS, REJECTED};
-use crate::formats::names::{AggregationId, BatchId, BatchTime};
+use crate::formats::names::{AggregationId, BatchId, BatchTime, batches_of};
 
 /// So many batches of an aggregation are worth listings: stores charge some ten reads for one.
 const WORTH: usize = 32;
@@ -89,11 +89,7 @@ async fn names(
     let mut batches = Vec::new();
     loop {
         let page = ledger.list(&request).await?;
-        let paths = page
-            .objects
-            .iter()
-            .filter_map(|meta| meta.key.as_str().strip_prefix(folder)?.strip_prefix('/'));
-        batches.extend(paths.filter_map(|path| BatchId::parse(path).ok()));
+        batches.extend(batches_of(page.objects.iter().map(|meta| &meta.key), folder));
         match page.next {
             Some(_) if batches.len() > times.len() * OTHERS => return Ok(None),
             Some(next) => request.start_after = Some(next),

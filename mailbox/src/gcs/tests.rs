@@ -102,6 +102,15 @@ async fn every_request_carries_the_token() {
     );
 }
 
+/// What is asked where the first token is refused, and with which.
+const REPLACED: [(&str, Option<&str>); 5] = [
+    (TOKEN, None),
+    (OBJECT, Some("first")),
+    (TOKEN, None),
+    (OBJECT, Some("second")),
+    (UPLOAD, Some("second")),
+];
+
 #[tokio::test]
 async fn a_token_that_is_refused_is_replaced_once() {
     let (double, mailbox) = store(&[
@@ -115,16 +124,7 @@ async fn a_token_that_is_refused_is_replaced_once() {
         .put_if_absent(&key(), Bytes::from_static(b"hello"))
         .await
         .unwrap();
-    expect(
-        &double,
-        &[
-            (TOKEN, None),
-            (OBJECT, Some("first")),
-            (TOKEN, None),
-            (OBJECT, Some("second")),
-            (UPLOAD, Some("second")),
-        ],
-    );
+    expect(&double, &REPLACED);
 
     let (double, mailbox) = store(&[(OBJECT, 401, REFUSED.to_owned())]).await;
     let error = mailbox.head(&key()).await.unwrap_err();
@@ -153,16 +153,7 @@ async fn a_token_that_is_refused_is_replaced_before_an_upload_in_pieces() {
         ])
         .await;
         assert_eq!(upload(&mailbox).await.unwrap(), PutOutcome::Created, "{status}");
-        expect(
-            &double,
-            &[
-                (TOKEN, None),
-                (OBJECT, Some("first")),
-                (TOKEN, None),
-                (OBJECT, Some("second")),
-                (UPLOAD, Some("second")),
-            ],
-        );
+        expect(&double, &REPLACED);
     }
 
     let (double, mailbox) = store(&[(OBJECT, 401, REFUSED.to_owned()), (UPLOAD, 200, whole)]).await;
