@@ -23,6 +23,7 @@ use crate::lease;
 use crate::metrics::Metrics;
 use crate::peer;
 use crate::processor::memory::Memories;
+use crate::processor::watched::{GuardedBatch, WatchedBatches};
 use crate::processor::{self, Context, Guarded, partners};
 use crate::schema;
 use crate::settings::{Settings, Watched};
@@ -110,6 +111,7 @@ pub async fn run(parts: Parts) -> Result<(), RunError> {
                 settings,
                 metrics: metrics.clone(),
                 clock,
+                batches: WatchedBatches::default(),
                 memories: Memories::default(),
                 peers: peer::Memories::default(),
             });
@@ -273,6 +275,8 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
         scoped::<PartialObjectMeta<Peer>>(client, namespace),
         watcher::Config::default(),
     );
+    let batches = watcher(scoped::<GuardedBatch>(client, namespace), watcher::Config::default()).default_backoff();
+    let batches = context.batches.keep(namespace, batches, context.metrics.clone());
     Controller::for_stream(processors, store.clone())
         // No debounce: it begins anew with every event, so that a busy Job would put off looks for as long as it is busy.
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
@@ -282,7 +286,7 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
         })
         // Of Jobs every change counts; of Batches and windows only what people do: what we write ourselves is no news.
         .watches_stream(ours::<Job>(client, namespace).touched_objects(), processor_of)
-        .watches_stream(wishes(ours::<Batch>(client, namespace)), processor_of)
+        .watches_stream(wishes(batches), processor_of)
         .watches_stream(wishes(ours::<AggregationWindow>(client, namespace)), processor_of)
         .run(processor::reconcile, processor::on_error, context.clone())
         .for_each(|result| async move {
@@ -340,13 +344,9 @@ where
 }
 
 /// Of the changes of Batches and windows those that people make: deletions, and the retry annotation.
-fn wishes<K>(
-    events: impl Stream<Item = Result<watcher::Event<PartialObjectMeta<K>>, watcher::Error>> + Send + 'static,
-) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
-where
-    K: Send + 'static,
-    PartialObjectMeta<K>: ResourceExt,
-{
+fn wishes<K: ResourceExt + Send + 'static>(
+    events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + 'static,
+) -> impl Stream<Item = Result<K, watcher::Error>> + Send + 'static {
     let mut asked = BTreeMap::new();
     events.filter_map(move |event| {
         let wish = event.map(|event| wish(&mut asked, event)).transpose();
@@ -385,10 +385,7 @@ fn processors_of(store: &Store<Guarded>, peer: &PartialObjectMeta<Peer>) -> Vec<
     here.map(|processor| ObjectRef::from_obj(processor.as_ref())).collect()
 }
 
-fn processor_of<K: Resource>(object: PartialObjectMeta<K>) -> Option<ObjectRef<Guarded>>
-where
-    PartialObjectMeta<K>: ResourceExt,
-{
+fn processor_of<K: ResourceExt>(object: K) -> Option<ObjectRef<Guarded>> {
     let name = object.labels().get(PROCESSOR_LABEL)?.clone();
     Some(ObjectRef::new(&name).within(&object.namespace()?))
 }

@@ -100,26 +100,27 @@ fn shortened(message: &str) -> String {
     kept + "…"
 }
 
-/// Applies a status where it differs from the one that is there. `Ok(true)`: written.
+/// Applies a status where it differs from the one that is there, and returns the object where that was written.
 ///
 /// # Errors
 /// Those of the API server.
-pub async fn apply_status<K, S>(api: &Api<K>, name: &str, before: Option<&S>, after: &S) -> kube::Result<bool>
+pub async fn apply_status<K, S>(api: &Api<K>, name: &str, before: Option<&S>, after: &S) -> kube::Result<Option<K>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     S: Serialize + PartialEq,
 {
     if before == Some(after) {
-        return Ok(false);
+        return Ok(None);
     }
     let patch = serde_json::json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
         "status": after,
     });
-    api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&patch))
-        .await?;
-    Ok(true)
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch_status(name, &parameters, &Patch::Apply(&patch))
+        .await
+        .map(Some)
 }
 
 /// Publishes Events: the same told again becomes a series of one Event.

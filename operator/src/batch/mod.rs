@@ -32,7 +32,7 @@ pub struct BatchInput<'a> {
     /// What the mailboxes hold.
     pub inventory: &'a Inventory,
     /// The processor's Batches.
-    pub objects: &'a [Batch],
+    pub objects: &'a [&'a Batch],
     /// The processor's intake Jobs, finished ones too.
     pub jobs: &'a [JobView],
     /// [`crate::workload::WorkersHealth::intake`].
@@ -43,15 +43,15 @@ pub struct BatchInput<'a> {
     pub memory: &'a Retries<BatchId>,
 }
 
-/// A status to write, and the labels that go with it.
+/// A status to write over another, and the labels that go with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchPatch {
     /// The object's name.
     pub name: String,
     /// Its whole status.
     pub status: BatchStatus,
-    /// Its whole labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its whole labels, where they are to change.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// Counts of one window's batches.

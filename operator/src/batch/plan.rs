@@ -49,7 +49,7 @@ pub fn decide(input: &BatchInput<'_>, now: Timestamp) -> BatchDecision {
     let objects: BTreeMap<BatchId, &Batch> = input
         .objects
         .iter()
-        .filter_map(|object| Some((object::id_of(object)?, object)))
+        .filter_map(|object| Some((object::id_of(object)?, *object)))
         .collect();
     let mut memory = input.memory.clone();
     recall(&objects, &mut memory);

@@ -155,7 +155,7 @@ fn show(input: &BatchInput<'_>, shown: &Shown<'_>, status: Option<BatchStatus>, 
             decision.patch.push(BatchPatch {
                 name: object.name_any(),
                 status: status.clone(),
-                labels,
+                labels: Some(labels).filter(|labels| object.labels() != labels),
             });
             Some(status).filter(|status| status.outcome != before)
         }

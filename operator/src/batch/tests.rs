@@ -48,12 +48,13 @@ impl World {
     fn decide(&self, now: Timestamp) -> BatchDecision {
         let schedule = self.schedule();
         let inventory = self.mailboxes.inventory(&schedule, now);
+        let objects: Vec<&Batch> = self.objects.iter().collect();
         let input = BatchInput {
             processor: &self.processor,
             schedule: &schedule,
             timing: &Timing::default(),
             inventory: &inventory,
-            objects: &self.objects,
+            objects: &objects,
             jobs: &self.jobs,
             allowance: self.allowance,
             room: self.room,
@@ -77,7 +78,9 @@ impl World {
                 .find(|o| o.metadata.name.as_ref() == Some(&patch.name))
                 .unwrap();
             object.status = Some(patch.status.clone());
-            object.metadata.labels = Some(patch.labels.clone());
+            if let Some(labels) = &patch.labels {
+                object.metadata.labels = Some(labels.clone());
+            }
         }
         self.objects
             .retain(|object| !decision.delete.contains(object.metadata.name.as_ref().unwrap()));

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use snafu::{ResultExt, Snafu};
 
 use super::parameters;
+use super::watched::Written;
 use crate::batch::{BatchDecision, BatchPatch};
 use crate::settings::Settings;
 use crate::status::{Events, FIELD_MANAGER, apply_status};
@@ -91,22 +92,22 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// Creates, patches and deletes Batches.
+    /// Creates, patches and deletes Batches; `written` is told of the first two, that the next look may wait for them.
     ///
     /// # Errors
     /// [`ActError::Api`].
-    pub async fn batches(&self, decision: &BatchDecision, known: &[Batch]) -> Result<(), ActError> {
+    pub async fn batches(&self, decision: &BatchDecision, written: &Written) -> Result<(), ActError> {
         let api: Api<Batch> = self.api();
         all(decision
             .create
             .iter()
-            .map(|batch| create(&api, batch, batch.status.as_ref()).boxed())
+            .map(|batch| create(&api, batch, batch.status.as_ref(), written).boxed())
             .collect())
         .await?;
         all(decision
             .patch
             .iter()
-            .map(|patch| patch_batch(&api, patch, known).boxed())
+            .map(|patch| patch_batch(&api, patch, written).boxed())
             .collect())
         .await?;
         self.remove(&api, &decision.delete).await
@@ -117,11 +118,13 @@ impl Actor<'_> {
     /// # Errors
     /// [`ActError::Api`].
     pub async fn windows(&self, decision: &WindowDecision, known: &[AggregationWindow]) -> Result<(), ActError> {
+        // They are listed at every look.
+        let written = Written::default();
         let api: Api<AggregationWindow> = self.api();
         all(decision
             .create
             .iter()
-            .map(|window| create(&api, window, window.status.as_ref()).boxed())
+            .map(|window| create(&api, window, window.status.as_ref(), &written).boxed())
             .collect())
         .await?;
         for patch in &decision.patch {
@@ -129,12 +132,9 @@ impl Actor<'_> {
                 .iter()
                 .find(|window| window.name_any() == patch.name)
                 .and_then(|window| window.status.as_ref());
-            ignore_gone(apply_status(&api, &patch.name, before, &patch.status).await.map(drop)).with_context(|_| {
-                ApiSnafu {
-                    verb: "patch the status of",
-                    what: &patch.name,
-                }
-            })?;
+            if before != Some(&patch.status) {
+                write_status(&api, &patch.name, &patch.status, &written).await?;
+            }
         }
         self.remove(&api, &decision.delete).await
     }
@@ -311,60 +311,59 @@ async fn all(writes: Vec<BoxFuture<'_, Result<(), ActError>>>) -> Result<(), Act
 }
 
 /// Creates an object and then writes its status, which a create leaves out.
-async fn create<K, S>(api: &Api<K>, object: &K, status: Option<&S>) -> Result<(), ActError>
+async fn create<K, S>(api: &Api<K>, object: &K, status: Option<&S>, written: &Written) -> Result<(), ActError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Serialize + Clone + Debug,
     S: Serialize + PartialEq,
 {
     let name = object.name_any();
-    ignore_existing(
-        api.create(
-            &PostParams {
-                field_manager: Some(FIELD_MANAGER.to_owned()),
-                ..PostParams::default()
-            },
-            object,
-        )
-        .await,
-    )
-    .with_context(|_| ApiSnafu {
+    let parameters = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    let created = api.create(&parameters, object).await;
+    ignore_existing(created.map(|created| written.note(&created))).with_context(|_| ApiSnafu {
         verb: "create",
         what: &name,
     })?;
-    if let Some(status) = status {
-        ignore_gone(apply_status(api, &name, None, status).await.map(drop)).with_context(|_| ApiSnafu {
-            verb: "patch the status of",
-            what: &name,
-        })?;
+    match status {
+        Some(status) => write_status(api, &name, status, written).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// Writes a Batch's status, and its labels where they differ.
-async fn patch_batch(api: &Api<Batch>, patch: &BatchPatch, known: &[Batch]) -> Result<(), ActError> {
-    let before = known.iter().find(|batch| batch.name_any() == patch.name);
-    let status = before.and_then(|batch| batch.status.as_ref());
-    ignore_gone(apply_status(api, &patch.name, status, &patch.status).await.map(drop)).with_context(|_| ApiSnafu {
-        verb: "patch the status of",
+/// Writes a Batch's status, and its labels where they are to change.
+async fn patch_batch(api: &Api<Batch>, patch: &BatchPatch, written: &Written) -> Result<(), ActError> {
+    write_status(api, &patch.name, &patch.status, written).await?;
+    let Some(labels) = &patch.labels else { return Ok(()) };
+    let labels = serde_json::json!({"metadata": {"labels": labels}});
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let labelled = api.patch_metadata(&patch.name, &parameters, &Patch::Merge(&labels));
+    ignore_gone(labelled.await.map(|labelled| written.note(&labelled))).with_context(|_| ApiSnafu {
+        verb: "label",
         what: &patch.name,
-    })?;
-    if before.is_none_or(|batch| batch.labels() != &patch.labels) {
-        let labels = serde_json::json!({"metadata": {"labels": patch.labels}});
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        ignore_gone(
-            api.patch_metadata(&patch.name, &parameters, &Patch::Merge(&labels))
-                .await
-                .map(drop),
-        )
-        .with_context(|_| ApiSnafu {
-            verb: "label",
-            what: &patch.name,
-        })?;
-    }
-    Ok(())
+    })
+}
+
+/// Writes a status that differs from the one that is there.
+async fn write_status<K, S>(api: &Api<K>, name: &str, status: &S, written: &Written) -> Result<(), ActError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    S: Serialize + PartialEq,
+{
+    let applied = apply_status(api, name, None, status).await;
+    ignore_gone(applied.map(|applied| {
+        if let Some(applied) = applied {
+            written.note(&applied);
+        }
+    }))
+    .with_context(|_| ApiSnafu {
+        verb: "patch the status of",
+        what: name,
+    })
 }
 
 async fn delete<K>(api: &Api<K>, name: &str, parameters: &DeleteParams) -> Result<(), ActError>

@@ -1,17 +1,16 @@
-//! Looks at the cluster: a processor's Jobs with all that belongs to them, its Batches and its AggregationWindows.
+//! Looks at the cluster: a processor's Jobs with all that belongs to them, and its AggregationWindows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 
+use crds::AggregationWindow;
 use crds::names::PROCESSOR_LABEL;
-use crds::{AggregationWindow, Batch};
 use facilitator_core::formats::work::WorkList;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::ListParams;
-use kube::core::{DeserializeGuard, NamespaceResourceScope};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::core::DeserializeGuard;
+use kube::core::error_boundary::InvalidObject;
+use kube::{Api, Client, ResourceExt};
 
 use crate::metrics::{KindLabels, Metrics};
 use crate::workload::{JobEnd, JobView, last_seen};
@@ -124,18 +123,9 @@ async fn work(client: &Client, namespace: &str, job: &Job) -> kube::Result<Optio
     }))
 }
 
-/// The Batches of a processor that decode; the others are counted.
-///
-/// # Errors
-/// Those of the API server.
-pub async fn batches(client: &Client, namespace: &str, processor: &str, metrics: &Metrics) -> kube::Result<Vec<Batch>> {
-    children(client, namespace, "Batch", processor, metrics, |batch: &Batch| {
-        &batch.spec.processor
-    })
-    .await
-}
-
 /// The AggregationWindows of a processor that decode; the others are counted.
+///
+/// Selected by field, which is immutable, and not by label, which anyone may have changed.
 ///
 /// # Errors
 /// Those of the API server.
@@ -145,49 +135,17 @@ pub async fn windows(
     processor: &str,
     metrics: &Metrics,
 ) -> kube::Result<Vec<AggregationWindow>> {
-    children(
-        client,
-        namespace,
-        "AggregationWindow",
-        processor,
-        metrics,
-        |window: &AggregationWindow| &window.spec.processor,
-    )
-    .await
-}
-
-/// Selected by field, which is immutable, and not by label, which anyone may have changed.
-async fn children<K>(
-    client: &Client,
-    namespace: &str,
-    kind: &'static str,
-    processor: &str,
-    metrics: &Metrics,
-    processor_of: impl for<'a> Fn(&'a K) -> &'a String,
-) -> kube::Result<Vec<K>>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
-{
-    let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
+    let api: Api<DeserializeGuard<AggregationWindow>> = Api::namespaced(client.clone(), namespace);
     let mut parameters = ListParams::default()
         .fields(&format!("spec.processor={processor}"))
         .limit(PAGE);
     let mut all = Vec::new();
     loop {
         let page = api.list(&parameters).await?;
-        for DeserializeGuard(object) in page.items {
-            match object {
-                Ok(object) if processor_of(&object) == processor => all.push(object),
-                Ok(_) => {}
-                Err(invalid) => {
-                    metrics.undecodable.get_or_create(&KindLabels { kind }).inc();
-                    tracing::warn!(
-                        kind,
-                        name = invalid.metadata.name,
-                        error = invalid.error,
-                        "an object doesn't decode; it is left alone"
-                    );
-                }
+        for DeserializeGuard(window) in page.items {
+            match window {
+                Ok(window) => all.extend(Some(window).filter(|window| window.spec.processor == processor)),
+                Err(invalid) => cannot_decode(&invalid, "AggregationWindow", metrics),
             }
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -195,6 +153,17 @@ where
             None => return Ok(all),
         }
     }
+}
+
+/// Counts a child of a processor that doesn't decode, and says so in the log.
+pub(super) fn cannot_decode(invalid: &InvalidObject, kind: &'static str, metrics: &Metrics) {
+    metrics.undecodable.get_or_create(&KindLabels { kind }).inc();
+    tracing::warn!(
+        kind,
+        name = invalid.metadata.name,
+        error = invalid.error,
+        "an object doesn't decode; it is left alone"
+    );
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::conditions::{WORKERS_READY, reasons};
-use crds::{AggregationWindow, DataShareProcessor};
+use crds::{AggregationWindow, Batch, DataShareProcessor};
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use snafu::ResultExt;
@@ -17,8 +17,8 @@ use super::observe::{Mailboxes, ObserveError, Places};
 use super::report::{Findings, Stall};
 use super::usages::{Usage, less};
 use super::{
-    ActSnafu, ClusterSnafu, Context, LOOK_TIMEOUT, MailboxSnafu, ReconcileError, WRITE_TIMEOUT, cluster, parameters,
-    partners, within,
+    ActSnafu, ClusterSnafu, Context, LOOK_TIMEOUT, MailboxSnafu, ReconcileError, WRITE_TIMEOUT, WatchedSnafu, cluster,
+    parameters, partners, within,
 };
 use crate::batch::{self, BatchInput};
 use crate::claims::{self, ClaimsInput};
@@ -213,11 +213,14 @@ impl Look<'_> {
         keys: &KeyLook,
         findings: &mut Findings,
     ) -> Result<(), ReconcileError> {
-        let (context, (namespace, name)) = (self.context, self.key);
+        let context = self.context;
         let (processor, schedule, timing) = (self.processor, &ground.schedule, &context.timing);
-        let batches = cluster::batches(&context.client, namespace, name, &context.metrics)
+        let guarded = context
+            .batches
+            .of(self.key, &memory.written)
             .await
-            .context(ClusterSnafu)?;
+            .context(WatchedSnafu)?;
+        let batches: Vec<&Batch> = guarded.iter().filter_map(|batch| batch.0.as_ref().ok()).collect();
         let own = usage(&jobs).plus(memory.preflights);
         let (jobs, _): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|view| view.probed_stage().is_none());
         let allowed = |allowance| {
@@ -320,7 +323,7 @@ impl Look<'_> {
             memory.refused_probes = probed.refused.iter().map(|(_, message)| message.clone()).collect();
         }
         let wrote = [
-            actor.batches(&decided, &batches).await,
+            actor.batches(&decided, &memory.written).await,
             actor.windows(&summed, windows).await,
         ];
         // Last, so that no number of them holds up what machines read.

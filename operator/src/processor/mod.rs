@@ -21,6 +21,7 @@ pub mod report;
 pub mod sweep;
 mod tell;
 pub mod usages;
+pub mod watched;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +45,7 @@ use act::ActError;
 use look::Look;
 use memory::{Memories, Memory};
 use observe::ObserveError;
+use watched::{WatchedBatches, WatchedError};
 
 /// The controller's name in metrics.
 pub const CONTROLLER: ControllerLabels = ControllerLabels {
@@ -68,6 +70,12 @@ pub enum ReconcileError {
     Cluster {
         /// Why.
         source: kube::Error,
+    },
+    /// The watch of Batches brings nothing.
+    #[snafu(display("{source}"))]
+    Watched {
+        /// Why.
+        source: WatchedError,
     },
     /// A mailbox couldn't be looked at. The status says so.
     #[snafu(display("{source}"))]
@@ -95,6 +103,7 @@ impl ReconcileError {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Cluster { .. }
+            | Self::Watched { .. }
             | Self::Mailbox {
                 source: ObserveError::Cluster { .. },
             } => "cluster",
@@ -131,6 +140,8 @@ pub struct Context {
     pub identity: String,
     /// Leases of other installations.
     pub others: Others,
+    /// The Batches of all watched namespaces.
+    pub batches: WatchedBatches,
     /// What is remembered between reconciles; all of it may be lost.
     pub memories: Memories,
     /// The same, of Peers.

@@ -38,7 +38,7 @@ impl Look<'_> {
         self.context.metrics.conditions(self.key, &after.conditions);
         let api: Api<DataShareProcessor> = Api::namespaced(self.context.client.clone(), &self.key.0);
         let written = match apply_status(&api, &self.key.1, before, &after).await {
-            Ok(written) => written,
+            Ok(written) => written.is_some(),
             // Deleted meanwhile.
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(source) => return Err(ReconcileError::Cluster { source }),
