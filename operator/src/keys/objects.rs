@@ -1,4 +1,4 @@
-//! The objects of a ring's keys: `docs/formats.md` §6. Pure, but for the randomness of the wrapping.
+//! The objects of a ring's keys: `docs/formats.md` §7. Pure, but for the randomness of the wrapping.
 
 use std::collections::BTreeMap;
 use std::io::Write;

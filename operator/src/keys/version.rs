@@ -1,4 +1,4 @@
-//! Versions of a ring's key, and the record of them: the ConfigMap `<ring>.versions`, `docs/formats.md` §6.
+//! Versions of a ring's key, and the record of them: the ConfigMap `<ring>.versions`, `docs/formats.md` §7.
 
 use std::collections::BTreeMap;
 
