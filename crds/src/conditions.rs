@@ -110,9 +110,13 @@ pub mod reasons {
     /// A mailbox of a manifest can't be used.
     pub const MAILBOX_REFUSED: &str = "MailboxRefused";
     /// True, with one of these: it works, and somebody should mend something before it doesn't.
-    pub const TO_MEND: [&str; 1] = [IDENTITY_DIFFERS];
+    pub const TO_MEND: [&str; 2] = [IDENTITY_DIFFERS, CACHED_TOO_LONG];
     /// Our manifests couldn't be written.
     pub const PUBLISH_FAILED: &str = "PublishFailed";
+    /// Partners get what was written, and caches may keep it for too long.
+    pub const CACHED_TOO_LONG: &str = "CachedTooLong";
+    /// Partners get another key under the id of one of ours.
+    pub const OTHER_KEY_SERVED: &str = "OtherKeyServed";
     /// Partners don't get what was written.
     pub const NOT_SERVED: &str = "NotServed";
 

@@ -2,7 +2,10 @@
 
 mod status;
 
-pub use status::{HeldChange, ManifestDocument, PeerManifest, PeerStatus, PublishedPacketKey, PublishedSigningKey};
+pub use status::{
+    HeldChange, MAX_APPROVAL, MAX_REMOVED_KEYS, ManifestDocument, PeerManifest, PeerStatus, PublishedPacketKey,
+    PublishedSigningKey, RemovedKey,
+};
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -6,6 +6,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::key_ring::KeyPurpose;
+
+/// Keys that aren't published any more and are remembered.
+pub const MAX_REMOVED_KEYS: usize = 64;
+/// The most characters of an approval that are remembered.
+pub const MAX_APPROVAL: usize = 128;
+
 /// What is known of another party: the last good manifest lives here, so that no restart forgets it.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[schemars(extend("default" = crate::schema::pending_status()))]
@@ -25,6 +32,14 @@ pub struct PeerStatus {
     /// A change that waits for a person's approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldChange>,
+    /// The value of the annotation `prio-operator.io/approve-manifest` that is used up: it approves nothing again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = MAX_APPROVAL))]
+    pub approval_used: Option<String>,
+    /// Keys that were published and aren't any more, the last of them: who comes back under such an id must be the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_REMOVED_KEYS))]
+    pub removed_keys: Vec<RemovedKey>,
     /// What is odd about the manifest in use and doesn't keep it from use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 1024)))]
@@ -105,6 +120,20 @@ pub struct PublishedPacketKey {
     /// Base64 of the uncompressed P-256 point of its certificate signing request.
     #[schemars(length(max = 88))]
     pub public_key: String,
+}
+
+/// A key that was published once.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedKey {
+    /// What it was for.
+    pub purpose: KeyPurpose,
+    /// Its id.
+    #[schemars(length(min = 1, max = 253))]
+    pub id: String,
+    /// SHA-256 of its `publicKey` as it was written here.
+    #[schemars(length(min = 64, max = 64))]
+    pub sha256: String,
 }
 
 /// A change that waits for the annotation `prio-operator.io/approve-manifest` with its digest.

@@ -2,13 +2,13 @@
 
 use crds::conditions::{MANIFEST_CURRENT, READY, STALLED, reasons};
 use crds::names::APPROVE_MANIFEST_ANNOTATION;
-use crds::peer::{HeldChange, PeerManifest, PeerStatus, SuspiciousChanges};
+use crds::peer::{HeldChange, MAX_APPROVAL, PeerManifest, PeerStatus, SuspiciousChanges};
 use crds::{Peer, PeerSpec};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
-use super::difference::{Difference, shown};
+use super::difference::{Difference, removed_keys, shown};
 use super::publication::Publication;
 use crate::status::{Verdict, set_condition};
 
@@ -114,16 +114,23 @@ pub fn decide(peer: &Peer, sight: &Sight, now: Timestamp) -> Decision {
 /// Takes a good publication into use, or holds it back.
 fn take(peer: &Peer, status: &mut PeerStatus, publication: &Publication, now: Timestamp) -> (Verdict, Option<News>) {
     let published = &publication.manifest;
+    let is_same_place = is_same_place(&peer.spec, status.manifest.as_ref());
+    if !is_same_place {
+        status.removed_keys.clear();
+    }
     let difference = match &status.manifest {
-        Some(in_use) => Difference::between(in_use, published),
+        Some(in_use) => Difference::between(in_use, published, &status.removed_keys),
         None => Difference::default(),
     };
-    if is_held(&peer.spec, status.manifest.as_ref(), &difference) && approved(peer) != Some(published.digest.as_str()) {
+    let is_suspicious = is_same_place && !difference.suspicious.is_empty();
+    let approval = approval(peer).filter(|value| digest_of(value) == published.digest);
+    let is_approved = approval.is_some() && approval != status.approval_used;
+    if peer.spec.suspicious_changes == SuspiciousChanges::Hold && is_suspicious && !is_approved {
         let since = match &status.held {
             Some(held) if held.digest == published.digest => held.since.clone(),
             _ => second(now),
         };
-        let message = held_message(peer, &published.digest, &difference);
+        let message = held_message(peer, &fresh(&published.digest, approval.as_deref()), &difference);
         status.held = Some(HeldChange {
             digest: published.digest.clone(),
             since,
@@ -133,6 +140,11 @@ fn take(peer: &Peer, status: &mut PeerStatus, publication: &Publication, now: Ti
         return (current(Some(false), reasons::CHANGE_HELD, status, message), None);
     }
     status.held = None;
+    // Asked for or not: a server that goes back to this manifest later is no answer to a question of then.
+    status.approval_used = approval.or(status.approval_used.take());
+    if let Some(in_use) = &status.manifest {
+        status.removed_keys = removed_keys(&status.removed_keys, in_use, published);
+    }
     status.warnings.clone_from(&publication.warnings);
     let message = match &status.manifest {
         None => Some(format!("The first manifest is in use: {}.", summary(published))),
@@ -168,23 +180,33 @@ fn second(now: Timestamp) -> String {
 }
 
 /// A manifest from another place was asked for by whoever may edit the Peer: that is an approval.
-fn is_held(spec: &PeerSpec, in_use: Option<&PeerManifest>, difference: &Difference) -> bool {
-    let same_place = in_use
-        .is_some_and(|manifest| manifest.base_url == spec.manifest_base_url && manifest.instance == spec.instance);
-    spec.suspicious_changes == SuspiciousChanges::Hold && same_place && !difference.suspicious.is_empty()
+fn is_same_place(spec: &PeerSpec, in_use: Option<&PeerManifest>) -> bool {
+    in_use.is_some_and(|manifest| manifest.base_url == spec.manifest_base_url && manifest.instance == spec.instance)
 }
 
-fn approved(peer: &Peer) -> Option<&str> {
-    peer.annotations()
-        .get(APPROVE_MANIFEST_ANNOTATION)
-        .map(|digest| digest.trim())
+/// The annotation's value, as far as it is remembered.
+fn approval(peer: &Peer) -> Option<String> {
+    let value = peer.annotations().get(APPROVE_MANIFEST_ANNOTATION)?;
+    Some(value.trim().chars().take(MAX_APPROVAL).collect())
+}
+
+/// What it approves: `DIGEST`, or `DIGEST:2` and so on, where that was approved before.
+fn digest_of(approval: &str) -> &str {
+    approval.split(':').next().unwrap_or_default()
+}
+
+/// An approval of a digest that isn't used up, where one of it is.
+fn fresh(digest: &str, used: Option<&str>) -> String {
+    let Some(used) = used else { return digest.to_owned() };
+    let count = used.split_once(':').and_then(|(_, count)| count.parse::<u32>().ok());
+    format!("{digest}:{}", count.unwrap_or(1).saturating_add(1))
 }
 
 /// What to do comes before what it is: of a long list the end is cut.
-fn held_message(peer: &Peer, digest: &str, difference: &Difference) -> String {
+fn held_message(peer: &Peer, approval: &str, difference: &Difference) -> String {
     format!(
         "A change waits, for it may be an attack or an accident. Ask the other party, by another way than its web server, \
-         whether it means it; if so: kubectl -n {} annotate peer {} --overwrite {APPROVE_MANIFEST_ANNOTATION}={digest}. \
+         whether it means it; if so: kubectl -n {} annotate peer {} --overwrite {APPROVE_MANIFEST_ANNOTATION}={approval}. \
          It is: {}.",
         peer.namespace().unwrap_or_default(),
         peer.name_any(),

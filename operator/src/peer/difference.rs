@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crds::peer::PeerManifest;
+use crds::key_ring::KeyPurpose;
+use crds::peer::{MAX_REMOVED_KEYS, PeerManifest, RemovedKey};
 
 use super::publication::{at_most, shortened};
 use crate::digest::hex_digest;
@@ -23,12 +24,49 @@ pub struct Difference {
     pub changes: Vec<String>,
     /// Those of them that a person should look at first.
     pub suspicious: Vec<String>,
+    /// Another key is under the id of one.
+    pub replaced: bool,
+}
+
+/// A manifest's keys by their ids.
+type Keys = BTreeMap<String, String>;
+
+/// A manifest's keys of a purpose.
+fn keys(manifest: &PeerManifest, purpose: KeyPurpose) -> Keys {
+    match purpose {
+        KeyPurpose::BatchSigning => {
+            let keys = manifest.batch_signing_keys.iter();
+            keys.map(|key| (key.id.clone(), key.public_key.clone())).collect()
+        }
+        KeyPurpose::PacketEncryption => {
+            let keys = manifest.packet_encryption_keys.iter();
+            keys.map(|key| (key.id.clone(), key.public_key.clone())).collect()
+        }
+    }
+}
+
+/// The keys to remember once a manifest follows another, oldest first: those that it doesn't hold any more.
+#[must_use]
+pub fn removed_keys(known: &[RemovedKey], before: &PeerManifest, after: &PeerManifest) -> Vec<RemovedKey> {
+    let mut removed = known.to_vec();
+    for purpose in [KeyPurpose::BatchSigning, KeyPurpose::PacketEncryption] {
+        let (before, after) = (keys(before, purpose), keys(after, purpose));
+        removed.retain(|key| key.purpose != purpose || !after.contains_key(&key.id) && !before.contains_key(&key.id));
+        let gone = before.into_iter().filter(|(id, _)| !after.contains_key(id));
+        removed.extend(gone.map(|(id, key)| RemovedKey {
+            purpose,
+            id,
+            sha256: hex_digest(key.as_bytes()),
+        }));
+    }
+    let surplus = removed.len().saturating_sub(MAX_REMOVED_KEYS);
+    removed.split_off(surplus)
 }
 
 impl Difference {
-    /// Compares what was known with what is published now.
+    /// Compares what was known with what is published now; `removed`: keys that were known before that.
     #[must_use]
-    pub fn between(before: &PeerManifest, after: &PeerManifest) -> Self {
+    pub fn between(before: &PeerManifest, after: &PeerManifest, removed: &[RemovedKey]) -> Self {
         let mut difference = Self::default();
         let names = |manifest: &PeerManifest| {
             let names: Vec<&str> = manifest
@@ -44,17 +82,9 @@ impl Difference {
                 format!("read from {} instead of {}", names(after), names(before)),
             );
         }
-        let signing = |manifest: &PeerManifest| -> BTreeMap<String, String> {
-            let keys = manifest.batch_signing_keys.iter();
-            keys.map(|key| (key.id.clone(), key.public_key.clone())).collect()
-        };
-        let packet = |manifest: &PeerManifest| -> BTreeMap<String, String> {
-            let keys = manifest.packet_encryption_keys.iter();
-            keys.map(|key| (key.id.clone(), key.public_key.clone())).collect()
-        };
-        difference.keys("batch-signing key", &signing(before), &signing(after), true);
-        // One is published at a time, so that another one is the rule.
-        difference.keys("packet encryption key", &packet(before), &packet(after), false);
+        for purpose in [KeyPurpose::BatchSigning, KeyPurpose::PacketEncryption] {
+            difference.keys(purpose, &keys(before, purpose), &keys(after, purpose), removed);
+        }
         difference.expirations(before, after);
         difference.fields(&before.fields, &after.fields);
         difference.changes = at_most(difference.changes, MAX_CHANGES);
@@ -70,21 +100,35 @@ impl Difference {
         self.changes.push(text);
     }
 
-    fn keys(&mut self, what: &str, before: &BTreeMap<String, String>, after: &BTreeMap<String, String>, overlap: bool) {
+    fn keys(&mut self, purpose: KeyPurpose, before: &Keys, after: &Keys, removed: &[RemovedKey]) {
+        let what = match purpose {
+            KeyPurpose::BatchSigning => "batch-signing key",
+            KeyPurpose::PacketEncryption => "packet encryption key",
+        };
         for (id, key) in after {
-            match before.get(id) {
-                None => self.add(false, format!("{what} {id:?} added ({})", shown(key))),
-                Some(old) if old != key => self.add(
-                    true,
-                    format!(
+            let digest = hex_digest(key.as_bytes());
+            let other = |one: &&RemovedKey| one.purpose == purpose && one.id == *id && one.sha256 != digest;
+            match (before.get(id), removed.iter().find(other)) {
+                (None, None) => self.add(false, format!("{what} {id:?} added ({})", shown(key))),
+                (None, Some(old)) => {
+                    let old = first_digits(&old.sha256);
+                    let text = format!("{what} {id:?} comes back with another key ({}, was {old})", shown(key));
+                    self.add(true, text);
+                }
+                (Some(old), _) if old != key => {
+                    self.replaced = true;
+                    let text = format!(
                         "{what} {id:?} replaced under its id ({}, was {})",
                         shown(key),
                         shown(old)
-                    ),
-                ),
-                Some(_) => {}
+                    );
+                    self.add(true, text);
+                }
+                (Some(_), _) => {}
             }
         }
+        // Of packet keys one is published at a time, so that another one is the rule.
+        let overlap = purpose == KeyPurpose::BatchSigning;
         for (id, key) in before.iter().filter(|(id, _)| !after.contains_key(*id)) {
             self.add(false, format!("{what} {id:?} removed ({})", shown(key)));
         }
@@ -142,5 +186,9 @@ fn place(name: &str, value: &str) -> String {
 
 /// The first digits of a key's SHA-256.
 pub(super) fn shown(key: &str) -> String {
-    hex_digest(key.as_bytes()).chars().take(SHOWN_DIGITS).collect()
+    first_digits(&hex_digest(key.as_bytes()))
+}
+
+fn first_digits(digest: &str) -> String {
+    digest.chars().take(SHOWN_DIGITS).collect()
 }

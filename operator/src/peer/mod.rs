@@ -11,6 +11,7 @@ mod tests;
 
 pub use fetch::{Copy, FetchError, Fetched, Fetcher, Limits};
 pub(crate) use observe::bundle;
+pub(crate) use publication::compare;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -10,10 +10,12 @@ use crds::peer::{ManifestDocument, PeerManifest, PublishedPacketKey, PublishedSi
 use facilitator_core::crypto::BatchVerifyingKey;
 use facilitator_core::crypto::csr::SigningRequest;
 use facilitator_core::formats::manifest::{
-    BatchSigningPublicKey, Finding, GLOBAL_OBJECT, Manifest, ManifestKind, PacketEncryptionKey, Purpose, validate,
+    BatchSigningPublicKey, Finding, GLOBAL_OBJECT, Manifest, ManifestError, ManifestKind, PacketEncryptionKey, Purpose,
+    validate,
 };
 use jiff::Timestamp;
 
+use super::difference::Difference;
 use crate::digest::hex_digest;
 
 /// The most findings that are told at once.
@@ -115,6 +117,19 @@ impl Publication {
             Err(at_most(problems, MAX_TOLD).join("; "))
         }
     }
+}
+
+/// What is other in a document that should be another one.
+///
+/// # Errors
+/// One of them can't be read.
+pub(crate) fn compare(kind: ManifestKind, wanted: &[u8], found: &[u8]) -> Result<Difference, ManifestError> {
+    let read = |bytes: &[u8]| -> Result<PeerManifest, ManifestError> {
+        let mut manifest = PeerManifest::default();
+        gather(&mut manifest, &Manifest::parse(kind, bytes)?);
+        Ok(manifest)
+    };
+    Ok(Difference::between(&read(wanted)?, &read(found)?, &[]))
 }
 
 /// So many entries, and a word on how many more there are.

@@ -347,7 +347,7 @@ fn a_change_that_smells_is_known_from_one_that_does_not() {
         ),
     ];
     for (name, change, told, smells) in table {
-        let difference = Difference::between(&before, &published(change).manifest);
+        let difference = Difference::between(&before, &published(change).manifest, &[]);
         let (told_all, suspicious) = (difference.changes.join("; "), difference.suspicious.join("; "));
         assert!(
             told_all.contains(told) && told_all.is_empty() == told.is_empty(),
@@ -359,7 +359,7 @@ fn a_change_that_smells_is_known_from_one_that_does_not() {
         );
     }
     let more = published(added).manifest;
-    let difference = Difference::between(&more, &before);
+    let difference = Difference::between(&more, &before, &[]);
     assert!(
         difference.suspicious[0].contains("fewer batch-signing keys than before: 1, were 2"),
         "{difference:?}"
@@ -368,7 +368,7 @@ fn a_change_that_smells_is_known_from_one_that_does_not() {
         documents: before.documents[..1].to_vec(),
         ..before.clone()
     };
-    let difference = Difference::between(&before, &fewer_documents);
+    let difference = Difference::between(&before, &fewer_documents, &[]);
     assert!(
         difference.changes[0].contains("read from global-manifest.json instead of"),
         "{difference:?}"
@@ -510,6 +510,107 @@ fn a_change_that_smells_waits_for_its_own_digest() {
         approved.status.manifest.as_ref().unwrap().accepted_at,
         at(60).to_string()
     );
+}
+
+fn approve(value: &str) -> impl Fn(&mut Value) {
+    let value = value.to_owned();
+    move |peer: &mut Value| peer["metadata"]["annotations"] = json!({APPROVE_MANIFEST_ANNOTATION: value})
+}
+
+#[test]
+fn an_approval_is_used_up() {
+    let both = |m: &mut Value| {
+        replaced(m);
+        added(m);
+    };
+    let (change, more) = (Sight::Published(published(replaced)), Sight::Published(published(both)));
+    let good = decide(&peer(|_| {}), &Sight::Published(published(same)), at(0));
+    let held = decide(&after(&good, |_| {}), &change, at(10));
+    let a = held.status.held.clone().unwrap().digest;
+    let taken = decide(&after(&held, approve(&a)), &change, at(20));
+    assert_eq!(
+        (digest(&taken), taken.status.approval_used.as_deref()),
+        (a.as_str(), Some(a.as_str()))
+    );
+    let stays = decide(&after(&taken, approve(&a)), &change, at(25));
+    assert_eq!((&stays.status, stays.news.len()), (&taken.status, 0));
+    // Another one follows without a question, and a server that goes back is asked about, although the annotation is there.
+    let next = decide(&after(&stays, approve(&a)), &more, at(30));
+    assert_ne!(digest(&next), a);
+    let back = decide(&after(&next, approve(&a)), &change, at(40));
+    assert_eq!(
+        said(&back, MANIFEST_CURRENT),
+        expected("False", reasons::CHANGE_HELD, 40)
+    );
+    let command = format!("{APPROVE_MANIFEST_ANNOTATION}={a}:2. It is");
+    assert!(back.news[0].message.contains(&command), "{:?}", back.news);
+    let again = decide(&after(&back, approve(&format!("{a}:2"))), &change, at(50));
+    assert_eq!((digest(&again), &again.status.held), (a.as_str(), &None));
+    let next = decide(&after(&again, approve(&format!("{a}:2"))), &more, at(60));
+    let third = decide(&after(&next, approve(&format!("{a}:2"))), &change, at(70));
+    assert!(
+        third.news[0].message.contains(&format!("={a}:3. It is")),
+        "{:?}",
+        third.news
+    );
+
+    // One for a manifest that came without a question is used up as well.
+    let unasked = decide(&peer(approve(&a)), &change, at(0));
+    let next = decide(&after(&unasked, approve(&a)), &more, at(10));
+    let back = decide(&after(&next, approve(&a)), &change, at(20));
+    assert_eq!(
+        said(&back, MANIFEST_CURRENT),
+        expected("False", reasons::CHANGE_HELD, 20)
+    );
+}
+
+#[test]
+fn an_id_that_comes_back_must_have_its_key() {
+    let with = |keys: &[(&str, usize)]| {
+        let keys: Vec<(String, usize)> = keys.iter().map(|(id, point)| ((*id).to_owned(), *point)).collect();
+        Sight::Published(published(move |m| {
+            for (id, point) in &keys {
+                m["batch-signing-public-keys"][id] = key(*point);
+            }
+        }))
+    };
+    let first = decide(&peer(|_| {}), &with(&[("old", 0)]), at(0));
+    let gone = decide(&after(&first, |_| {}), &with(&[("new", 0)]), at(10));
+    assert_eq!(
+        said(&gone, MANIFEST_CURRENT),
+        expected("True", reasons::OK, 0),
+        "as many as before"
+    );
+    let removed = &gone.status.removed_keys;
+    assert!(removed.len() == 1 && removed[0].id == "old", "{removed:?}");
+    let same_key = decide(&after(&gone, |_| {}), &with(&[("new", 0), ("old", 0)]), at(20));
+    assert_eq!(said(&same_key, MANIFEST_CURRENT), expected("True", reasons::OK, 0));
+    assert_eq!(same_key.status.removed_keys, []);
+    let other_key = decide(&after(&gone, |_| {}), &with(&[("new", 0), ("old", 1)]), at(20));
+    assert_eq!(
+        said(&other_key, MANIFEST_CURRENT),
+        expected("False", reasons::CHANGE_HELD, 20)
+    );
+    let held = other_key.status.held.as_ref().unwrap();
+    assert!(
+        held.suspicious.len() == 1 && held.suspicious[0].contains("\"old\" comes back with another key"),
+        "{held:?}"
+    );
+    // Another server's ids are none of it.
+    let elsewhere = |peer: &mut Value| peer["spec"]["manifestBaseUrl"] = json!("https://new.example");
+    let moved = decide(&after(&gone, elsewhere), &with(&[("new", 0), ("old", 1)]), at(20));
+    assert_eq!(moved.status.held, None);
+    // However many come and go, only so many are remembered: the last.
+    let mut now = first;
+    for number in 0..100 {
+        now = decide(
+            &after(&now, |_| {}),
+            &with(&[(format!("k{number}").as_str(), 0)]),
+            at(30 + number),
+        );
+    }
+    let removed = &now.status.removed_keys;
+    assert_eq!((removed.len(), removed[63].id.as_str()), (64, "k98"));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use kube::{Api, Client, ResourceExt};
 
 use super::keys::PublicParts;
 use super::parameters;
+use super::served::{Served, served, verdict};
 use crate::peer::{self, Fetcher, Limits};
 use crate::status::{FIELD_MANAGER, Verdict};
 
@@ -28,8 +29,6 @@ use crate::status::{FIELD_MANAGER, Verdict};
 const SERVED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// And so often while it isn't what was written: a web server's volume may lag a minute behind.
 const SERVED_RETRY: SignedDuration = SignedDuration::from_secs(15);
-/// Caches that keep a manifest for longer than so many seconds keep partners from a new key.
-const MAX_CACHED_SECONDS: u64 = 300;
 
 /// Documents by their names under the base URL.
 type Documents = BTreeMap<String, String>;
@@ -118,16 +117,7 @@ impl Publisher<'_> {
         {
             return Ok(Some(before));
         }
-        let verdict = match self.look(served_at, &documents).await? {
-            Ok(advice) => {
-                let message = format!("{written}; partners get that at {}.{advice}", served_at.base_url);
-                Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, message)
-            }
-            Err(problem) => {
-                let message = format!("{written}, but partners don't get that: {problem}.");
-                Verdict::new(MANIFEST_PUBLISHED, Some(false), reasons::NOT_SERVED, message)
-            }
-        };
+        let verdict = verdict(&self.look(served_at, &documents).await?, &written, &served_at.base_url);
         Ok(Some(Published {
             keys: (verdict.status == Some(true)).then_some(ids),
             verdict,
@@ -211,36 +201,38 @@ impl Publisher<'_> {
         }
     }
 
-    /// Fetches what partners fetch. Inside, advice where they get it, else what they get.
-    async fn look(&self, served_at: &ServedAt, documents: &Documents) -> kube::Result<Result<String, String>> {
+    /// Fetches what partners fetch.
+    async fn look(&self, served_at: &ServedAt, documents: &Documents) -> kube::Result<Served> {
         let config_maps = Api::namespaced(self.client.clone(), self.namespace);
         let bundle = match peer::bundle(served_at.ca_bundle_ref.as_ref(), &config_maps).await? {
             Ok(bundle) => bundle,
-            Err(missing) => return Ok(Err(missing)),
+            Err(missing) => return Ok(Served::Not(missing)),
         };
         let fetcher = match Fetcher::new(bundle.as_deref(), Limits::default()) {
             Ok(fetcher) => fetcher,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Served::Not(error.to_string())),
         };
-        let mut advice = "";
+        let mut worst = Served::Same;
         for (name, text) in documents {
-            match fetcher.fetch(&served_at.base_url, name, None).await {
-                Err(error) => return Ok(Err(error.to_string())),
-                Ok(fetched) if fetched.bytes != text.as_bytes() => {
-                    return Ok(Err(format!("{name} there is another one, perhaps the one of before")));
-                }
-                Ok(fetched) if !is_fresh(fetched.cache_control.as_deref()) => {
-                    advice = " Serve it with Cache-Control: no-cache: caches on the way may keep it for long.";
-                }
-                Ok(_) => {}
-            }
+            worst = worst.max(match fetcher.fetch(&served_at.base_url, name, None).await {
+                Err(error) => Served::Not(error.to_string()),
+                Ok(fetched) => served(name, text, &fetched.bytes, fetched.cache_control.as_deref()),
+            });
         }
-        Ok(Ok(advice.to_owned()))
+        Ok(worst)
+    }
+}
+
+pub(super) fn kind_of(name: &str) -> ManifestKind {
+    if name == GLOBAL_OBJECT {
+        ManifestKind::DataShareProcessorGlobal
+    } else {
+        ManifestKind::DataShareProcessorSpecific
     }
 }
 
 fn again_after(verdict: &Verdict) -> SignedDuration {
-    if verdict.status == Some(true) {
+    if verdict.reason == reasons::OK {
         SERVED_EVERY
     } else {
         SERVED_RETRY
@@ -251,17 +243,6 @@ fn is_of(config_map: &ConfigMap, processor: &DataShareProcessor) -> bool {
     let uid = processor.uid();
     let owners = config_map.metadata.owner_references.iter().flatten();
     owners.into_iter().any(|owner| Some(&owner.uid) == uid.as_ref())
-}
-
-/// Whether caches ask again soon.
-fn is_fresh(cache_control: Option<&str>) -> bool {
-    let directives = cache_control.unwrap_or_default().split(',').map(str::trim);
-    directives.into_iter().any(|directive| {
-        let age = directive
-            .strip_prefix("max-age=")
-            .and_then(|age| age.parse::<u64>().ok());
-        ["no-cache", "no-store"].contains(&directive) || age.is_some_and(|age| age <= MAX_CACHED_SECONDS)
-    })
 }
 
 /// The documents, each found good. Pure.
@@ -306,12 +287,7 @@ fn documents(
         documents.insert(GLOBAL_OBJECT.to_owned(), global.to_json());
     }
     for (name, text) in &documents {
-        let kind = if name == GLOBAL_OBJECT {
-            ManifestKind::DataShareProcessorGlobal
-        } else {
-            ManifestKind::DataShareProcessorSpecific
-        };
-        if let Err(errors) = validate(kind, text.as_bytes(), Purpose::Publish, now).accepted() {
+        if let Err(errors) = validate(kind_of(name), text.as_bytes(), Purpose::Publish, now).accepted() {
             let errors = errors.iter().map(|error| format!("{}: {}", error.path, error.message));
             return Err(errors.collect::<Vec<_>>().join("; "));
         }

@@ -3,9 +3,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::processor::example;
+use crate::processor::served::is_fresh;
 
 const CSR: &str = include_str!("../../../facilitator-core/tests/fixtures/prio-server/manifests/csr.pem");
 const POINT: &str = "BIl6j+J6dYttxALdjISDv6ZI4/VWVEhUzaS05LgrsfswmbLOgNt9HUC2E0w+9RqZx3XMkdEHBHfNuCSMpOwofVQ=";
+
+const OTHER_POINT: &str = "BHHn+u9JB3LByxZqEMdx1I8Nc6OcOdxMyblqn7leIowr3m2zKbDfROqZzaSq56szBwpQQOKtZd382A4pQWOUoZk=";
 
 fn made(change: impl Fn(&mut Value)) -> Result<Documents, String> {
     let mut value = json!({
@@ -190,4 +193,83 @@ fn caches_must_ask_again_soon() {
     for (header, expected) in table {
         assert_eq!(is_fresh(header), expected, "{header:?}");
     }
+}
+
+#[test]
+fn what_partners_get_instead_is_named() {
+    let name = "example-manifest.json";
+    let ours = made(|_| {}).unwrap()[name].clone();
+    let other = made(|m| m["batchSigningPublicKeys"][0]["id"] = json!("signing-3")).unwrap()[name].clone();
+    let moved = made(|m| m["ingestionBucket"] = json!("gs://elsewhere")).unwrap()[name].clone();
+    let key = made(|m| m["batchSigningPublicKeys"][0]["publicKey"] = json!(OTHER_POINT)).unwrap()[name].clone();
+    let flat = serde_json::from_str::<Value>(&ours).unwrap().to_string();
+    let fresh = Some("no-cache");
+    let table = [
+        (
+            ours.as_str(),
+            fresh,
+            true,
+            reasons::OK,
+            "partners get that at https://m",
+        ),
+        (
+            &ours,
+            None,
+            true,
+            reasons::CACHED_TOO_LONG,
+            "comes without Cache-Control: caches",
+        ),
+        (
+            &ours,
+            Some("max-age=3600"),
+            true,
+            reasons::CACHED_TOO_LONG,
+            "comes with Cache-Control: max-age=3600",
+        ),
+        (
+            &flat,
+            fresh,
+            false,
+            reasons::NOT_SERVED,
+            "says the same in another form",
+        ),
+        ("<html>", fresh, false, reasons::NOT_SERVED, "which can't be read"),
+        (&other, fresh, false, reasons::NOT_SERVED, "\"signing-2\" removed"),
+        (&other, None, false, reasons::NOT_SERVED, "\"signing-3\" added"),
+        (
+            &moved,
+            fresh,
+            false,
+            reasons::NOT_SERVED,
+            "ingestion-bucket moved: gs://elsewhere, was gs://ours-ingestion",
+        ),
+        (
+            &key,
+            fresh,
+            false,
+            reasons::OTHER_KEY_SERVED,
+            "\"signing-2\" replaced under its id",
+        ),
+    ];
+    for (text, header, is_served, reason, part) in table {
+        let verdict = verdict(
+            &served(name, &ours, text.as_bytes(), header),
+            "ConfigMap manifests holds it",
+            "https://m",
+        );
+        assert_eq!(
+            (verdict.status, verdict.reason.as_str()),
+            (Some(is_served), reason),
+            "{verdict:?}"
+        );
+        assert!(verdict.message.contains(part), "{verdict:?}");
+    }
+    // Of several documents the worst is told.
+    let cached = || Served::Cached("z".into());
+    assert_eq!(cached().max(Served::Same), cached());
+    assert_eq!(Served::Not("a".into()).max(cached()), Served::Not("a".into()));
+    assert_eq!(
+        Served::OtherKey("a".into()).max(Served::Not("z".into())),
+        Served::OtherKey("a".into())
+    );
 }

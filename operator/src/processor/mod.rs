@@ -18,6 +18,7 @@ pub mod partners;
 pub mod preflight;
 mod rebuild;
 pub mod report;
+mod served;
 pub mod sweep;
 mod tell;
 pub mod usages;

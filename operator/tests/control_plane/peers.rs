@@ -406,6 +406,14 @@ async fn own_manifests_are_published_once_and_read_back_where_partners_get_them(
         }
         data
     };
+    // By a web server that lets caches keep it for an hour: it is there, and that is no way to serve it.
+    let data = place.api::<ConfigMap>().get("manifests").await.unwrap().data.unwrap();
+    for (name, text) in data {
+        web.set(&format!("/{name}"), Answer::Cached(text, "max-age=3600"));
+    }
+    let cached = place.condition("us-ct", kind, "True", "CachedTooLong").await;
+    assert!(cached.message.contains("max-age=3600"), "{}", cached.message);
+    place.event("us-ct", "CachedTooLong", "Cache-Control: no-cache").await;
     let first = serve().await;
     assert_eq!(
         first.keys().collect::<Vec<_>>(),
@@ -442,7 +450,19 @@ async fn own_manifests_are_published_once_and_read_back_where_partners_get_them(
     ]}))
     .await;
     let lagging = place.condition("us-ct", kind, "False", "NotServed").await;
-    assert!(lagging.message.contains("there is another one"), "{}", lagging.message);
+    for part in ["there is another one", "\"ours-2\" removed"] {
+        assert!(lagging.message.contains(part), "{}", lagging.message);
+    }
+    // Another key under an id of ours is no lag.
+    let wrong = share_processor(&[("ours-1", 1), ("ours-2", 1)], "gs://ours-peer-validation");
+    web.object(SPECIFIC, wrong);
+    let wrong = place.condition("us-ct", kind, "False", "OtherKeyServed").await;
+    assert!(
+        wrong.message.contains("\"ours-1\" replaced under its id"),
+        "{}",
+        wrong.message
+    );
+    place.event("us-ct", "OtherKeyServed", "ours-1").await;
     let second = serve().await;
     assert!(second["us-ct-manifest.json"].contains("ours-2"));
     hold_to_the_originals_rules(&second);

@@ -24,6 +24,8 @@ use tokio_rustls::server::TlsStream;
 pub enum Answer {
     /// An object, with its `ETag` and `Cache-Control: no-cache`.
     Object(String),
+    /// An object with another `Cache-Control`.
+    Cached(String, &'static str),
     /// A bare status.
     Status(u16),
     /// A redirect.
@@ -161,6 +163,7 @@ async fn answer(State(told): State<Arc<Mutex<Told>>>, request: Request) -> Respo
             )
                 .into_response()
         }
+        Answer::Cached(text, header) => ([(header::CACHE_CONTROL, header)], text).into_response(),
         Answer::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
         Answer::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
         Answer::Endless => {

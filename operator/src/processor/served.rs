@@ -1,0 +1,92 @@
+//! What partners get in place of our own manifests, and what to say of it. Pure.
+
+use crds::conditions::{MANIFEST_PUBLISHED, reasons};
+
+use super::manifest::kind_of;
+use crate::peer;
+use crate::status::Verdict;
+
+/// Caches that keep a manifest for longer than so many seconds keep partners from a new key.
+const MAX_CACHED_SECONDS: u64 = 300;
+/// So much of a header is told, in characters.
+const MAX_SHOWN_HEADER: usize = 100;
+
+/// Whether caches ask again soon.
+pub(super) fn is_fresh(cache_control: Option<&str>) -> bool {
+    let directives = cache_control.unwrap_or_default().split(',').map(str::trim);
+    directives.into_iter().any(|directive| {
+        let age = directive
+            .strip_prefix("max-age=")
+            .and_then(|age| age.parse::<u64>().ok());
+        ["no-cache", "no-store"].contains(&directive) || age.is_some_and(|age| age <= MAX_CACHED_SECONDS)
+    })
+}
+
+/// What partners get, for a person; the worst is the greatest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Served {
+    /// What was written.
+    Same,
+    /// That, and caches may keep it.
+    Cached(String),
+    /// Something else, or nothing.
+    Not(String),
+    /// Another key under an id of ours.
+    OtherKey(String),
+}
+
+/// What a document is that partners get. Pure.
+pub(super) fn served(name: &str, ours: &str, bytes: &[u8], cache_control: Option<&str>) -> Served {
+    if bytes == ours.as_bytes() {
+        return match cache_control {
+            header if is_fresh(header) => Served::Same,
+            None => Served::Cached(format!("{name} comes without Cache-Control")),
+            Some(header) => {
+                let header: String = header.chars().take(MAX_SHOWN_HEADER).collect();
+                Served::Cached(format!("{name} comes with Cache-Control: {header}"))
+            }
+        };
+    }
+    let before = format!("{name} there is another one, perhaps the one of before");
+    match peer::compare(kind_of(name), ours.as_bytes(), bytes) {
+        Err(error) => Served::Not(format!("{name} there is another one, which can't be read: {error}")),
+        Ok(difference) if difference.changes.is_empty() => {
+            Served::Not(format!("{before}; it says the same in another form"))
+        }
+        Ok(difference) => {
+            let text = format!("{before}. Beside ours: {}", difference.changes.join("; "));
+            if difference.replaced {
+                Served::OtherKey(text)
+            } else {
+                Served::Not(text)
+            }
+        }
+    }
+}
+
+/// `ManifestPublished`. Pure.
+pub(super) fn verdict(served: &Served, written: &str, base_url: &str) -> Verdict {
+    let (is_served, reason, message) = match served {
+        Served::Same => (
+            true,
+            reasons::OK,
+            format!("{written}; partners get that at {base_url}."),
+        ),
+        Served::Cached(how) => {
+            let message = format!(
+                "{written}; partners get that at {base_url}, but {how}: caches on the way may keep it, and a new key from \
+                 partners, for long. Serve it with Cache-Control: no-cache."
+            );
+            (true, reasons::CACHED_TOO_LONG, message)
+        }
+        Served::Not(problem) => {
+            let message = format!("{written}, but partners don't get that: {problem}.");
+            (false, reasons::NOT_SERVED, message)
+        }
+        Served::OtherKey(problem) => {
+            let message = format!("{written}, but partners get another key under an id of ours: {problem}.");
+            (false, reasons::OTHER_KEY_SERVED, message)
+        }
+    };
+    Verdict::new(MANIFEST_PUBLISHED, Some(is_served), reason, message)
+}
