@@ -1,4 +1,4 @@
-//! Proof query, seed expansion and AES-128-GCM, each against one ECDH.
+//! Proof query, seed expansion, AES-128-GCM and ECDSA, each against one ECDH.
 
 use std::hint::black_box;
 
@@ -6,6 +6,7 @@ use aes_gcm::aead::consts::U16;
 use aes_gcm::aes::Aes128;
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
 use facilitator_core::crypto::gcm;
+use facilitator_core::crypto::signing::{BatchSigningKey, TrustedKeys};
 use facilitator_core::formats::work::Share;
 use facilitator_core::proof::{PRIME, ProofQuery, expand_seed_into, proof_length};
 use prio::field::FieldPrio2;
@@ -83,7 +84,35 @@ pub fn rows() -> anyhow::Result<Vec<Row>> {
     for bins in [16, 256, 1024] {
         rows.extend(gcm_rows(&mut points, bins, &mut rng));
     }
+    rows.extend(signature_rows(&mut points, &mut rng)?);
     Ok(rows)
+}
+
+/// What a batch takes of ECDSA: its own signature, and the check of another's.
+fn signature_rows(points: &mut Points, rng: &mut StdRng) -> anyhow::Result<[Row; 2]> {
+    let (key, header) = (BatchSigningKey::generate("bench", rng), [7; 256]);
+    let signature = key.sign(&header)?;
+    let mut trusted = TrustedKeys::default();
+    trusted.insert("bench", key.verifying_key().clone());
+    let sign = || {
+        assert!(key.sign(black_box(&header)).is_ok(), "a key of ours");
+    };
+    let check = || {
+        assert!(
+            trusted.verify("bench", black_box(&header), &signature).is_ok(),
+            "its own"
+        );
+    };
+    Ok([
+        against_ecdh(
+            points,
+            "  signing a header (p256, RFC 6979, and its check)".into(),
+            None,
+            200.0,
+            sign,
+        ),
+        against_ecdh(points, "  checking its signature (aws-lc)".into(), None, 50.0, check),
+    ])
 }
 
 /// The candidates for AES-128-GCM with a 16-byte nonce, over First's payload.

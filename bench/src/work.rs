@@ -16,6 +16,8 @@ use crate::measure::{Row, on_cores, process_time, wall_time};
 use crate::world::{Keys, World};
 
 const SHARES: [Share; 2] = [Share::First, Share::Second];
+/// Times that one core and two take turns: of fewer there may be none in which nobody else used either core.
+const TURNS: usize = 6;
 
 fn runtime() -> anyhow::Result<Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?)
@@ -54,7 +56,7 @@ pub fn intake(keys: &Keys, bins: &[u32], packets: usize, rounds: usize) -> anyho
             rows.push(Row::at_most(name("a packet on one core"), "µs", &figures, Some(1.25)));
             // In turns, and the quickest round counts: others use the machine too.
             let (mut one, mut two) = (one, Vec::new());
-            for _ in 0..2 {
+            for _ in 0..TURNS {
                 two.extend(on_cores(2, || {
                     alternate(&world, share, &sample.id, &floor, 2, rounds)
                 })??);

@@ -22,8 +22,8 @@ pub const PLAN_ROTATION_PREFIX: &str = "rotate:";
 pub const CERTIFICATE_ISSUED_ANNOTATION: &str = "prio-operator.io/certificate-issued";
 /// Annotation on a KeyRing: ids of the ring's keys, separated by commas, that the manifest holds, where a person publishes.
 pub const PUBLISHED_ANNOTATION: &str = "prio-operator.io/published";
-/// Annotation on a Peer: the digest of a held change that may be taken, once. To approve a digest that was approved before,
-/// `DIGEST:2` and so on: a value that is used up approves nothing.
+/// Annotation on a Peer: the `approval` of a held change that may be taken, once. That is its digest, with `:2` and so on where
+/// it was approved before: a value that is used up approves nothing.
 pub const APPROVE_MANIFEST_ANNOTATION: &str = "prio-operator.io/approve-manifest";
 /// The label `app.kubernetes.io/managed-by` of all that the operator makes.
 pub const MANAGED_BY: &str = "prio-operator";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::names::{MANAGED_BY, PROCESSOR_LABEL, RETRY_ANNOTATION};
-use crds::{AggregationWindow, Batch, Peer};
+use crds::{AggregationWindow, Peer};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -277,7 +277,17 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
     );
     let batches = watcher(scoped::<GuardedBatch>(client, namespace), watcher::Config::default()).default_backoff();
     let batches = context.batches.keep(namespace, batches, context.metrics.clone());
-    Controller::for_stream(processors, store.clone())
+    // Apart from the controller, which pauses all its watches where one of them fails, and reads none while it stops.
+    let (wish, wished) = futures::channel::mpsc::unbounded();
+    let batches = wishes(batches).for_each(move |found| {
+        match found {
+            // Where there is no controller any more, nobody asks.
+            Ok(batch) => drop(wish.unbounded_send(Ok(batch))),
+            Err(error) => tracing::warn!(%error, "the watch of Batches failed; it is tried again"),
+        }
+        std::future::ready(())
+    });
+    let controller = Controller::for_stream(processors, store.clone())
         // No debounce: it begins anew with every event, so that a busy Job would put off looks for as long as it is busy.
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopping(store, stop))
@@ -286,7 +296,7 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
         })
         // Of Jobs every change counts; of Batches and windows only what people do: what we write ourselves is no news.
         .watches_stream(ours::<Job>(client, namespace).touched_objects(), processor_of)
-        .watches_stream(wishes(batches), processor_of)
+        .watches_stream(wished, processor_of)
         .watches_stream(wishes(ours::<AggregationWindow>(client, namespace)), processor_of)
         .run(processor::reconcile, processor::on_error, context.clone())
         .for_each(|result| async move {
@@ -299,8 +309,11 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
                 }
                 Err(error) => tracing::warn!(%error, "a watch failed; it is tried again"),
             }
-        })
-        .await;
+        });
+    tokio::select! {
+        () = controller => {}
+        () = batches => tracing::error!("the watch of Batches has ended"),
+    }
 }
 
 /// Done when a controller is to stop. One that is stopped before its first list came in waits for it for ever.
@@ -424,6 +437,7 @@ mod tests {
 
     #[test]
     fn of_batches_only_what_people_do_is_news() {
+        use crds::Batch;
         use kube::runtime::watcher::Event;
         let batch = |retry: Option<&str>, status: &str| -> PartialObjectMeta<Batch> {
             let annotations = retry.map(|value| serde_json::json!({RETRY_ANNOTATION: value}));

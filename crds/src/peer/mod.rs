@@ -3,8 +3,8 @@
 mod status;
 
 pub use status::{
-    HeldChange, MAX_APPROVAL, MAX_REMOVED_KEYS, ManifestDocument, PeerManifest, PeerStatus, PublishedPacketKey,
-    PublishedSigningKey, RemovedKey,
+    HeldChange, MAX_APPROVAL, MAX_APPROVALS, MAX_REMOVED_KEYS, ManifestDocument, PeerManifest, PeerStatus,
+    PublishedPacketKey, PublishedSigningKey, RemovedKey,
 };
 
 use kube::{CustomResource, KubeSchema};

@@ -10,6 +10,8 @@ use crate::key_ring::KeyPurpose;
 
 /// Keys that aren't published any more and are remembered.
 pub const MAX_REMOVED_KEYS: usize = 64;
+/// Approvals that are remembered.
+pub const MAX_APPROVALS: usize = 16;
 /// The most characters of an approval that are remembered.
 pub const MAX_APPROVAL: usize = 128;
 
@@ -32,10 +34,11 @@ pub struct PeerStatus {
     /// A change that waits for a person's approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldChange>,
-    /// The value of the annotation `prio-operator.io/approve-manifest` that is used up: it approves nothing again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = MAX_APPROVAL))]
-    pub approval_used: Option<String>,
+    /// Values of the annotation `prio-operator.io/approve-manifest` that are used up, the last of them: they approve nothing
+    /// again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_APPROVALS), inner(length(max = MAX_APPROVAL)))]
+    pub approvals_used: Vec<String>,
     /// Keys that were published and aren't any more, the last of them: who comes back under such an id must be the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_REMOVED_KEYS))]
@@ -136,13 +139,17 @@ pub struct RemovedKey {
     pub sha256: String,
 }
 
-/// A change that waits for the annotation `prio-operator.io/approve-manifest` with its digest.
+/// A change that waits for the annotation `prio-operator.io/approve-manifest` with the value that it names.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldChange {
     /// The digest to approve.
     #[schemars(length(min = 64, max = 64))]
     pub digest: String,
+    /// The annotation's value that approves it: the digest, with `:2` and so on where that is used up.
+    #[serde(default)]
+    #[schemars(length(max = MAX_APPROVAL))]
+    pub approval: String,
     /// When it was first seen, RFC 3339.
     #[schemars(length(max = 40))]
     pub since: String,

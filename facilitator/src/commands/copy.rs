@@ -1,6 +1,7 @@
 //! `facilitator copy`: objects from one mailbox into another.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use facilitator_core::formats::batch::MAX_SINGLE_OBJECT_BYTES;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use mailbox::{Access, ListRequest, Mailbox, ObjectKey, ObjectMeta, PutOutcome};
 
@@ -20,8 +21,11 @@ Sixteen batches go at a time, of each the objects in the order of their names, s
 that its signature comes last. Nothing is replaced: copied again, what is there stays, and an object of another
 content under the same name ends it with exit code 73.";
 
-/// Objects up to so many bytes are put by a single call; signatures are among them.
+/// Objects up to so many bytes are put by a single call.
 const SINGLE_PUT_BYTES: u64 = 8 << 20;
+/// A signature is as long as anyone reads it: an object that comes in parts shows the time at which it was begun, and a
+/// signature's is that of its batch. With `validationFormat: SingleObject` it holds the packets.
+const SINGLE_PUT_BYTES_OF_SIGNATURES: u64 = MAX_SINGLE_OBJECT_BYTES;
 
 /// Batches that are copied at a time.
 const BATCHES: usize = 16;
@@ -110,8 +114,13 @@ async fn copy_batch(from: &dyn Mailbox, to: &dyn Mailbox, batch: &[ObjectMeta]) 
 
 async fn copy(from: &dyn Mailbox, to: &dyn Mailbox, meta: &ObjectMeta) -> Result<PutOutcome, Failure> {
     let key = &meta.key;
-    let outcome = if meta.size <= SINGLE_PUT_BYTES {
-        to.put_if_absent(key, from.read(key, SINGLE_PUT_BYTES).await?).await?
+    let single = if key.as_str().ends_with(".sig") {
+        SINGLE_PUT_BYTES_OF_SIGNATURES
+    } else {
+        SINGLE_PUT_BYTES
+    };
+    let outcome = if meta.size <= single {
+        to.put_if_absent(key, from.read(key, single).await?).await?
     } else {
         let mut stream = from.open(key).await?.stream;
         let mut upload = to.begin_upload(key).await?;

@@ -2,7 +2,7 @@
 
 use crds::conditions::{MANIFEST_CURRENT, READY, STALLED, reasons};
 use crds::names::APPROVE_MANIFEST_ANNOTATION;
-use crds::peer::{HeldChange, MAX_APPROVAL, PeerManifest, PeerStatus, SuspiciousChanges};
+use crds::peer::{HeldChange, MAX_APPROVAL, MAX_APPROVALS, PeerManifest, PeerStatus, SuspiciousChanges};
 use crds::{Peer, PeerSpec};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -124,15 +124,19 @@ fn take(peer: &Peer, status: &mut PeerStatus, publication: &Publication, now: Ti
     };
     let is_suspicious = is_same_place && !difference.suspicious.is_empty();
     let approval = approval(peer).filter(|value| digest_of(value) == published.digest);
-    let is_approved = approval.is_some() && approval != status.approval_used;
+    let is_approved = approval
+        .as_ref()
+        .is_some_and(|value| !status.approvals_used.contains(value));
     if peer.spec.suspicious_changes == SuspiciousChanges::Hold && is_suspicious && !is_approved {
         let since = match &status.held {
             Some(held) if held.digest == published.digest => held.since.clone(),
             _ => second(now),
         };
-        let message = held_message(peer, &fresh(&published.digest, approval.as_deref()), &difference);
+        let approval = fresh(&published.digest, &status.approvals_used);
+        let message = held_message(peer, &approval, &difference);
         status.held = Some(HeldChange {
             digest: published.digest.clone(),
+            approval,
             since,
             suspicious: difference.suspicious,
             changes: difference.changes,
@@ -141,8 +145,8 @@ fn take(peer: &Peer, status: &mut PeerStatus, publication: &Publication, now: Ti
     }
     status.held = None;
     // Asked for or not: a server that goes back to this manifest later is no answer to a question of then.
-    status.approval_used = approval.or(status.approval_used.take());
-    if let Some(in_use) = &status.manifest {
+    use_up(&mut status.approvals_used, approval);
+    if let Some(in_use) = status.manifest.as_ref().filter(|_| is_same_place) {
         status.removed_keys = removed_keys(&status.removed_keys, in_use, published);
     }
     status.warnings.clone_from(&publication.warnings);
@@ -195,11 +199,21 @@ fn digest_of(approval: &str) -> &str {
     approval.split(':').next().unwrap_or_default()
 }
 
-/// An approval of a digest that isn't used up, where one of it is.
-fn fresh(digest: &str, used: Option<&str>) -> String {
-    let Some(used) = used else { return digest.to_owned() };
-    let count = used.split_once(':').and_then(|(_, count)| count.parse::<u32>().ok());
-    format!("{digest}:{}", count.unwrap_or(1).saturating_add(1))
+/// The first approval of a digest that isn't used up.
+fn fresh(digest: &str, used: &[String]) -> String {
+    let numbered = (2..).map(|number: u32| format!("{digest}:{number}"));
+    let mut all = std::iter::once(digest.to_owned()).chain(numbered);
+    all.find(|value| !used.contains(value)).unwrap_or_default()
+}
+
+/// Remembers an approval, the last one as the last.
+fn use_up(used: &mut Vec<String>, approval: Option<String>) {
+    let Some(approval) = approval else { return };
+    if !used.contains(&approval) {
+        used.push(approval);
+        let old = used.len().saturating_sub(MAX_APPROVALS);
+        used.drain(..old);
+    }
 }
 
 /// What to do comes before what it is: of a long list the end is cut.

@@ -529,8 +529,8 @@ fn an_approval_is_used_up() {
     let a = held.status.held.clone().unwrap().digest;
     let taken = decide(&after(&held, approve(&a)), &change, at(20));
     assert_eq!(
-        (digest(&taken), taken.status.approval_used.as_deref()),
-        (a.as_str(), Some(a.as_str()))
+        (digest(&taken), &taken.status.approvals_used),
+        (a.as_str(), &vec![a.clone()])
     );
     let stays = decide(&after(&taken, approve(&a)), &change, at(25));
     assert_eq!((&stays.status, stays.news.len()), (&taken.status, 0));
@@ -544,9 +544,15 @@ fn an_approval_is_used_up() {
     );
     let command = format!("{APPROVE_MANIFEST_ANNOTATION}={a}:2. It is");
     assert!(back.news[0].message.contains(&command), "{:?}", back.news);
+    assert_eq!(back.status.held.as_ref().unwrap().approval, format!("{a}:2"));
+    // Nor is it approved by anything that was used up, in whatever order that comes, or by taking the annotation away.
+    let without = decide(&after(&next, |_| {}), &change, at(40));
+    assert_eq!(without.status.held.as_ref().unwrap().approval, format!("{a}:2"));
     let again = decide(&after(&back, approve(&format!("{a}:2"))), &change, at(50));
     assert_eq!((digest(&again), &again.status.held), (a.as_str(), &None));
     let next = decide(&after(&again, approve(&format!("{a}:2"))), &more, at(60));
+    let older = decide(&after(&next, approve(&a)), &change, at(65));
+    assert!(older.status.held.is_some(), "GitOps went back to the one before");
     let third = decide(&after(&next, approve(&format!("{a}:2"))), &change, at(70));
     assert!(
         third.news[0].message.contains(&format!("={a}:3. It is")),
@@ -599,7 +605,7 @@ fn an_id_that_comes_back_must_have_its_key() {
     // Another server's ids are none of it.
     let elsewhere = |peer: &mut Value| peer["spec"]["manifestBaseUrl"] = json!("https://new.example");
     let moved = decide(&after(&gone, elsewhere), &with(&[("new", 0), ("old", 1)]), at(20));
-    assert_eq!(moved.status.held, None);
+    assert_eq!((&moved.status.held, moved.status.removed_keys.len()), (&None, 0));
     // However many come and go, only so many are remembered: the last.
     let mut now = first;
     for number in 0..100 {

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use snafu::{ResultExt, Snafu};
 
 use super::parameters;
-use super::watched::Written;
+use super::watched::WatchedBatches;
 use crate::batch::{BatchDecision, BatchPatch};
 use crate::settings::Settings;
 use crate::status::{Events, FIELD_MANAGER, apply_status};
@@ -67,6 +67,8 @@ pub struct Actor<'a> {
     pub settings: &'a Settings,
     /// Events for people.
     pub events: &'a Events,
+    /// Told of what is written of Batches, that the next look may wait for it.
+    pub watched: &'a WatchedBatches,
     /// The processor.
     pub processor: &'a DataShareProcessor,
     /// Its namespace.
@@ -92,22 +94,23 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// Creates, patches and deletes Batches; `written` is told of the first two, that the next look may wait for them.
+    /// Creates, patches and deletes Batches.
     ///
     /// # Errors
     /// [`ActError::Api`].
-    pub async fn batches(&self, decision: &BatchDecision, written: &Written) -> Result<(), ActError> {
+    pub async fn batches(&self, decision: &BatchDecision) -> Result<(), ActError> {
         let api: Api<Batch> = self.api();
+        let wrote = |made: Batch| self.wrote(made);
         all(decision
             .create
             .iter()
-            .map(|batch| create(&api, batch, batch.status.as_ref(), written).boxed())
+            .map(|batch| create(&api, batch, batch.status.as_ref(), &wrote).boxed())
             .collect())
         .await?;
         all(decision
             .patch
             .iter()
-            .map(|patch| patch_batch(&api, patch, written).boxed())
+            .map(|patch| self.patch_batch(&api, patch).boxed())
             .collect())
         .await?;
         self.remove(&api, &decision.delete).await
@@ -118,13 +121,11 @@ impl Actor<'_> {
     /// # Errors
     /// [`ActError::Api`].
     pub async fn windows(&self, decision: &WindowDecision, known: &[AggregationWindow]) -> Result<(), ActError> {
-        // They are listed at every look.
-        let written = Written::default();
         let api: Api<AggregationWindow> = self.api();
         all(decision
             .create
             .iter()
-            .map(|window| create(&api, window, window.status.as_ref(), &written).boxed())
+            .map(|window| create(&api, window, window.status.as_ref(), &drop).boxed())
             .collect())
         .await?;
         for patch in &decision.patch {
@@ -133,10 +134,39 @@ impl Actor<'_> {
                 .find(|window| window.name_any() == patch.name)
                 .and_then(|window| window.status.as_ref());
             if before != Some(&patch.status) {
-                write_status(&api, &patch.name, &patch.status, &written).await?;
+                write_status(&api, &patch.name, &patch.status).await?;
             }
         }
         self.remove(&api, &decision.delete).await
+    }
+
+    /// Writes a Batch's status, and its labels where they are to change.
+    async fn patch_batch(&self, api: &Api<Batch>, patch: &BatchPatch) -> Result<(), ActError> {
+        if let Some(written) = write_status(api, &patch.name, &patch.status).await? {
+            self.wrote(written);
+        }
+        let Some(labels) = &patch.labels else { return Ok(()) };
+        let labels = serde_json::json!({"metadata": {"labels": labels}});
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let labelled = api
+            .patch_metadata(&patch.name, &parameters, &Patch::Merge(&labels))
+            .await;
+        let labelled = unless_gone(labelled).with_context(|_| ApiSnafu {
+            verb: "label",
+            what: &patch.name,
+        })?;
+        if let Some(labelled) = labelled {
+            self.wrote(labelled);
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::needless_pass_by_value)]
+    fn wrote(&self, batch: impl ResourceExt) {
+        self.watched.wrote(self.namespace, &batch);
     }
 
     async fn remove<K>(&self, api: &Api<K>, names: &[String]) -> Result<(), ActError>
@@ -311,10 +341,10 @@ async fn all(writes: Vec<BoxFuture<'_, Result<(), ActError>>>) -> Result<(), Act
 }
 
 /// Creates an object and then writes its status, which a create leaves out.
-async fn create<K, S>(api: &Api<K>, object: &K, status: Option<&S>, written: &Written) -> Result<(), ActError>
+async fn create<K, S>(api: &Api<K>, object: &K, status: Option<&S>, wrote: &(dyn Fn(K) + Sync)) -> Result<(), ActError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Serialize + Clone + Debug,
-    S: Serialize + PartialEq,
+    S: Serialize + PartialEq + Sync,
 {
     let name = object.name_any();
     let parameters = PostParams {
@@ -322,58 +352,42 @@ where
         ..PostParams::default()
     };
     let created = api.create(&parameters, object).await;
-    ignore_existing(created.map(|created| written.note(&created))).with_context(|_| ApiSnafu {
+    ignore_existing(created.map(wrote)).with_context(|_| ApiSnafu {
         verb: "create",
         what: &name,
     })?;
-    match status {
-        Some(status) => write_status(api, &name, status, written).await,
-        None => Ok(()),
+    if let Some(status) = status
+        && let Some(written) = write_status(api, &name, status).await?
+    {
+        wrote(written);
     }
-}
-
-/// Writes a Batch's status, and its labels where they are to change.
-async fn patch_batch(api: &Api<Batch>, patch: &BatchPatch, written: &Written) -> Result<(), ActError> {
-    write_status(api, &patch.name, &patch.status, written).await?;
-    let Some(labels) = &patch.labels else { return Ok(()) };
-    let labels = serde_json::json!({"metadata": {"labels": labels}});
-    let parameters = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let labelled = api.patch_metadata(&patch.name, &parameters, &Patch::Merge(&labels));
-    ignore_gone(labelled.await.map(|labelled| written.note(&labelled))).with_context(|_| ApiSnafu {
-        verb: "label",
-        what: &patch.name,
-    })
+    Ok(())
 }
 
 /// Writes a status that differs from the one that is there.
-async fn write_status<K, S>(api: &Api<K>, name: &str, status: &S, written: &Written) -> Result<(), ActError>
+async fn write_status<K, S>(api: &Api<K>, name: &str, status: &S) -> Result<Option<K>, ActError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     S: Serialize + PartialEq,
 {
-    let applied = apply_status(api, name, None, status).await;
-    ignore_gone(applied.map(|applied| {
-        if let Some(applied) = applied {
-            written.note(&applied);
-        }
-    }))
-    .with_context(|_| ApiSnafu {
-        verb: "patch the status of",
-        what: name,
-    })
+    unless_gone(apply_status(api, name, None, status).await)
+        .map(Option::flatten)
+        .with_context(|_| ApiSnafu {
+            verb: "patch the status of",
+            what: name,
+        })
 }
 
 async fn delete<K>(api: &Api<K>, name: &str, parameters: &DeleteParams) -> Result<(), ActError>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
-    ignore_gone(api.delete(name, parameters).await.map(drop)).with_context(|_| ApiSnafu {
-        verb: "delete",
-        what: name,
-    })
+    unless_gone(api.delete(name, parameters).await)
+        .map(drop)
+        .with_context(|_| ApiSnafu {
+            verb: "delete",
+            what: name,
+        })
 }
 
 /// Already there: made before, by us or by the operator before us.
@@ -384,10 +398,10 @@ fn ignore_existing<T>(result: kube::Result<T>) -> kube::Result<()> {
     }
 }
 
-/// Gone: somebody deleted it since it was listed; the next look makes it anew where it is still due.
-fn ignore_gone(result: kube::Result<()>) -> kube::Result<()> {
+/// `None`: somebody deleted it since it was seen; the next look makes it anew where it is still due.
+fn unless_gone<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
     match result {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        result => result,
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        result => result.map(Some),
     }
 }

@@ -215,11 +215,7 @@ impl Look<'_> {
     ) -> Result<(), ReconcileError> {
         let context = self.context;
         let (processor, schedule, timing) = (self.processor, &ground.schedule, &context.timing);
-        let guarded = context
-            .batches
-            .of(self.key, &memory.written)
-            .await
-            .context(WatchedSnafu)?;
+        let guarded = context.batches.of(self.key).await.context(WatchedSnafu)?;
         let batches: Vec<&Batch> = guarded.iter().filter_map(|batch| batch.0.as_ref().ok()).collect();
         let own = usage(&jobs).plus(memory.preflights);
         let (jobs, _): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|view| view.probed_stage().is_none());
@@ -322,10 +318,7 @@ impl Look<'_> {
         if let Ok(probed) = &probed {
             memory.refused_probes = probed.refused.iter().map(|(_, message)| message.clone()).collect();
         }
-        let wrote = [
-            actor.batches(&decided, &memory.written).await,
-            actor.windows(&summed, windows).await,
-        ];
+        let wrote = [actor.batches(&decided).await, actor.windows(&summed, windows).await];
         // Last, so that no number of them holds up what machines read.
         actor.tell(decided.events.iter().chain(&summed.events)).await;
         wrote.into_iter().collect::<Result<(), _>>().context(ActSnafu)?;
@@ -337,6 +330,7 @@ impl Look<'_> {
             client: &self.context.client,
             settings: &self.context.settings,
             events: &self.context.events,
+            watched: &self.context.batches,
             processor: self.processor,
             namespace: &self.key.0,
         }

@@ -42,8 +42,18 @@ pub struct Published {
     pub keys: Option<BTreeSet<String>>,
     /// The specific manifest as it was written; `None`: nothing was.
     pub specific: Option<String>,
-    /// What was published, and when it was looked for where partners fetch it.
-    pub(super) served: Option<(Documents, Timestamp)>,
+    /// What was looked for where partners fetch it.
+    pub(super) served: Option<LookedFor>,
+}
+
+/// What partners should get.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LookedFor {
+    documents: Documents,
+    /// What they should have got before: web servers lag.
+    former: Documents,
+    /// When it was looked for.
+    at: Timestamp,
 }
 
 /// Publishes one processor's manifests.
@@ -110,19 +120,29 @@ impl Publisher<'_> {
                 served: None,
             }));
         };
+        let mut former = Documents::new();
         if let Some(before) = before
-            && let Some((served, at)) = &before.served
-            && *served == documents
-            && self.now.duration_since(*at) < again_after(&before.verdict)
+            && let Some(looked) = &before.served
         {
-            return Ok(Some(before));
+            if looked.documents != documents {
+                former.clone_from(&looked.documents);
+            } else if self.now.duration_since(looked.at) < again_after(&before.verdict) {
+                return Ok(Some(before));
+            } else {
+                former.clone_from(&looked.former);
+            }
         }
-        let verdict = verdict(&self.look(served_at, &documents).await?, &written, &served_at.base_url);
+        let served = self.look(served_at, &documents, &former).await?;
+        let verdict = verdict(&served, &written, &served_at.base_url);
         Ok(Some(Published {
             keys: (verdict.status == Some(true)).then_some(ids),
             verdict,
             specific,
-            served: Some((documents, self.now)),
+            served: Some(LookedFor {
+                documents,
+                former,
+                at: self.now,
+            }),
         }))
     }
 
@@ -202,7 +222,7 @@ impl Publisher<'_> {
     }
 
     /// Fetches what partners fetch.
-    async fn look(&self, served_at: &ServedAt, documents: &Documents) -> kube::Result<Served> {
+    async fn look(&self, served_at: &ServedAt, documents: &Documents, former: &Documents) -> kube::Result<Served> {
         let config_maps = Api::namespaced(self.client.clone(), self.namespace);
         let bundle = match peer::bundle(served_at.ca_bundle_ref.as_ref(), &config_maps).await? {
             Ok(bundle) => bundle,
@@ -216,6 +236,13 @@ impl Publisher<'_> {
         for (name, text) in documents {
             worst = worst.max(match fetcher.fetch(&served_at.base_url, name, None).await {
                 Err(error) => Served::Not(error.to_string()),
+                Ok(fetched)
+                    if former
+                        .get(name)
+                        .is_some_and(|former| former.as_bytes() == &*fetched.bytes) =>
+                {
+                    Served::Not(format!("{name} there is still the one of before"))
+                }
                 Ok(fetched) => served(name, text, &fetched.bytes, fetched.cache_control.as_deref()),
             });
         }

@@ -14,7 +14,6 @@ use super::manifest::Published;
 use super::observe::{MailboxCache, Mailboxes, Places};
 use super::partners::Parties;
 use super::usages::{Usage, Usages};
-use super::watched::Written;
 use crate::inventory::Listed;
 use crate::metrics::ProcessorKey;
 use crate::status::Verdict;
@@ -27,8 +26,6 @@ pub struct Memory {
     generation: i64,
     /// Whether its workers start.
     pub health: Option<HealthMemory>,
-    /// The newest write to a Batch.
-    pub written: Written,
     /// Batches that failed or are blocked.
     pub batches: Retries<BatchId>,
     /// Windows that failed or are blocked.

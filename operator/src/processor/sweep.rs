@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crds::names::PROCESSOR_LABEL;
 use crds::{Batch, DataShareProcessor};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
@@ -17,22 +16,12 @@ use crate::metrics::ProcessorKey;
 /// Those of the API server.
 pub async fn sweep(context: &Context, namespace: Option<&str>) -> kube::Result<()> {
     let client = context.client.clone();
-    let (batches, processors): (Api<Batch>, Api<DataShareProcessor>) = match namespace {
-        Some(namespace) => (
-            Api::namespaced(client.clone(), namespace),
-            Api::namespaced(client.clone(), namespace),
-        ),
-        None => (Api::all(client.clone()), Api::all(client.clone())),
+    let processors: Api<DataShareProcessor> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
     };
     // Batches before processors: one whose processor came meanwhile isn't mistaken for a left-over.
-    let labelled = batches
-        .list_metadata(&ListParams::default().labels(PROCESSOR_LABEL))
-        .await?;
-    let named: BTreeSet<ProcessorKey> = labelled
-        .items
-        .iter()
-        .filter_map(|batch| Some((batch.namespace()?, batch.labels().get(PROCESSOR_LABEL)?.clone())))
-        .collect();
+    let named = context.batches.processors(namespace).await;
     let existing = processors.list_metadata(&ListParams::default()).await?;
     let existing: BTreeSet<ProcessorKey> = existing
         .items
@@ -45,7 +34,7 @@ pub async fn sweep(context: &Context, namespace: Option<&str>) -> kube::Result<(
             processor = key.1,
             "deleting the Batches of a processor that is gone"
         );
-        let of_processor = ListParams::default().labels(&format!("{PROCESSOR_LABEL}={}", key.1));
+        let of_processor = ListParams::default().fields(&format!("spec.processor={}", key.1));
         Api::<Batch>::namespaced(client.clone(), &key.0)
             .delete_collection(&DeleteParams::background(), &of_processor)
             .await?;

@@ -15,7 +15,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::manifests::hold_to_the_originals_rules;
@@ -45,28 +45,14 @@ async fn a_key_is_made_proven_published_used_followed_and_retired() {
     PacketDecryptionKey::parse(&text).unwrap();
     let status = serde_json::to_string(&place.api::<KeyRing>().get("packets").await.unwrap()).unwrap();
     assert!(!status.contains(&text));
-    let copy = place
-        .api::<Secret>()
-        .get(&format!("{}.backup", first.secret))
-        .await
-        .unwrap();
-    let mut opened = String::new();
-    std::io::Read::read_to_string(
-        &mut age::Decryptor::new(copy.data.unwrap()["secret.json.age"].0.as_slice())
-            .unwrap()
-            .decrypt(std::iter::once(&identity as _))
-            .unwrap(),
-        &mut opened,
-    )
-    .unwrap();
     // The Secret is lost, and what the copy holds takes its place.
     let secrets_api = place.api::<Secret>();
     secrets_api
         .delete(&first.secret, &DeleteParams::default())
         .await
         .unwrap();
-    let copy: Secret = serde_json::from_str(&opened).unwrap();
-    let restored = secrets_api.create(&PostParams::default(), &copy).await.unwrap();
+    place.restore(&first.secret, &identity);
+    let restored = secrets_api.get(&first.secret).await.unwrap();
     assert_eq!(
         (&restored.data, restored.immutable, &restored.type_),
         (&secret.data, secret.immutable, &secret.type_)

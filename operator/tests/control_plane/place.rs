@@ -29,7 +29,7 @@ const FOLDERS: [&str; 5] = ["ingestion", "peer-validation", "ledger", "outgoing-
 /// A namespace of its own, five folders, and an API.
 pub struct Place {
     client: Client,
-    namespace: String,
+    pub namespace: String,
     pub folders: tempfile::TempDir,
 }
 

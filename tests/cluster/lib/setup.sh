@@ -4,7 +4,7 @@
 # shellcheck shell=bash
 
 # Command and the Debian package that has it, for plain tools: installed.
-TOOLS_CONTROL="openssl:openssl curl:curl unzip:unzip jq:jq gcc:gcc python3:python3 socat:socat flock:util-linux pgrep:procps"
+TOOLS_CONTROL="openssl:openssl curl:curl unzip:unzip jq:jq gcc:gcc python3:python3 socat:socat flock:util-linux pgrep:procps age:age"
 TOOLS_NODE="iptables:iptables conntrack:conntrack ipset:ipset ip:iproute2 mount:mount"
 # The same for daemons: unpacked into the cache, for installing one starts it where there is systemd, and
 # containerd's package would push out the one that came with docker.

@@ -1,6 +1,8 @@
 //! Rings, and what probe pods and workers would do.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crds::KeyRing;
@@ -37,6 +39,38 @@ pub fn ring(purpose: &str, prefix: &str, recipient: &str) -> Value {
 }
 
 impl Place {
+    /// Has the guide's own commands bring back a key whose Secret is gone, by the programs that they name.
+    pub fn restore(&self, secret: &str, identity: &age::x25519::Identity) {
+        let guide = include_str!("../../../../docs/operations.md");
+        let (_, restore) = guide.split_once("**Restore a key**").unwrap();
+        let commands = restore.split("```\n").nth(1).unwrap();
+        let commands = commands.replace("$RING.1700000000", secret);
+        assert!(commands.contains(&format!("{secret}.backup")), "{commands}");
+        let folder = tempfile::tempdir().unwrap();
+        let identity = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
+        std::fs::write(folder.path().join("identity.txt"), identity).unwrap();
+        let cluster = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cluster/cluster");
+        let script = format!(
+            "set -o pipefail; kubectl() {{ '{}' kubectl \"$@\"; }}; {commands}",
+            cluster.display()
+        );
+        let output = Command::new("bash")
+            .args(["-c", &script])
+            .current_dir(folder.path())
+            .env("WORKERS", &self.namespace)
+            .env(
+                "PRIO_OPERATOR_KUBECONFIG",
+                std::env::var("PRIO_OPERATOR_TEST_KUBECONFIG").unwrap(),
+            )
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{commands}\n{said}(the program age is in Debian's package age)"
+        );
+    }
+
     pub async fn create_ring(&self, name: &str, spec: &Value) {
         let object = json!({
             "apiVersion": "prio-operator.io/v1alpha1", "kind": "KeyRing", "metadata": {"name": name}, "spec": spec,
