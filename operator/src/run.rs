@@ -275,8 +275,9 @@ async fn control(context: &Arc<Context>, namespace: Option<&str>, stop: &Cancell
         scoped::<PartialObjectMeta<Peer>>(client, namespace),
         watcher::Config::default(),
     );
-    let batches = watcher(scoped::<GuardedBatch>(client, namespace), watcher::Config::default()).default_backoff();
-    let batches = context.batches.keep(namespace, batches, context.metrics.clone());
+    let batches = scoped::<GuardedBatch>(client, namespace);
+    let begin = move || watcher(batches.clone(), watcher::Config::default()).default_backoff();
+    let batches = context.batches.keep(namespace, begin, context.metrics.clone());
     // Apart from the controller, which pauses all its watches where one of them fails, and reads none while it stops.
     let (wish, wished) = futures::channel::mpsc::unbounded();
     let batches = wishes(batches).for_each(move |found| {

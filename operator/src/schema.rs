@@ -1,6 +1,6 @@
 //! Compares the served schema of each kind with the one that this operator was built with.
 //!
-//! A CustomResourceDefinition that was left behind by an upgrade drops fields without a word.
+//! A CustomResourceDefinition that was left behind by an upgrade drops fields without a word, or has whole statuses refused.
 
 use crds::definitions::definitions;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -44,7 +44,7 @@ const CA_BUNDLE_KEY: &str = "ca.crt";
         json_path = r#".status.conditions[?(@.type=="ManifestCurrent")].lastTransitionTime"#
     ),
     printcolumn(name = "Changed", type_ = "date", json_path = ".status.manifest.acceptedAt"),
-    printcolumn(name = "Held", type_ = "string", json_path = ".status.held.digest", priority = 1),
+    printcolumn(name = "Held", type_ = "string", json_path = ".status.held.approval", priority = 1),
     printcolumn(name = "URL", type_ = "string", json_path = ".spec.manifestBaseUrl", priority = 1),
     printcolumn(name = "Instance", type_ = "string", json_path = ".spec.instance", priority = 1),
     printcolumn(

@@ -143,7 +143,7 @@ pub struct RemovedKey {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldChange {
-    /// The digest to approve.
+    /// The digest of the manifest that waits.
     #[schemars(length(min = 64, max = 64))]
     pub digest: String,
     /// The annotation's value that approves it: the digest, with `:2` and so on where that is used up.

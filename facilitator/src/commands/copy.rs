@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use facilitator_core::formats::batch::MAX_SINGLE_OBJECT_BYTES;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use mailbox::{Access, ListRequest, Mailbox, ObjectKey, ObjectMeta, PutOutcome};
+use tokio::sync::Semaphore;
 
 use crate::exit::{ExitClass, Failure};
 use crate::{output, places};
@@ -23,9 +24,10 @@ content under the same name ends it with exit code 73.";
 
 /// Objects up to so many bytes are put by a single call.
 const SINGLE_PUT_BYTES: u64 = 8 << 20;
-/// A signature is as long as anyone reads it: an object that comes in parts shows the time at which it was begun, and a
-/// signature's is that of its batch. With `validationFormat: SingleObject` it holds the packets.
-const SINGLE_PUT_BYTES_OF_SIGNATURES: u64 = MAX_SINGLE_OBJECT_BYTES;
+/// Signatures are, as long as anyone reads them: an object that comes in parts shows the time at which it was begun, and a
+/// signature's is that of its batch. With `validationFormat: SingleObject` it holds the packets. It is in memory as a whole, so
+/// one comes at a time.
+static LARGE_SIGNATURES: Semaphore = Semaphore::const_new(1);
 
 /// Batches that are copied at a time.
 const BATCHES: usize = 16;
@@ -114,13 +116,12 @@ async fn copy_batch(from: &dyn Mailbox, to: &dyn Mailbox, batch: &[ObjectMeta]) 
 
 async fn copy(from: &dyn Mailbox, to: &dyn Mailbox, meta: &ObjectMeta) -> Result<PutOutcome, Failure> {
     let key = &meta.key;
-    let single = if key.as_str().ends_with(".sig") {
-        SINGLE_PUT_BYTES_OF_SIGNATURES
-    } else {
-        SINGLE_PUT_BYTES
-    };
-    let outcome = if meta.size <= single {
-        to.put_if_absent(key, from.read(key, single).await?).await?
+    let outcome = if meta.size <= SINGLE_PUT_BYTES {
+        to.put_if_absent(key, from.read(key, SINGLE_PUT_BYTES).await?).await?
+    } else if meta.size <= MAX_SINGLE_OBJECT_BYTES && key.as_str().ends_with(".sig") {
+        let _alone = LARGE_SIGNATURES.acquire().await;
+        to.put_if_absent(key, from.read(key, MAX_SINGLE_OBJECT_BYTES).await?)
+            .await?
     } else {
         let mut stream = from.open(key).await?.stream;
         let mut upload = to.begin_upload(key).await?;

@@ -1,5 +1,6 @@
 //! The decision on batches: states, chunks of the next Job, objects.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crds::Batch;
@@ -13,7 +14,7 @@ use kube::ResourceExt;
 
 use super::outcome::{Kind, chunks, count_finished, id_of_item, running};
 use super::projection::{Cluster, project};
-use super::{BatchDecision, BatchInput, Tally, object};
+use super::{BatchDecision, BatchInput, Tally, object, object_name};
 use crate::inventory::{BatchInventory, WindowInventory};
 use crate::workload::{Allowance, JobView, PlannedJob, Retries, Try, Work, free_pods};
 
@@ -46,11 +47,7 @@ pub(super) struct Seen<'a> {
 #[must_use]
 pub fn decide(input: &BatchInput<'_>, now: Timestamp) -> BatchDecision {
     let generation = input.processor.metadata.generation.unwrap_or_default();
-    let objects: BTreeMap<BatchId, &Batch> = input
-        .objects
-        .iter()
-        .filter_map(|object| Some((object::id_of(object)?, *object)))
-        .collect();
+    let objects = by_batch(input);
     let mut memory = input.memory.clone();
     recall(&objects, &mut memory);
     let ended = ended(input, &memory);
@@ -90,6 +87,26 @@ pub fn decide(input: &BatchInput<'_>, now: Timestamp) -> BatchDecision {
     memory.keep(&jobs, |id| open.contains(id));
     decision.memory = memory;
     decision
+}
+
+/// The object of each batch; where somebody made another one of it by hand, the one that the operator makes.
+fn by_batch<'a>(input: &BatchInput<'a>) -> BTreeMap<BatchId, &'a Batch> {
+    let processor = input.processor.name_any();
+    let mut objects: BTreeMap<BatchId, &Batch> = BTreeMap::new();
+    for object in input.objects {
+        let Some(id) = object::id_of(object) else { continue };
+        match objects.entry(id) {
+            Entry::Vacant(place) => {
+                place.insert(object);
+            }
+            Entry::Occupied(mut place) => {
+                if object.name_any() == object_name(&processor, place.key()) {
+                    place.insert(object);
+                }
+            }
+        }
+    }
+    objects
 }
 
 /// After a restart: what crashed its worker too often is not tried again just because nobody remembers.

@@ -215,6 +215,9 @@ impl Look<'_> {
     ) -> Result<(), ReconcileError> {
         let context = self.context;
         let (processor, schedule, timing) = (self.processor, &ground.schedule, &context.timing);
+        if std::mem::take(&mut memory.writes_unanswered) {
+            context.batches.doubt(&self.key.0);
+        }
         let guarded = context.batches.of(self.key).await.context(WatchedSnafu)?;
         let batches: Vec<&Batch> = guarded.iter().filter_map(|batch| batch.0.as_ref().ok()).collect();
         let own = usage(&jobs).plus(memory.preflights);
@@ -318,7 +321,11 @@ impl Look<'_> {
         if let Ok(probed) = &probed {
             memory.refused_probes = probed.refused.iter().map(|(_, message)| message.clone()).collect();
         }
-        let wrote = [actor.batches(&decided).await, actor.windows(&summed, windows).await];
+        // So it stays where this look is given up half-way.
+        memory.writes_unanswered = true;
+        let wrote_batches = actor.batches(&decided).await;
+        memory.writes_unanswered = wrote_batches.is_err();
+        let wrote = [wrote_batches, actor.windows(&summed, windows).await];
         // Last, so that no number of them holds up what machines read.
         actor.tell(decided.events.iter().chain(&summed.events)).await;
         wrote.into_iter().collect::<Result<(), _>>().context(ActSnafu)?;

@@ -259,7 +259,7 @@ pub(super) fn kind_of(name: &str) -> ManifestKind {
 }
 
 fn again_after(verdict: &Verdict) -> SignedDuration {
-    if verdict.reason == reasons::OK {
+    if verdict.status == Some(true) {
         SERVED_EVERY
     } else {
         SERVED_RETRY

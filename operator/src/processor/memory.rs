@@ -26,6 +26,8 @@ pub struct Memory {
     generation: i64,
     /// Whether its workers start.
     pub health: Option<HealthMemory>,
+    /// Whether Batches were written and not every answer came.
+    pub writes_unanswered: bool,
     /// Batches that failed or are blocked.
     pub batches: Retries<BatchId>,
     /// Windows that failed or are blocked.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crds::names::PROCESSOR_LABEL;
 use crds::{Batch, DataShareProcessor};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
@@ -34,10 +35,15 @@ pub async fn sweep(context: &Context, namespace: Option<&str>) -> kube::Result<(
             processor = key.1,
             "deleting the Batches of a processor that is gone"
         );
-        let of_processor = ListParams::default().fields(&format!("spec.processor={}", key.1));
-        Api::<Batch>::namespaced(client.clone(), &key.0)
-            .delete_collection(&DeleteParams::background(), &of_processor)
-            .await?;
+        // By the spec, and by the label those whose spec is another version's.
+        for of_processor in [
+            ListParams::default().fields(&format!("spec.processor={}", key.1)),
+            ListParams::default().labels(&format!("{PROCESSOR_LABEL}={}", key.1)),
+        ] {
+            Api::<Batch>::namespaced(client.clone(), &key.0)
+                .delete_collection(&DeleteParams::background(), &of_processor)
+                .await?;
+        }
     }
     let here = |key: &ProcessorKey| namespace.is_none_or(|namespace| key.0 == namespace);
     for key in context

@@ -12,6 +12,7 @@ mod peers;
 mod place;
 mod preflight;
 mod web;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::path::Path;

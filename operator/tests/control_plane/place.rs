@@ -151,6 +151,12 @@ impl Place {
     }
 
     pub fn start_operator(&self) -> Running {
+        self.start_operator_every(1)
+    }
+
+    /// One that looks at a processor every so many seconds where nothing happens.
+    pub fn start_operator_every(&self, seconds: u32) -> Running {
+        let tick = format!("--tick-seconds={seconds}");
         let flags = [
             "operator",
             "--namespaces",
@@ -158,7 +164,7 @@ impl Place {
             "--lease-namespace",
             &self.namespace,
             "--worker-image=registry.example/worker:1",
-            "--tick-seconds=1",
+            &tick,
             "--missing-packet-seconds=1",
             "--blocked-retry-seconds=600",
             "--http-address=127.0.0.1:0",
