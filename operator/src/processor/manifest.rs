@@ -29,6 +29,8 @@ use crate::status::{FIELD_MANAGER, Verdict};
 const SERVED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// And so often while it isn't what was written: a web server's volume may lag a minute behind.
 const SERVED_RETRY: SignedDuration = SignedDuration::from_secs(15);
+/// And so often while partners get that, in a way that somebody is to mend.
+const SERVED_TO_MEND: SignedDuration = SignedDuration::from_secs(45);
 
 /// Documents by their names under the base URL.
 type Documents = BTreeMap<String, String>;
@@ -259,10 +261,10 @@ pub(super) fn kind_of(name: &str) -> ManifestKind {
 }
 
 fn again_after(verdict: &Verdict) -> SignedDuration {
-    if verdict.status == Some(true) {
-        SERVED_EVERY
-    } else {
-        SERVED_RETRY
+    match verdict.status {
+        Some(true) if verdict.reason == reasons::OK => SERVED_EVERY,
+        Some(true) => SERVED_TO_MEND,
+        _ => SERVED_RETRY,
     }
 }
 
