@@ -36,6 +36,7 @@ const OPERATIONS: &[(&str, Run)] = &operations![
     operations::an_object_never_changes,
     operations::one_of_racing_writers_wins,
     operations::an_unfinished_upload_leaves_nothing,
+    operations::a_store_is_told_of_uploads_that_are_given_up,
     operations::large_objects_stream,
     operations::what_is_put_at_once_goes_by_one_request,
     operations::what_is_absent_is_named,

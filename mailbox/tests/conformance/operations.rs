@@ -1,15 +1,19 @@
 //! What every mailbox must do, whatever is behind it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use mailbox::{ListPage, ListRequest, MailboxError, MailboxErrorKind, ObjectKey, PutOutcome};
 
-use crate::proxy::Fault;
+use crate::proxy::{Fault, Seen};
 use crate::servers::Protocol;
 use crate::stage::{Backend, Shared, Shown, Stage, shown};
+
+/// Bytes that no store is sent at once.
+const IN_PIECES: usize = 9 << 20;
 
 pub fn key(name: &str) -> ObjectKey {
     ObjectKey::parse(name).unwrap()
@@ -112,51 +116,91 @@ pub async fn an_object_never_changes(stage: Stage) -> Shown {
 pub async fn one_of_racing_writers_wins(stage: Stage) -> Shown {
     let mailbox = stage.mailbox();
     for round in 0..4 {
-        let name = key(&format!("race/{round}/deep/object"));
-        let writers = (0..16_u8).map(|writer| {
-            let (mailbox, name) = (Arc::clone(&mailbox), name.clone());
+        let puts_and_uploads = (0..16_u8).map(|writer| (writer, writer % 2 == 0, 300_000)).collect();
+        race(&mailbox, &format!("race/{round}/deep/object"), puts_and_uploads).await;
+    }
+    // Longer than a piece: none is put at once.
+    let uploads = (0..4_u8).map(|writer| (writer, false, IN_PIECES)).collect();
+    race(&mailbox, "race/in-pieces", uploads).await;
+    Shown::Yes
+}
+
+/// Writers, whether each puts at once, and how many bytes.
+async fn race(mailbox: &Shared, name: &str, writers: Vec<(u8, bool, usize)>) {
+    let name = key(name);
+    let tasks: Vec<_> = writers
+        .iter()
+        .map(|&(writer, at_once, length)| {
+            let (mailbox, name) = (Arc::clone(mailbox), name.clone());
             tokio::spawn(async move {
-                let content = Bytes::from(vec![writer; 300_000]);
-                if writer % 2 == 0 {
+                let content = Bytes::from(vec![writer; length]);
+                if at_once {
                     return mailbox.put_if_absent(&name, content).await.unwrap();
                 }
                 let mut upload = mailbox.begin_upload(&name).await.unwrap();
-                for part in content.chunks(70_000) {
+                for part in content.chunks(length / 4) {
                     upload.write(Bytes::copy_from_slice(part)).await.unwrap();
                 }
                 upload.commit_if_absent().await.unwrap()
             })
-        });
-        let mut created = Vec::new();
-        for (writer, task) in writers.collect::<Vec<_>>().into_iter().enumerate() {
-            if task.await.unwrap() == PutOutcome::Created {
-                created.push(u8::try_from(writer).unwrap());
-            }
+        })
+        .collect();
+    let mut created = Vec::new();
+    for ((writer, _, length), task) in writers.into_iter().zip(tasks) {
+        if task.await.unwrap() == PutOutcome::Created {
+            created.push((writer, length));
         }
-        assert_eq!(created.len(), 1, "{created:?}");
-        let content = mailbox.read(&name, 1_000_000).await.unwrap();
-        assert_eq!(content.len(), 300_000);
-        assert!(content.iter().all(|byte| *byte == created[0]), "mixed content");
     }
-    Shown::Yes
+    let [(writer, length)] = created[..] else {
+        panic!("{name}: {created:?}")
+    };
+    let content = mailbox.read(&name, 1 << 30).await.unwrap();
+    assert_eq!(content.len(), length);
+    assert!(content.iter().all(|byte| *byte == writer), "mixed content");
 }
 
 pub async fn an_unfinished_upload_leaves_nothing(stage: Stage) -> Shown {
     let mailbox = stage.mailbox();
-    let mut dropped = mailbox.begin_upload(&key("x/dropped")).await.unwrap();
-    dropped.write(Bytes::from(vec![1; 600_000])).await.unwrap();
-    assert!(
-        mailbox.head(&key("x/dropped")).await.unwrap().is_none(),
-        "visible before its commit"
-    );
-    assert!(pages(&mailbox, ListRequest::default()).await.0.is_empty());
-    drop(dropped);
-    let mut aborted = mailbox.begin_upload(&key("x/aborted")).await.unwrap();
-    aborted.write(Bytes::from("a")).await.unwrap();
-    aborted.abort().await.unwrap();
-    assert_eq!(pages(&mailbox, ListRequest::default()).await, (vec![], vec![]));
+    for length in [600_000, IN_PIECES] {
+        let mut dropped = mailbox.begin_upload(&key("x/dropped")).await.unwrap();
+        dropped.write(Bytes::from(vec![1; length])).await.unwrap();
+        assert!(
+            mailbox.head(&key("x/dropped")).await.unwrap().is_none(),
+            "visible before its commit"
+        );
+        assert!(pages(&mailbox, ListRequest::default()).await.0.is_empty());
+        drop(dropped);
+        let mut aborted = mailbox.begin_upload(&key("x/aborted")).await.unwrap();
+        aborted.write(Bytes::from(vec![2; length])).await.unwrap();
+        aborted.abort().await.unwrap();
+        assert_eq!(pages(&mailbox, ListRequest::default()).await, (vec![], vec![]));
+    }
     // The name is still free.
     put(&mailbox, "x/dropped").await;
+    Shown::Yes
+}
+
+/// S3 keeps, and bills, the parts of an upload until it is told that nobody completes it.
+pub async fn a_store_is_told_of_uploads_that_are_given_up(stage: Stage) -> Shown {
+    if matches!(shown!(stage.server()).protocol, Protocol::Gcs) {
+        return Shown::No("an upload is one request to GCS: given up, it is cut off, and nothing was stored");
+    }
+    let (mailbox, proxy) = shown!(stage.behind(|_| Fault::None).await);
+    let begun = |seen: &Seen| seen.method == "POST" && seen.query.contains("uploads");
+    let told = |seen: &Seen| seen.method == "DELETE" && seen.query.contains("uploadId=");
+    let mut aborted = mailbox.begin_upload(&key("aborted")).await.unwrap();
+    aborted.write(Bytes::from(vec![1; IN_PIECES])).await.unwrap();
+    aborted.abort().await.unwrap();
+    assert_eq!((proxy.count(begun), proxy.count(told)), (1, 1), "{:?}", proxy.seen());
+    let mut dropped = mailbox.begin_upload(&key("dropped")).await.unwrap();
+    dropped.write(Bytes::from(vec![1; IN_PIECES])).await.unwrap();
+    drop(dropped);
+    let mut tries = 0;
+    while proxy.count(told) < 2 && tries < 100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tries += 1;
+    }
+    assert_eq!((proxy.count(begun), proxy.count(told)), (2, 2), "{:?}", proxy.seen());
     Shown::Yes
 }
 
