@@ -8,7 +8,7 @@ use crate::put::{exists_if_refused, put};
 /// Objects up to this length, in bytes, are put by a single call; longer ones are uploaded in parts.
 pub const SINGLE_PUT_BYTES: usize = 8 << 20;
 /// The length of an uploaded part, in bytes.
-pub const PART_BYTES: usize = 4 << 20;
+pub const PART_BYTES: usize = 1 << 20;
 
 /// An object on its way. Nothing is there before [`Outgoing::commit`].
 pub(crate) struct Outgoing<'a> {

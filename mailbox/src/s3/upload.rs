@@ -13,8 +13,9 @@ use crate::body::crc32c_digest;
 use crate::cloud::MARK;
 use crate::{MailboxError, MailboxErrorKind, ObjectKey, PutOutcome, Upload};
 
-/// Bytes of a part. S3 takes 10,000 parts: each thousand of them is twice as long as the one before, for any size.
-const PART: usize = 8 << 20;
+/// Bytes of a part, the least that S3 takes. It takes 10,000 parts: each thousand of them is twice as long as the one before,
+/// for any size.
+const PART: usize = 5 << 20;
 
 pub(super) struct S3Upload {
     bucket: Arc<Bucket>,
@@ -214,12 +215,22 @@ impl Upload for S3Upload {
         if self.broken {
             return Err(self.error(MailboxErrorKind::Io, "the upload was broken off by an earlier fault"));
         }
-        self.gathered.extend_from_slice(&chunk);
-        while self.gathered.len() >= self.part_size() {
-            // Also where this call is dropped half-way: its bytes are gone.
-            self.broken = true;
-            self.send(self.part_size()).await?;
-            self.broken = false;
+        let mut left = chunk.as_ref();
+        while !left.is_empty() {
+            // Room for one part and no more: a buffer that grows is copied, and twice as long.
+            let room = self.part_size().saturating_sub(self.gathered.len());
+            if self.gathered.is_empty() {
+                self.gathered.reserve(self.part_size().min(PART.max(left.len())));
+            }
+            let (now, later) = left.split_at(room.min(left.len()));
+            self.gathered.extend_from_slice(now);
+            left = later;
+            if self.gathered.len() >= self.part_size() {
+                // Also where this call is dropped half-way: its bytes are gone.
+                self.broken = true;
+                self.send(self.part_size()).await?;
+                self.broken = false;
+            }
         }
         Ok(())
     }
