@@ -77,6 +77,10 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
 
         // All are there before the first run: each lists them all.
         let many = [("many", MANY), ("twice", 2 * MANY)];
+        // Of others' claims so many are read at a time that no later run reads more at a time.
+        for number in 0..2 * MANY {
+            ingestor.write(&mailbox, &batch("before", number)?, SMALL_PACKETS, 0)?;
+        }
         for (aggregation, batches) in many {
             for (number, turn) in (0..batches).flat_map(|number| (0..TURNS).map(move |turn| (number, turn))) {
                 let batch = batch(&format!("{aggregation}-{turn}"), number)?;
@@ -84,6 +88,7 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
             }
         }
         let mut peaks = Vec::new();
+        intake("before")?;
         for (aggregation, batches) in many {
             let mut turns = (0..TURNS)
                 .map(|turn| intake(&format!("{aggregation}-{turn}")))
