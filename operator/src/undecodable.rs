@@ -6,9 +6,21 @@ use kube::core::error_boundary::InvalidObject;
 use kube::core::{ApiResource, NamespaceResourceScope};
 use kube::{Api, Resource};
 
-use crate::metrics::KindLabels;
+use crate::metrics::{KindLabels, Metrics};
 use crate::processor::Context;
 use crate::status::{FIELD_MANAGER, Verdict, set_condition};
+
+/// Counts it, and says it in the log.
+pub(crate) fn count(metrics: &Metrics, kind: &'static str, invalid: &InvalidObject) {
+    metrics.undecodable.get_or_create(&KindLabels { kind }).inc();
+    tracing::warn!(
+        kind,
+        namespace = invalid.metadata.namespace,
+        name = invalid.metadata.name,
+        error = invalid.error,
+        "an object doesn't decode; the others go on"
+    );
+}
 
 /// Says it once in the object's own status. `told` holds the generation of which that was done.
 pub(crate) async fn tell<K>(
@@ -25,14 +37,7 @@ pub(crate) async fn tell<K>(
     }
     let resource = ApiResource::erase::<K>(&());
     let kind = crate::schema::kind(&resource.kind);
-    context.metrics.undecodable.get_or_create(&KindLabels { kind }).inc();
-    tracing::warn!(
-        kind,
-        namespace = key.0,
-        name = key.1,
-        error = invalid.error,
-        "an object doesn't decode; the others go on"
-    );
+    count(&context.metrics, kind, invalid);
     let message = format!(
         "This version of the operator can't read the object: {}. Correct it, or use the version that wrote it.",
         invalid.error

@@ -220,7 +220,7 @@ impl Upload for S3Upload {
             // Room for one part and no more: a buffer that grows is copied, and twice as long.
             let room = self.part_size().saturating_sub(self.gathered.len());
             if self.gathered.is_empty() {
-                self.gathered.reserve(self.part_size().min(PART.max(left.len())));
+                self.gathered.reserve(PART);
             }
             let (now, later) = left.split_at(room.min(left.len()));
             self.gathered.extend_from_slice(now);

@@ -1,6 +1,5 @@
 //! The decision on batches: states, chunks of the next Job, objects.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crds::Batch;
@@ -95,15 +94,8 @@ fn by_batch<'a>(input: &BatchInput<'a>) -> BTreeMap<BatchId, &'a Batch> {
     let mut objects: BTreeMap<BatchId, &Batch> = BTreeMap::new();
     for object in input.objects {
         let Some(id) = object::id_of(object) else { continue };
-        match objects.entry(id) {
-            Entry::Vacant(place) => {
-                place.insert(object);
-            }
-            Entry::Occupied(mut place) => {
-                if object.name_any() == object_name(&processor, place.key()) {
-                    place.insert(object);
-                }
-            }
+        if !objects.contains_key(&id) || object.name_any() == object_name(&processor, &id) {
+            objects.insert(id, object);
         }
     }
     objects

@@ -100,7 +100,7 @@ impl Actor<'_> {
     /// [`ActError::Api`].
     pub async fn batches(&self, decision: &BatchDecision) -> Result<(), ActError> {
         let api: Api<Batch> = self.api();
-        let wrote = |made: Batch| self.wrote(made);
+        let wrote = |made: &Batch| self.wrote(made);
         all(decision
             .create
             .iter()
@@ -125,7 +125,7 @@ impl Actor<'_> {
         all(decision
             .create
             .iter()
-            .map(|window| create(&api, window, window.status.as_ref(), &drop).boxed())
+            .map(|window| create(&api, window, window.status.as_ref(), &|_| ()).boxed())
             .collect())
         .await?;
         for patch in &decision.patch {
@@ -133,17 +133,15 @@ impl Actor<'_> {
                 .iter()
                 .find(|window| window.name_any() == patch.name)
                 .and_then(|window| window.status.as_ref());
-            if before != Some(&patch.status) {
-                write_status(&api, &patch.name, &patch.status).await?;
-            }
+            write_status(&api, &patch.name, before, &patch.status).await?;
         }
         self.remove(&api, &decision.delete).await
     }
 
     /// Writes a Batch's status, and its labels where they are to change.
     async fn patch_batch(&self, api: &Api<Batch>, patch: &BatchPatch) -> Result<(), ActError> {
-        if let Some(written) = write_status(api, &patch.name, &patch.status).await? {
-            self.wrote(written);
+        if let Some(written) = write_status(api, &patch.name, None, &patch.status).await? {
+            self.wrote(&written);
         }
         let Some(labels) = &patch.labels else { return Ok(()) };
         let labels = serde_json::json!({"metadata": {"labels": labels}});
@@ -159,14 +157,13 @@ impl Actor<'_> {
             what: &patch.name,
         })?;
         if let Some(labelled) = labelled {
-            self.wrote(labelled);
+            self.wrote(&labelled);
         }
         Ok(())
     }
 
-    #[allow(clippy::needless_pass_by_value)]
-    fn wrote(&self, batch: impl ResourceExt) {
-        self.watched.wrote(self.namespace, &batch);
+    fn wrote(&self, batch: &impl ResourceExt) {
+        self.watched.wrote(self.namespace, batch);
     }
 
     async fn remove<K>(&self, api: &Api<K>, names: &[String]) -> Result<(), ActError>
@@ -341,7 +338,7 @@ async fn all(writes: Vec<BoxFuture<'_, Result<(), ActError>>>) -> Result<(), Act
 }
 
 /// Creates an object and then writes its status, which a create leaves out.
-async fn create<K, S>(api: &Api<K>, object: &K, status: Option<&S>, wrote: &(dyn Fn(K) + Sync)) -> Result<(), ActError>
+async fn create<K, S>(api: &Api<K>, object: &K, status: Option<&S>, wrote: &(dyn Fn(&K) + Sync)) -> Result<(), ActError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Serialize + Clone + Debug,
     S: Serialize + PartialEq + Sync,
@@ -352,25 +349,25 @@ where
         ..PostParams::default()
     };
     let created = api.create(&parameters, object).await;
-    ignore_existing(created.map(wrote)).with_context(|_| ApiSnafu {
+    ignore_existing(created.map(|created| wrote(&created))).with_context(|_| ApiSnafu {
         verb: "create",
         what: &name,
     })?;
     if let Some(status) = status
-        && let Some(written) = write_status(api, &name, status).await?
+        && let Some(written) = write_status(api, &name, None, status).await?
     {
-        wrote(written);
+        wrote(&written);
     }
     Ok(())
 }
 
-/// Writes a status that differs from the one that is there.
-async fn write_status<K, S>(api: &Api<K>, name: &str, status: &S) -> Result<Option<K>, ActError>
+/// Writes a status where it differs from the one that is there, and returns the object where it was written.
+async fn write_status<K, S>(api: &Api<K>, name: &str, before: Option<&S>, status: &S) -> Result<Option<K>, ActError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     S: Serialize + PartialEq,
 {
-    unless_gone(apply_status(api, name, None, status).await)
+    unless_gone(apply_status(api, name, before, status).await)
         .map(Option::flatten)
         .with_context(|_| ApiSnafu {
             verb: "patch the status of",

@@ -9,10 +9,10 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
-use kube::core::error_boundary::InvalidObject;
 use kube::{Api, Client, ResourceExt};
 
-use crate::metrics::{KindLabels, Metrics};
+use crate::metrics::Metrics;
+use crate::undecodable;
 use crate::workload::{JobEnd, JobView, last_seen};
 
 /// Objects of one page of a list.
@@ -145,7 +145,7 @@ pub async fn windows(
         for DeserializeGuard(window) in page.items {
             match window {
                 Ok(window) => all.extend(Some(window).filter(|window| window.spec.processor == processor)),
-                Err(invalid) => cannot_decode(&invalid, "AggregationWindow", metrics),
+                Err(invalid) => undecodable::count(metrics, "AggregationWindow", &invalid),
             }
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -153,17 +153,6 @@ pub async fn windows(
             None => return Ok(all),
         }
     }
-}
-
-/// Counts a child of a processor that doesn't decode, and says so in the log.
-pub(super) fn cannot_decode(invalid: &InvalidObject, kind: &'static str, metrics: &Metrics) {
-    metrics.undecodable.get_or_create(&KindLabels { kind }).inc();
-    tracing::warn!(
-        kind,
-        name = invalid.metadata.name,
-        error = invalid.error,
-        "an object doesn't decode; it is left alone"
-    );
 }
 
 #[cfg(test)]

@@ -238,14 +238,10 @@ impl Publisher<'_> {
         for (name, text) in documents {
             worst = worst.max(match fetcher.fetch(&served_at.base_url, name, None).await {
                 Err(error) => Served::Not(error.to_string()),
-                Ok(fetched)
-                    if former
-                        .get(name)
-                        .is_some_and(|former| former.as_bytes() == &*fetched.bytes) =>
-                {
-                    Served::Not(format!("{name} there is still the one of before"))
+                Ok(fetched) => {
+                    let former = former.get(name).map(String::as_str);
+                    served(name, text, former, &fetched.bytes, fetched.cache_control.as_deref())
                 }
-                Ok(fetched) => served(name, text, &fetched.bytes, fetched.cache_control.as_deref()),
             });
         }
         Ok(worst)

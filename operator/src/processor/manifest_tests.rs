@@ -253,7 +253,7 @@ fn what_partners_get_instead_is_named() {
     ];
     for (text, header, is_served, reason, part) in table {
         let verdict = verdict(
-            &served(name, &ours, text.as_bytes(), header),
+            &served(name, &ours, None, text.as_bytes(), header),
             "ConfigMap manifests holds it",
             "https://m",
         );
@@ -264,6 +264,11 @@ fn what_partners_get_instead_is_named() {
         );
         assert!(verdict.message.contains(part), "{verdict:?}");
     }
+    // A web server that lags behind a corrected key serves no other key.
+    assert_eq!(
+        served(name, &ours, Some(&key), key.as_bytes(), fresh),
+        Served::Not(format!("{name} there is still the one of before"))
+    );
     // Of several documents the worst is told.
     let cached = || Served::Cached("z".into());
     assert_eq!(cached().max(Served::Same), cached());

@@ -35,8 +35,14 @@ pub(super) enum Served {
     OtherKey(String),
 }
 
-/// What a document is that partners get. Pure.
-pub(super) fn served(name: &str, ours: &str, bytes: &[u8], cache_control: Option<&str>) -> Served {
+/// What a document is that partners get. `former` is what they got before: a web server that lags is no other key. Pure.
+pub(super) fn served(
+    name: &str,
+    ours: &str,
+    former: Option<&str>,
+    bytes: &[u8],
+    cache_control: Option<&str>,
+) -> Served {
     if bytes == ours.as_bytes() {
         return match cache_control {
             header if is_fresh(header) => Served::Same,
@@ -46,6 +52,9 @@ pub(super) fn served(name: &str, ours: &str, bytes: &[u8], cache_control: Option
                 Served::Cached(format!("{name} comes with Cache-Control: {header}"))
             }
         };
+    }
+    if former.is_some_and(|former| bytes == former.as_bytes()) {
+        return Served::Not(format!("{name} there is still the one of before"));
     }
     let before = format!("{name} there is another one, perhaps the one of before");
     match peer::compare(kind_of(name), ours.as_bytes(), bytes) {

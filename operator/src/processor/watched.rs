@@ -16,8 +16,8 @@ use kube::{Resource, ResourceExt};
 use snafu::{OptionExt, Snafu, ensure};
 use tokio::sync::{Notify, watch};
 
-use super::cluster::cannot_decode;
 use crate::metrics::{Metrics, ProcessorKey};
+use crate::undecodable;
 
 /// A Batch that may not decode.
 pub type GuardedBatch = DeserializeGuard<Batch>;
@@ -182,7 +182,7 @@ impl WatchedBatches {
             if let watcher::Event::Apply(batch) | watcher::Event::InitApply(batch) = event
                 && let Err(invalid) = &batch.0
             {
-                cannot_decode(invalid, "Batch", &metrics);
+                undecodable::count(&metrics, "Batch", invalid);
             }
             tell.send_modify(|told| told.note(event, &mut listed));
         })

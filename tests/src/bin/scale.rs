@@ -156,7 +156,7 @@ async fn scale(name: &str, args: &Args) -> Result<bool> {
     }
     if args.batch_objects == BatchObjects::Exceptions {
         for party in &pair.parties {
-            let count = progress::objects(&pair, party, "").await?;
+            let count = progress::objects(&pair, party).await?;
             ensure!(
                 count == 0,
                 "{} has {count} Batches, though none was an exception",

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use crds::Batch;
 use crds::names::OUTCOME_LABEL;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ListParams, ObjectList};
+use kube::core::PartialObjectMeta;
 
 use crate::fixtures::Truth;
 use crate::flow;
@@ -137,11 +138,11 @@ pub async fn wait_matched(
 pub async fn wait_told(pair: &Pair, batches: usize, limit: Duration) -> Result<()> {
     until("Batch objects tell their outcome", limit, || async {
         for party in &pair.parties {
-            let there = objects(pair, party, "").await?;
+            let there = objects(pair, party).await?;
             if there < batches {
                 return Ok(Seen::NotYet(format!("{} of {} are there", there, party.name)));
             }
-            if objects(pair, party, &format!("{OUTCOME_LABEL}!=Validated")).await? > 0 {
+            if is_any_untold(pair, party).await? {
                 return Ok(Seen::NotYet(format!("some of {} don't", party.name)));
             }
         }
@@ -150,15 +151,24 @@ pub async fn wait_told(pair: &Pair, batches: usize, limit: Duration) -> Result<(
     .await
 }
 
-/// The number of a party's Batch objects with these labels; where there are labels, 1 stands for any number.
+/// The number of a party's Batch objects.
 ///
 /// # Errors
 /// Those of the API server.
-pub async fn objects(pair: &Pair, party: &Party, labels: &str) -> Result<usize> {
-    let api: Api<Batch> = Api::namespaced(pair.cluster.client.clone(), &party.worker_namespace);
-    let page = api
-        .list_metadata(&ListParams::default().labels(labels).limit(1))
-        .await?;
+pub async fn objects(pair: &Pair, party: &Party) -> Result<usize> {
+    let page = first(pair, party, ListParams::default()).await?;
+    // The API server counts the rest only where nothing is selected.
     let more = page.metadata.remaining_item_count.unwrap_or_default();
     Ok(page.items.len() + usize::try_from(more)?)
+}
+
+async fn is_any_untold(pair: &Pair, party: &Party) -> Result<bool> {
+    let untold = ListParams::default().labels(&format!("{OUTCOME_LABEL}!=Validated"));
+    Ok(!first(pair, party, untold).await?.items.is_empty())
+}
+
+/// A list that ends after one of a party's Batch objects.
+async fn first(pair: &Pair, party: &Party, of: ListParams) -> Result<ObjectList<PartialObjectMeta<Batch>>> {
+    let api: Api<Batch> = Api::namespaced(pair.cluster.client.clone(), &party.worker_namespace);
+    Ok(api.list_metadata(&of.limit(1)).await?)
 }
