@@ -55,9 +55,9 @@ struct Args {
     /// The binary whose whole process is measured.
     #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/release/facilitator")]
     facilitator: PathBuf,
-    /// Where the summary goes.
-    #[arg(long, default_value = "target/bench/summary.json")]
-    summary: PathBuf,
+    /// Where the summary goes. [default: target/bench/summary.json; of one part, target/bench/<part>.json]
+    #[arg(long)]
+    summary: Option<PathBuf>,
     /// A document whose table between the lines `<!-- figures -->` and `<!-- end of figures -->` is to be this one.
     #[arg(long)]
     document: Option<PathBuf>,
@@ -96,15 +96,20 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     if wanted("memory") {
         rows.extend(memory::rows(&args.facilitator, args.bytes)?);
+        rows.extend(process::many(&args.facilitator)?);
         rows.extend(large::rows(&args.facilitator, args.large)?);
     }
     let table = table(&rows).to_string();
     println!("{table}");
-    if let Some(folder) = args.summary.parent() {
+    let summary = args.summary.unwrap_or_else(|| {
+        let part = if args.only.is_empty() { "summary" } else { &args.only };
+        Path::new("target/bench").join(part).with_extension("json")
+    });
+    if let Some(folder) = summary.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(&args.summary, serde_json::to_vec_pretty(&rows)?)?;
-    println!("summary in {}", args.summary.display());
+    std::fs::write(&summary, serde_json::to_vec_pretty(&rows)?)?;
+    println!("summary in {}", summary.display());
     if let Some(document) = &args.document {
         write_into(document, &table)?;
     }

@@ -15,11 +15,11 @@ pub struct Row {
     pub value: f64,
     /// Its unit; the floor has the same.
     pub unit: &'static str,
-    /// What bounds it from below (or above, for scaling), measured in the same rounds.
+    /// What bounds it from below (from above, for scaling), measured in the same rounds; or the most that is allowed.
     pub floor: Option<f64>,
     /// Median over rounds of value / floor.
     pub ratio: Option<f64>,
-    /// What the ratio (the value, where there is no floor) must reach; `None`: for information.
+    /// What the ratio must reach; `None`: for information.
     pub goal: Option<f64>,
     /// Whether it does.
     pub met: Option<bool>,
@@ -40,16 +40,16 @@ impl Row {
         }
     }
 
-    /// A figure without a floor, that must be at most `goal`.
-    pub fn plain(name: impl Into<String>, unit: &'static str, value: f64, goal: Option<f64>) -> Self {
+    /// A figure without a floor. `allowed`: the most that it may be, which stands in a floor's place, with a goal of 1.
+    pub fn plain(name: impl Into<String>, unit: &'static str, value: f64, allowed: Option<f64>) -> Self {
         Self {
             name: name.into(),
             value,
             unit,
-            floor: None,
-            ratio: None,
-            goal,
-            met: goal.map(|goal| value <= goal),
+            floor: allowed,
+            ratio: allowed.map(|allowed| value / allowed),
+            goal: allowed.map(|_| 1.0),
+            met: allowed.map(|allowed| value <= allowed),
         }
     }
 }

@@ -10,8 +10,6 @@ use crate::bulk::Ingestor;
 use crate::measure::Row;
 use crate::process::{Took, run};
 
-/// The most that intake may take of memory, in MB.
-const GOAL: f64 = 128.0;
 const BINS: u32 = 16;
 /// Packets that Second's batch has at least.
 const SECOND_PACKETS: usize = 2_400_000;
@@ -67,13 +65,13 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
             "facilitator intake, {party}, {BINS} bins, {} MB, {packets} packets",
             bytes / 1_000_000
         );
-        took(&mut rows, &name, &intake("large")?);
+        rows.extend(intake("large")?.rows(|what| format!("{name}: {what}")));
         std::fs::remove_file(
             world
                 .join(format!("ledger-{party}"))
                 .join(large.ledger_key("delivered").as_str()),
         )?;
-        took(&mut rows, &format!("{name}, again from its record"), &intake("large")?);
+        rows.extend(intake("large")?.rows(|what| format!("{name}, again from its record: {what}")));
 
         // All are there before the first run: each lists them all.
         let many = [("many", MANY), ("twice", 2 * MANY)];
@@ -97,7 +95,7 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
             let name =
                 format!("facilitator intake, {party}, {BINS} bins, {batches} batches of {SMALL_PACKETS} packets");
             if let Some(greatest) = turns.last() {
-                took(&mut rows, &name, greatest);
+                rows.extend(greatest.rows(|what| format!("{name}: {what}")));
             }
             peaks.extend(turns.first().map(Took::peak_megabytes));
         }
@@ -105,20 +103,4 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
         rows.push(Row::plain(name, "MB", peaks[1] - peaks[0], Some(GROWTH)));
     }
     Ok(rows)
-}
-
-fn took(rows: &mut Vec<Row>, name: &str, took: &Took) {
-    rows.push(Row::plain(
-        format!("{name}: peak memory"),
-        "MB",
-        took.peak_megabytes(),
-        Some(GOAL),
-    ));
-    rows.push(Row::plain(
-        format!("{name}: wall time"),
-        "s",
-        took.wall.as_secs_f64(),
-        None,
-    ));
-    rows.push(Row::plain(format!("{name}: CPU time"), "s", took.cpu_seconds, None));
 }

@@ -40,6 +40,15 @@ impl Took {
     pub fn peak_megabytes(&self) -> f64 {
         self.peak_kib as f64 * 1024.0 / 1e6
     }
+
+    /// A row for each figure.
+    pub fn rows(&self, name: impl Fn(&str) -> String) -> [Row; 3] {
+        [
+            Row::plain(name("wall time"), "s", self.wall.as_secs_f64(), None),
+            Row::plain(name("CPU time"), "s", self.cpu_seconds, None),
+            Row::plain(name("peak memory"), "MB", self.peak_megabytes(), Some(GOAL)),
+        ]
+    }
 }
 
 /// Runs a program to its end.
@@ -65,6 +74,10 @@ pub fn run(program: &Path, arguments: &[&str]) -> anyhow::Result<Took> {
     })
 }
 
+/// The most that a process may take of memory, in MB.
+const GOAL: f64 = 128.0;
+
+/// Time and memory of one batch of so many packets.
 pub fn rows(facilitator: &Path, packets: u32) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for bins in [16, 256] {
@@ -93,15 +106,48 @@ pub fn rows(facilitator: &Path, packets: u32) -> anyhow::Result<Vec<Row>> {
                 )?;
                 let name =
                     |what: &str| format!("facilitator {command}, {party}, {packets} packets, {bins} bins: {what}");
-                rows.push(Row::plain(name("wall time"), "s", took.wall.as_secs_f64(), None));
-                rows.push(Row::plain(name("CPU time"), "s", took.cpu_seconds, None));
-                rows.push(Row::plain(
-                    name("peak memory"),
-                    "MB",
-                    took.peak_megabytes(),
-                    Some(128.0),
-                ));
+                rows.extend(took.rows(name));
             }
+        }
+    }
+    Ok(rows)
+}
+
+/// Time and memory of aggregations of many batches.
+pub fn many(facilitator: &Path) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for batches in ["1000", "2000"] {
+        let folder = tempfile::tempdir()?;
+        let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        run(
+            facilitator,
+            &[
+                "sample",
+                "--into",
+                &at("world"),
+                "--bins",
+                "16",
+                "--packets",
+                "20",
+                "--batches",
+                batches,
+            ],
+        )?;
+        let parties = ["first", "second"];
+        for party in parties {
+            run(
+                facilitator,
+                &["intake", "--parameters", &at(&format!("world/{party}.json"))],
+            )?;
+        }
+        for party in parties {
+            let took = run(
+                facilitator,
+                &["aggregate", "--parameters", &at(&format!("world/{party}.json"))],
+            )?;
+            rows.extend(took.rows(|what| {
+                format!("facilitator aggregate, {party}, 16 bins, {batches} batches of 20 packets: {what}")
+            }));
         }
     }
     Ok(rows)

@@ -281,7 +281,7 @@ fn sum(
                 });
             });
             let factor = if opened == 0 { 1.0 } else { 3.0 };
-            figures.push((factor * allowed + 2.0 * hashing + 1.1 * ecdh * opened as f64, took));
+            figures.push((factor * allowed + hashing + 1.1 * ecdh * opened as f64, took));
         }
         figures.remove(0);
         Ok::<_, anyhow::Error>(figures)
