@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use jiff::Timestamp;
@@ -21,6 +22,8 @@ const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
 /// A lease was lost, or the process can't work.
 const INTERNAL: u8 = 70;
+/// A connection to the API server that is waited on and says nothing for so long is dead: watches end after 290 seconds.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -111,7 +114,10 @@ fn ended(result: Result<(), RunError>) -> ExitCode {
 
 /// The client for everything, and one without retries for leases.
 async fn clients() -> Result<(Client, Client), Box<dyn std::error::Error>> {
-    let config = Config::infer().await?;
+    let mut config = Config::infer().await?;
+    // A list or watch whose connection died without a word would wait for ever. The API server ends watches before that.
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
     let mut without_retries = config.clone();
     without_retries.default_retry = false;
     Ok((Client::try_from(config)?, Client::try_from(without_retries)?))

@@ -149,14 +149,20 @@ fn show(input: &BatchInput<'_>, shown: &Shown<'_>, status: Option<BatchStatus>, 
                 .push(object::new(&processor, namespace.as_deref(), id, status.clone()));
             status
         }
-        (Some(object), Some(status)) if object.status.as_ref() != Some(&status) => {
-            let before = object.status.as_ref().and_then(|status| status.outcome.clone());
+        (Some(object), Some(status)) => {
             let labels = object::labels(&processor, status.outcome.as_deref());
-            decision.patch.push(BatchPatch {
-                name: object.name_any(),
-                status: status.clone(),
-                labels: Some(labels).filter(|labels| object.labels() != labels),
-            });
+            // Others may add labels of their own; ours may be missing where a write of both was given up between them.
+            let differs = |(name, value): (&String, &String)| object.labels().get(name) != Some(value);
+            let labels = labels.iter().any(differs).then_some(labels);
+            let before = object.status.as_ref();
+            if labels.is_some() || before != Some(&status) {
+                decision.patch.push(BatchPatch {
+                    name: object.name_any(),
+                    status: status.clone(),
+                    labels,
+                });
+            }
+            let before = before.and_then(|before| before.outcome.clone());
             Some(status).filter(|status| status.outcome != before)
         }
         _ => None,

@@ -26,6 +26,8 @@ pub struct Difference {
     pub suspicious: Vec<String>,
     /// Another key is under the id of one.
     pub replaced: bool,
+    /// A key is under an id that had none.
+    pub added: bool,
 }
 
 /// A manifest's keys by their ids.
@@ -108,6 +110,7 @@ impl Difference {
         for (id, key) in after {
             let digest = hex_digest(key.as_bytes());
             let other = |one: &&RemovedKey| one.purpose == purpose && one.id == *id && one.sha256 != digest;
+            self.added |= !before.contains_key(id);
             match (before.get(id), removed.iter().find(other)) {
                 (None, None) => self.add(false, format!("{what} {id:?} added ({})", shown(key))),
                 (None, Some(old)) => {

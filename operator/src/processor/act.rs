@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use crds::{AggregationWindow, Batch, DataShareProcessor};
 use facilitator_core::formats::work::Parameters;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryFutureExt, stream};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -59,6 +59,15 @@ pub enum ActError {
     },
 }
 
+impl ActError {
+    /// Whether the API server said that it didn't do it, and would say so again.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let Self::Api { source, .. } = self else { return false };
+        matches!(source, kube::Error::Api(status) if matches!(status.code, 400..=499) && status.code != 429)
+    }
+}
+
 /// What acting needs.
 pub struct Actor<'a> {
     /// The API.
@@ -89,7 +98,7 @@ impl Actor<'_> {
     /// [`ActError::Api`].
     pub async fn remove_jobs(&self, names: &[String]) -> Result<(), ActError> {
         for name in names {
-            delete::<Job>(&self.api(), name, &DeleteParams::background()).await?;
+            delete::<Job>(&self.api(), name).await?;
         }
         Ok(())
     }
@@ -101,19 +110,11 @@ impl Actor<'_> {
     pub async fn batches(&self, decision: &BatchDecision) -> Result<(), ActError> {
         let api: Api<Batch> = self.api();
         let wrote = |made: &Batch| self.wrote(made);
-        all(decision
-            .create
-            .iter()
-            .map(|batch| create(&api, batch, batch.status.as_ref(), &wrote).boxed())
-            .collect())
-        .await?;
-        all(decision
-            .patch
-            .iter()
-            .map(|patch| self.patch_batch(&api, patch).boxed())
-            .collect())
-        .await?;
-        self.remove(&api, &decision.delete).await
+        let create = decision.create.iter();
+        let create = create.map(|batch| create(&api, batch, batch.status.as_ref(), &wrote).boxed());
+        let patch = decision.patch.iter().map(|patch| self.patch_batch(&api, patch).boxed());
+        // Deletions first: they make room where a quota counts objects.
+        all(removals(&api, &decision.delete).chain(create).chain(patch).collect()).await
     }
 
     /// Creates, patches and deletes AggregationWindows.
@@ -121,21 +122,17 @@ impl Actor<'_> {
     /// # Errors
     /// [`ActError::Api`].
     pub async fn windows(&self, decision: &WindowDecision, known: &[AggregationWindow]) -> Result<(), ActError> {
-        let api: Api<AggregationWindow> = self.api();
-        all(decision
-            .create
-            .iter()
-            .map(|window| create(&api, window, window.status.as_ref(), &|_| ()).boxed())
-            .collect())
-        .await?;
-        for patch in &decision.patch {
-            let before = known
-                .iter()
-                .find(|window| window.name_any() == patch.name)
-                .and_then(|window| window.status.as_ref());
-            write_status(&api, &patch.name, before, &patch.status).await?;
-        }
-        self.remove(&api, &decision.delete).await
+        let api: &Api<AggregationWindow> = &self.api();
+        let create = decision.create.iter();
+        let create = create.map(|window| create(api, window, window.status.as_ref(), &|_| ()).boxed());
+        let patch = decision.patch.iter().map(|patch| {
+            let before = known.iter().find(|window| window.name_any() == patch.name);
+            let before = before.and_then(|window| window.status.as_ref());
+            write_status(api, &patch.name, before, &patch.status)
+                .map_ok(drop)
+                .boxed()
+        });
+        all(removals(api, &decision.delete).chain(create).chain(patch).collect()).await
     }
 
     /// Writes a Batch's status, and its labels where they are to change.
@@ -164,18 +161,6 @@ impl Actor<'_> {
 
     fn wrote(&self, batch: &impl ResourceExt) {
         self.watched.wrote(self.namespace, batch);
-    }
-
-    async fn remove<K>(&self, api: &Api<K>, names: &[String]) -> Result<(), ActError>
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
-    {
-        let parameters = DeleteParams::background();
-        all(names
-            .iter()
-            .map(|name| delete(api, name, &parameters).boxed())
-            .collect())
-        .await
     }
 
     /// Publishes Events, some at a time. What can't be told isn't told again.
@@ -332,9 +317,28 @@ pub struct Started {
     pub refused: Vec<(Stage, String)>,
 }
 
-/// Some writes at a time, until one fails.
-async fn all(writes: Vec<BoxFuture<'_, Result<(), ActError>>>) -> Result<(), ActError> {
-    stream::iter(writes).buffer_unordered(WRITES).try_collect().await
+/// A write to the API server.
+type Write<'a> = BoxFuture<'a, Result<(), ActError>>;
+
+/// Some writes at a time, until one has no answer. Where the API server refuses one, as for a quota or by a policy, the others
+/// are tried, and the first refusal is the result.
+async fn all(writes: Vec<Write<'_>>) -> Result<(), ActError> {
+    let mut writes = stream::iter(writes).buffer_unordered(WRITES);
+    let mut result = Ok(());
+    while let Some(written) = writes.next().await {
+        match written {
+            Err(error) if error.is_refusal() => result = result.and(Err(error)),
+            written => written?,
+        }
+    }
+    result
+}
+
+fn removals<'a, K>(api: &'a Api<K>, names: &'a [String]) -> impl Iterator<Item = Write<'a>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send,
+{
+    names.iter().map(|name| delete(api, name).boxed())
 }
 
 /// Creates an object and then writes its status, which a create leaves out.
@@ -375,11 +379,11 @@ where
         })
 }
 
-async fn delete<K>(api: &Api<K>, name: &str, parameters: &DeleteParams) -> Result<(), ActError>
+async fn delete<K>(api: &Api<K>, name: &str) -> Result<(), ActError>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
-    unless_gone(api.delete(name, parameters).await)
+    unless_gone(api.delete(name, &DeleteParams::background()).await)
         .map(drop)
         .with_context(|_| ApiSnafu {
             verb: "delete",
@@ -402,3 +406,7 @@ fn unless_gone<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
         result => result.map(Some),
     }
 }
+
+#[cfg(test)]
+#[path = "act_tests.rs"]
+mod tests;

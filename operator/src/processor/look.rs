@@ -324,7 +324,7 @@ impl Look<'_> {
         // So it stays where this look is given up half-way.
         memory.writes_unanswered = true;
         let wrote_batches = actor.batches(&decided).await;
-        memory.writes_unanswered = wrote_batches.is_err();
+        memory.writes_unanswered = wrote_batches.as_ref().is_err_and(|error| !error.is_refusal());
         let wrote = [wrote_batches, actor.windows(&summed, windows).await];
         // Last, so that no number of them holds up what machines read.
         actor.tell(decided.events.iter().chain(&summed.events)).await;

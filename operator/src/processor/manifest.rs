@@ -13,6 +13,7 @@ use facilitator_core::formats::manifest::{
     DataShareProcessorSpecificManifest, GLOBAL_OBJECT, ManifestKind, PacketEncryptionKey, Purpose, StorageUrl,
     specific_object, validate,
 };
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -21,7 +22,7 @@ use kube::{Api, Client, ResourceExt};
 
 use super::keys::PublicParts;
 use super::parameters;
-use super::served::{Served, served, verdict};
+use super::served::{Expected, Served, served, verdict};
 use crate::peer::{self, Fetcher, Limits};
 use crate::status::{FIELD_MANAGER, Verdict};
 
@@ -29,6 +30,8 @@ use crate::status::{FIELD_MANAGER, Verdict};
 const SERVED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// And so often while it isn't what was written: a web server's volume may lag a minute behind.
 const SERVED_RETRY: SignedDuration = SignedDuration::from_secs(15);
+/// After so long it lags no more: what else is served then is somebody else's.
+const SERVED_LAG: SignedDuration = SignedDuration::from_mins(3);
 /// And so often while partners get that, in a way that somebody is to mend.
 const SERVED_TO_MEND: SignedDuration = SignedDuration::from_secs(45);
 
@@ -44,18 +47,37 @@ pub struct Published {
     pub keys: Option<BTreeSet<String>>,
     /// The specific manifest as it was written; `None`: nothing was.
     pub specific: Option<String>,
-    /// What was looked for where partners fetch it.
-    pub(super) served: Option<LookedFor>,
 }
 
-/// What partners should get.
+/// What partners should get, and what was found where they fetch it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LookedFor {
     documents: Documents,
     /// What they should have got before: web servers lag.
     former: Documents,
-    /// When it was looked for.
-    at: Timestamp,
+    /// Since when they should get these documents, as far as is known.
+    since: Timestamp,
+    /// When it was looked for, and what came out.
+    found: Option<(Timestamp, Verdict)>,
+}
+
+impl LookedFor {
+    fn follow(before: Option<Self>, documents: Documents, now: Timestamp) -> Self {
+        match before {
+            Some(before) if before.documents == documents => before,
+            before => Self {
+                documents,
+                former: before.map(|before| before.documents).unwrap_or_default(),
+                since: now,
+                found: None,
+            },
+        }
+    }
+
+    /// Another spec may say another place.
+    pub(super) fn forget_found(&mut self) {
+        self.found = None;
+    }
 }
 
 /// Publishes one processor's manifests.
@@ -67,11 +89,12 @@ pub(super) struct Publisher<'a> {
 }
 
 impl Publisher<'_> {
-    /// Publishes what the spec says, if that is another than before; `None`: it says nothing.
+    /// Publishes what the spec says, if that is another than before; `None`: it says nothing. What partners should get is kept
+    /// in `looked_for` even where this is given up half-way.
     ///
     /// # Errors
     /// Those of the API server that say nothing of the ConfigMap.
-    pub(super) async fn publish(&self, before: Option<Published>) -> kube::Result<Option<Published>> {
+    pub(super) async fn publish(&self, looked_for: &mut Option<LookedFor>) -> kube::Result<Option<Published>> {
         let Some(manifest) = &self.processor.spec.manifest else {
             return Ok(None);
         };
@@ -80,7 +103,6 @@ impl Publisher<'_> {
                 verdict: Verdict::new(MANIFEST_PUBLISHED, Some(false), reason, message),
                 keys: None,
                 specific: None,
-                served: None,
             }))
         };
         let config_maps = Api::namespaced(self.client.clone(), self.namespace);
@@ -119,32 +141,23 @@ impl Publisher<'_> {
                 verdict: Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, message),
                 keys: Some(ids),
                 specific,
-                served: None,
             }));
         };
-        let mut former = Documents::new();
-        if let Some(before) = before
-            && let Some(looked) = &before.served
-        {
-            if looked.documents != documents {
-                former.clone_from(&looked.documents);
-            } else if self.now.duration_since(looked.at) < again_after(&before.verdict) {
-                return Ok(Some(before));
-            } else {
-                former.clone_from(&looked.former);
+        let following = LookedFor::follow(looked_for.take(), documents, self.now);
+        let looked_for = looked_for.insert(following);
+        let verdict = match &looked_for.found {
+            Some((at, verdict)) if self.now.duration_since(*at) < again_after(verdict) => verdict.clone(),
+            _ => {
+                let served = self.look(served_at, looked_for).await?;
+                let verdict = verdict(&served, &written, &served_at.base_url);
+                looked_for.found = Some((self.now, verdict.clone()));
+                verdict
             }
-        }
-        let served = self.look(served_at, &documents, &former).await?;
-        let verdict = verdict(&served, &written, &served_at.base_url);
+        };
         Ok(Some(Published {
             keys: (verdict.status == Some(true)).then_some(ids),
             verdict,
             specific,
-            served: Some(LookedFor {
-                documents,
-                former,
-                at: self.now,
-            }),
         }))
     }
 
@@ -224,7 +237,7 @@ impl Publisher<'_> {
     }
 
     /// Fetches what partners fetch.
-    async fn look(&self, served_at: &ServedAt, documents: &Documents, former: &Documents) -> kube::Result<Served> {
+    async fn look(&self, served_at: &ServedAt, looked_for: &LookedFor) -> kube::Result<Served> {
         let config_maps = Api::namespaced(self.client.clone(), self.namespace);
         let bundle = match peer::bundle(served_at.ca_bundle_ref.as_ref(), &config_maps).await? {
             Ok(bundle) => bundle,
@@ -234,17 +247,24 @@ impl Publisher<'_> {
             Ok(fetcher) => fetcher,
             Err(error) => return Ok(Served::Not(error.to_string())),
         };
-        let mut worst = Served::Same;
-        for (name, text) in documents {
-            worst = worst.max(match fetcher.fetch(&served_at.base_url, name, None).await {
+        let had_time = self.now.duration_since(looked_for.since) >= SERVED_LAG;
+        // At once, so that a server that doesn't answer holds a look up once.
+        let all = looked_for.documents.iter().map(async |(name, ours)| {
+            match fetcher.fetch(&served_at.base_url, name, None).await {
                 Err(error) => Served::Not(error.to_string()),
                 Ok(fetched) => {
-                    let former = former.get(name).map(String::as_str);
-                    served(name, text, former, &fetched.bytes, fetched.cache_control.as_deref())
+                    let expected = Expected {
+                        name,
+                        ours,
+                        former: looked_for.former.get(name).map(String::as_str),
+                        had_time,
+                    };
+                    served(&expected, &fetched.bytes, fetched.cache_control.as_deref())
                 }
-            });
-        }
-        Ok(worst)
+            }
+        });
+        let worst = join_all(all).await.into_iter().max();
+        Ok(worst.unwrap_or(Served::Same))
     }
 }
 

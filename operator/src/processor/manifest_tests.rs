@@ -251,9 +251,15 @@ fn what_partners_get_instead_is_named() {
             "\"signing-2\" replaced under its id",
         ),
     ];
+    let expected = Expected {
+        name,
+        ours: &ours,
+        former: None,
+        had_time: false,
+    };
     for (text, header, is_served, reason, part) in table {
         let verdict = verdict(
-            &served(name, &ours, None, text.as_bytes(), header),
+            &served(&expected, text.as_bytes(), header),
             "ConfigMap manifests holds it",
             "https://m",
         );
@@ -265,10 +271,26 @@ fn what_partners_get_instead_is_named() {
         assert!(verdict.message.contains(part), "{verdict:?}");
     }
     // A web server that lags behind a corrected key serves no other key.
+    let lagging = Expected {
+        former: Some(&key),
+        had_time: true,
+        ..expected
+    };
     assert_eq!(
-        served(name, &ours, Some(&key), key.as_bytes(), fresh),
+        served(&lagging, key.as_bytes(), fresh),
         Served::Not(format!("{name} there is still the one of before"))
     );
+    // A key that is added may be one of before that, but not for long.
+    let had_time = Expected {
+        had_time: true,
+        ..expected
+    };
+    assert!(matches!(served(&expected, other.as_bytes(), fresh), Served::Not(_)));
+    assert!(matches!(
+        served(&had_time, other.as_bytes(), fresh),
+        Served::OtherKey(_)
+    ));
+    assert!(matches!(served(&had_time, moved.as_bytes(), fresh), Served::Not(_)));
     // Of several documents the worst is told.
     let cached = || Served::Cached("z".into());
     assert_eq!(cached().max(Served::Same), cached());
@@ -277,4 +299,20 @@ fn what_partners_get_instead_is_named() {
         Served::OtherKey("a".into()).max(Served::Not("z".into())),
         Served::OtherKey("a".into())
     );
+}
+
+#[test]
+fn what_partners_got_before_outlives_another_spec() {
+    let documents = |text: &str| Documents::from([("m".to_owned(), text.to_owned())]);
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let mut one = LookedFor::follow(None, documents("one"), at(1));
+    one.found = Some((at(2), Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, "")));
+    let two = LookedFor::follow(Some(one.clone()), documents("two"), at(3));
+    assert_eq!((&two.former, two.since, &two.found), (&documents("one"), at(3), &None));
+    // Another look, another spec that says the same: the web server still lags behind the first.
+    let mut again = LookedFor::follow(Some(two.clone()), documents("two"), at(9));
+    again.forget_found();
+    assert_eq!(again, two);
+    one.forget_found();
+    assert_eq!(one.found, None);
 }

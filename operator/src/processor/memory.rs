@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cluster::WorkCache;
 use super::keys::ProbeMemory;
-use super::manifest::Published;
+use super::manifest::{LookedFor, Published};
 use super::observe::{MailboxCache, Mailboxes, Places};
 use super::partners::Parties;
 use super::usages::{Usage, Usages};
@@ -50,6 +50,8 @@ pub struct Memory {
     pub parties: Option<Parties>,
     /// When our own manifests were published last, and what came of it.
     pub published: Option<Published>,
+    /// What partners should get of them, whatever the spec has become since.
+    pub(super) looked_for: Option<LookedFor>,
     /// Jobs that were refused since the last look.
     pub refused: Vec<(Stage, String)>,
     /// What probes found of KeyRings' keys.
@@ -96,6 +98,9 @@ impl Memory {
             (self.open, self.guard, self.undecodable) = (None, None, None);
             (self.claims_looked, self.claims) = (None, Vec::new());
             self.published = None;
+            if let Some(looked_for) = &mut self.looked_for {
+                looked_for.forget_found();
+            }
             // Another spec may name another ledger.
             self.seen = MailboxCache::default();
         }

@@ -31,18 +31,31 @@ pub(super) enum Served {
     Cached(String),
     /// Something else, or nothing.
     Not(String),
-    /// Another key under an id of ours.
+    /// A key that isn't ours.
     OtherKey(String),
 }
 
-/// What a document is that partners get. `former` is what they got before: a web server that lags is no other key. Pure.
-pub(super) fn served(
-    name: &str,
-    ours: &str,
-    former: Option<&str>,
-    bytes: &[u8],
-    cache_control: Option<&str>,
-) -> Served {
+/// What partners should get of one document.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What was written.
+    pub ours: &'a str,
+    /// What they got before: a web server that lags serves no other's key.
+    pub former: Option<&'a str>,
+    /// Whether the web server had the time to take over what was written.
+    pub had_time: bool,
+}
+
+/// What a document is that partners get. Pure.
+pub(super) fn served(expected: &Expected<'_>, bytes: &[u8], cache_control: Option<&str>) -> Served {
+    let Expected {
+        name,
+        ours,
+        former,
+        had_time,
+    } = *expected;
     if bytes == ours.as_bytes() {
         return match cache_control {
             header if is_fresh(header) => Served::Same,
@@ -64,7 +77,8 @@ pub(super) fn served(
         }
         Ok(difference) => {
             let text = format!("{before}. Beside ours: {}", difference.changes.join("; "));
-            if difference.replaced {
+            // Partners take a key that is added without a question.
+            if difference.replaced || difference.added && had_time {
                 Served::OtherKey(text)
             } else {
                 Served::Not(text)
@@ -93,7 +107,7 @@ pub(super) fn verdict(served: &Served, written: &str, base_url: &str) -> Verdict
             (false, reasons::NOT_SERVED, message)
         }
         Served::OtherKey(problem) => {
-            let message = format!("{written}, but partners get another key under an id of ours: {problem}.");
+            let message = format!("{written}, but partners get a key that isn't ours: {problem}.");
             (false, reasons::OTHER_KEY_SERVED, message)
         }
     };

@@ -23,10 +23,7 @@ impl Look<'_> {
             now: self.now,
         };
         // Where this fails, or is given up, what is known stays known.
-        let after = publisher
-            .publish(memory.published.clone())
-            .await
-            .context(ClusterSnafu)?;
+        let after = publisher.publish(&mut memory.looked_for).await.context(ClusterSnafu)?;
         memory.published = with_former(after, memory.published.take());
         Ok(memory.published.as_ref().map(|published| published.verdict.clone()))
     }
@@ -147,7 +144,6 @@ mod tests {
             verdict: Verdict::new(MANIFEST_PUBLISHED, Some(specific.is_some()), reasons::OK, ""),
             keys: Some(std::collections::BTreeSet::new()),
             specific: specific.map(str::to_owned),
-            served: None,
         };
         let specific = |after, before| with_former(after, before).and_then(|published| published.specific);
         let (one, two, none) = (published(Some("1")), published(Some("2")), published(None));

@@ -28,14 +28,14 @@ type Event = watcher::Event<GuardedBatch>;
 struct Patience {
     first_list: Duration,
     own_writes: Duration,
-    /// A list that takes longer is taken for dead; it is not what one look waits for.
+    /// A list that brings nothing for longer is taken for dead; it is not what one look waits for.
     list: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            first_list: Duration::from_secs(20),
+            first_list: Duration::from_secs(14),
             own_writes: Duration::from_secs(10),
             list: Duration::from_secs(120),
         }
@@ -56,12 +56,19 @@ pub enum WatchedError {
     },
     /// The watch is behind.
     #[snafu(display(
-        "the watch of Batches in namespace {namespace} doesn't bring what was written last: see the operator's log for the \
-         API server's answer, and its right to list and watch them"
+        "the watch of Batches in namespace {namespace} doesn't bring what was written last: {}",
+        if *is_listing {
+            "they are being listed anew, which takes as long as there are many"
+        } else {
+            "it is begun anew; where that doesn't help, see the operator's log for the API server's answer, and its right to \
+             list and watch them"
+        }
     ))]
     Behind {
         /// Where.
         namespace: String,
+        /// Whether a list is under way that may bring it.
+        is_listing: bool,
     },
 }
 
@@ -72,8 +79,8 @@ struct Told {
     version: u64,
     /// Lists that were begun: the first one, and one each time that the watch broke.
     begun: u64,
-    /// When the last of these was.
-    begun_at: Option<Instant>,
+    /// When a list was begun or brought something last.
+    moved_at: Option<Instant>,
     /// Of these, the last that was whole and is in the store.
     done: u64,
 }
@@ -94,10 +101,13 @@ impl Told {
         match event {
             watcher::Event::Init => {
                 self.begun += 1;
-                self.begun_at = Some(Instant::now());
+                self.moved_at = Some(Instant::now());
                 *listed = 0;
             }
-            watcher::Event::InitApply(batch) => *listed = version(batch).max(*listed),
+            watcher::Event::InitApply(batch) => {
+                self.moved_at = Some(Instant::now());
+                *listed = version(batch).max(*listed);
+            }
             watcher::Event::InitDone => {
                 self.version = self.version.max(*listed);
                 self.done = self.begun;
@@ -110,7 +120,12 @@ impl Told {
 
     /// Whether a watch that doesn't bring what it should is to be begun anew: a list that is under way may bring it.
     fn is_dead(&self, patience: Duration) -> bool {
-        self.begun == self.done || self.begun_at.is_some_and(|begun| begun.elapsed() > patience)
+        self.moved_at
+            .is_some_and(|moved| !self.is_listing() || moved.elapsed() > patience)
+    }
+
+    fn is_listing(&self) -> bool {
+        self.begun > self.done
     }
 
     fn has(&self, written: Written) -> bool {
@@ -218,20 +233,32 @@ impl WatchedBatches {
     pub async fn of(&self, key: &ProcessorKey) -> Result<Vec<Arc<GuardedBatch>>, WatchedError> {
         let (namespace, processor) = key;
         let mut watch = self.watch(namespace).context(NotListedSnafu { namespace })?;
-        ensure!(self.is_listed(&mut watch).await, NotListedSnafu { namespace });
+        let is_listed = self.is_listed(&mut watch).await;
+        if !is_listed {
+            self.revive(&watch);
+        }
+        ensure!(is_listed, NotListedSnafu { namespace });
         let written = *locked(&watch.written);
         let up_to_date = tokio::time::timeout(self.patience.own_writes, watch.told.wait_for(|told| told.has(written)));
         let is_up_to_date = matches!(up_to_date.await, Ok(Ok(_)));
-        if !is_up_to_date && watch.told.borrow().is_dead(self.patience.list) {
-            watch.again.notify_one();
+        if !is_up_to_date {
+            let is_listing = watch.told.borrow().is_listing();
+            self.revive(&watch);
+            return BehindSnafu { namespace, is_listing }.fail();
         }
-        ensure!(is_up_to_date, BehindSnafu { namespace });
         // By the spec, which is immutable, and not by the label, which anyone may have changed.
         let is_its = |batch: &Arc<GuardedBatch>| {
             batch.meta().namespace.as_ref() == Some(namespace)
                 && batch.0.as_ref().is_ok_and(|batch| batch.spec.processor == *processor)
         };
         Ok(watch.store.state().into_iter().filter(is_its).collect())
+    }
+
+    /// Begins a watch anew that brings nothing.
+    fn revive(&self, watch: &Watch) {
+        if watch.told.borrow().is_dead(self.patience.list) {
+            watch.again.notify_one();
+        }
     }
 
     /// Not by the store's own word, which wakes one of all that wait for it.

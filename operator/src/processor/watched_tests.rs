@@ -167,14 +167,17 @@ async fn a_watch_that_brings_nothing_or_is_behind_is_named() {
     assert_eq!(world.look().await.unwrap(), []);
     world.wrote(&batch("a", "ours", 9));
     let error = world.watched.of(&key("ours")).await.unwrap_err();
-    assert!(matches!(&error, WatchedError::Behind { .. }), "{error}");
+    assert!(
+        matches!(&error, WatchedError::Behind { is_listing: false, .. }),
+        "{error}"
+    );
     // It was begun anew: whatever the one of before says, and whether or not what was written is there still. A list that
     // is under way has its time.
     world.say_anew([Init]);
     pause().await;
-    let told = |begun_at| Told {
+    let told = |moved_at| Told {
         begun: 2,
-        begun_at: Some(begun_at),
+        moved_at: Some(moved_at),
         done: 1,
         ..Told::default()
     };
@@ -183,6 +186,29 @@ async fn a_watch_that_brings_nothing_or_is_behind_is_named() {
     world.say_anew([InitDone]);
     pause().await;
     assert_eq!(world.look().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_first_list_that_hangs_is_begun_anew() {
+    let world = World::new(HASTY);
+    world.say([Init]);
+    pause().await;
+    pause().await;
+    assert!(world.watched.of(&key("ours")).await.is_err());
+    world.say_anew([Init, InitApply(batch("a", "ours", 5)), InitDone]);
+    pause().await;
+    assert_eq!(world.look().await.unwrap(), [("a".to_owned(), 5)]);
+}
+
+#[test]
+fn a_list_that_goes_on_is_left_alone() {
+    let mut told = Told::default();
+    let mut listed = 0;
+    told.note(&Init, &mut listed);
+    told.moved_at = Instant::now().checked_sub(Duration::from_secs(100));
+    assert!(told.is_dead(Duration::from_secs(60)));
+    told.note(&InitApply(batch("a", "ours", 5)), &mut listed);
+    assert!(!told.is_dead(Duration::from_secs(60)));
 }
 
 #[tokio::test]

@@ -54,6 +54,19 @@ fn outcomes_are_told_once_when_the_job_is_over() {
         world.objects[2].metadata.labels.as_ref().unwrap()[OUTCOME_LABEL],
         "Blocked"
     );
+    // Somebody adds a label; and a write was given up between status and labels.
+    let labels = world.objects[2].metadata.labels.as_mut().unwrap();
+    labels.insert("team".to_owned(), "statistics".to_owned());
+    labels.insert(OUTCOME_LABEL.to_owned(), "Waiting".to_owned());
+    let decision = world.step("01:03");
+    assert_eq!((decision.patch.len(), decision.events.len()), (1, 0));
+    assert_eq!(
+        decision.patch[0].labels.as_ref().unwrap()[OUTCOME_LABEL],
+        "Blocked",
+        "it is put right"
+    );
+    let labels = world.objects[2].metadata.labels.as_mut().unwrap();
+    labels.insert("team".to_owned(), "statistics".to_owned());
     for now in ["01:04", "01:12"] {
         let decision = world.step(now);
         assert!(decision.patch.is_empty() && decision.jobs.is_empty() && decision.events.is_empty());
