@@ -230,7 +230,7 @@ pub struct Approval {
 pub struct CompactItem {
     /// The packet key's folder of claims, 32 hex digits.
     pub packet_key: String,
-    /// The day of batches' paths, `YYYYMMDD`.
+    /// The day on which they were announced, `YYYYMMDD`.
     pub day: String,
 }
 

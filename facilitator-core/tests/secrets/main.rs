@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use facilitator_core::crypto::new_key::NewKey;
 use facilitator_core::crypto::{BatchSigningKey, ClaimKey, PacketDecryptionKey, encrypt, open, seal};
 use facilitator_core::formats::ingestion::DataSharePacket;
 use facilitator_core::formats::work::Share;
@@ -270,6 +271,17 @@ fn debug_shows_no_secret() {
     let at = signing.windows(2).position(|window| window == [0x04, 0x20]).unwrap() + 2;
     assert!(!shows(&keys.first_packets, &scalar), "packet key");
     assert!(!shows(&keys.first, &signing[at..]), "signing key");
+    let new = [
+        (NewKey::batch_signing("s-1", &mut rng), 36),
+        (NewKey::packet_encryption("p-1", "a.example", &mut rng), 66),
+    ];
+    // Their secret halves are texts, which from these bytes on tell private ones: multiples of three, as base64 groups them.
+    for (key, at) in new {
+        let key = key.unwrap();
+        let bytes = STANDARD.decode(key.secret()).unwrap();
+        assert!(shows(&key.secret(), &bytes[at..]), "the text itself is found");
+        assert!(!shows(&key, &bytes[at..]), "new key");
+    }
     let claims = format!("{:?}", ClaimKey::of(&keys.first_packets));
     assert!(
         claims.starts_with("ClaimKey { name: ") && claims.ends_with(", .. }"),

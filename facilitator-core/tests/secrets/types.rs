@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use facilitator_core::crypto::new_key::NewKey;
 use facilitator_core::crypto::{BatchSigningKey, ClaimKey, PacketDecryptionKey};
 use facilitator_core::intake::Accumulated;
 use facilitator_core::processor::{MountedPacketKey, Processor};
@@ -27,6 +28,7 @@ macro_rules! never {
 // A comparison by `==` stops at the first difference, whoever prints or serialises a key tells it, and a copy is one more to wipe.
 never!(PacketDecryptionKey: PartialEq, Display, Serialize, Clone);
 never!(BatchSigningKey: PartialEq, Display, Serialize, Clone);
+never!(NewKey: PartialEq, Display, Serialize, Clone);
 never!(ClaimKey: PartialEq, Display, Serialize, Clone);
 never!(MountedPacketKey: PartialEq, Display, Serialize, Clone);
 never!(Processor: PartialEq, Display, Serialize, Clone);

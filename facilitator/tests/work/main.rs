@@ -1,6 +1,7 @@
 //! `facilitator work` as a pod runs it: folders, exit codes, reports, the ledger's identity, stopping.
 #![allow(clippy::unwrap_used)]
 
+mod claims;
 mod preflight;
 
 use std::fs;
@@ -18,10 +19,17 @@ struct Pod {
 impl Pod {
     /// Two batches of ten packets, and First's pod.
     fn new() -> Self {
+        Self::of(2)
+    }
+
+    /// So many batches of ten packets, and First's pod.
+    fn of(batches: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let world = folder.path().join("world");
         let made = Command::new(BINARY)
-            .args(["sample", "--batches", "2", "--packets", "10", "--into"])
+            .args(["sample", "--packets", "10", "--batches"])
+            .arg(batches.to_string())
+            .arg("--into")
             .arg(&world)
             .output()
             .unwrap();
@@ -51,10 +59,8 @@ impl Pod {
 
     /// A list of every batch, one a chunk.
     fn intake_list(&self) -> Value {
-        let mut headers = Vec::new();
-        find(&self.path("world"), &mut headers);
-        headers.retain(|path| path.to_str().unwrap().contains("ingestion-first"));
-        headers.sort();
+        let mut headers = files(&self.path("world/ingestion-first"));
+        headers.retain(|path| path.extension().is_some_and(|extension| extension == "batch"));
         let item = |path: &PathBuf| {
             let text = path.to_str().unwrap().strip_suffix(".batch").unwrap();
             let parts: Vec<_> = text.rsplitn(8, '/').collect();
@@ -62,7 +68,7 @@ impl Pod {
             json!([{"aggregation": parts[6], "time": time, "uuid": parts[0]}])
         };
         let chunks: Vec<_> = headers.iter().map(item).collect();
-        assert_eq!(chunks.len(), 2);
+        assert!(!chunks.is_empty());
         json!({"stage": "Intake", "revision": 1, "work": "intake-1", "chunks": chunks})
     }
 
@@ -95,15 +101,19 @@ impl Pod {
     }
 }
 
-fn find(folder: &Path, headers: &mut Vec<PathBuf>) {
+/// Every file below a folder, sorted.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            find(&path, headers);
-        } else if path.extension().is_some_and(|extension| extension == "batch") {
-            headers.push(path);
+            found.extend(files(&path));
+        } else {
+            found.push(path);
         }
     }
+    found.sort();
+    found
 }
 
 fn code(output: &Output) -> i32 {

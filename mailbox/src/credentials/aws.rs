@@ -34,13 +34,26 @@ pub(crate) fn for_aws(
     access: &Access,
     patience: &Patience,
 ) -> Result<Option<SharedCredentialsProvider>, MailboxError> {
+    let identities = |email: Option<&str>| google::identities(url, access, patience, email);
+    provider(url, region, access, patience, None, identities)
+}
+
+/// As [`for_aws`]. `endpoint`: AWS's token service elsewhere; `identities`: Google's tokens of the process, or of an account.
+fn provider(
+    url: &MailboxUrl,
+    region: &str,
+    access: &Access,
+    patience: &Patience,
+    endpoint: Option<String>,
+    identities: impl FnOnce(Option<&str>) -> Result<Box<dyn IdentityTokens>, MailboxError>,
+) -> Result<Option<SharedCredentialsProvider>, MailboxError> {
     Ok(Some(match &access.credentials {
         Credentials::Anonymous => return Ok(None),
         Credentials::Ambient => ambient(url, region, access, patience)?,
         Credentials::Secret { folder } => SharedCredentialsProvider::new(Mounted(folder.clone())),
         Credentials::AwsFromGoogle { role, audience, email } => SharedCredentialsProvider::new(FromGoogle {
-            sts: token_service(region, None, transport::for_aws(url, access, false)?, patience),
-            identities: google::identities(url, access, patience, email.as_deref())?,
+            sts: token_service(region, endpoint, transport::for_aws(url, access, false)?, patience),
+            identities: identities(email.as_deref())?,
             role: role.clone(),
             audience: audience.clone(),
         }),

@@ -1,7 +1,8 @@
-//! A double of token endpoints and stores on loopback, which writes down what it is asked.
+//! A double of token endpoints and stores on loopback, which writes down what it is asked; and processes that ask it.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -109,4 +110,24 @@ async fn answer(
         known.map_or((418, String::new()), |(_, status, text)| (*status, text.clone()))
     };
     Ok(Response::builder().status(status).body(Full::from(text)).unwrap())
+}
+
+/// The line with a key, a token or an error that an ignored test prints, run as a process of its own with these variables and
+/// no others: the AWS SDK's default chain reads its environment.
+pub async fn said_by_child(test: &'static str, variables: Vec<(&'static str, String)>) -> String {
+    let said = tokio::task::spawn_blocking(move || {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", test, "--ignored", "--nocapture"])
+            .env_clear()
+            .env("HOME", "/nonexistent");
+        // Nothing outside of this machine is asked.
+        child.env("AWS_EC2_METADATA_DISABLED", "true").envs(variables);
+        String::from_utf8(child.output().unwrap().stdout).unwrap()
+    });
+    let said = said.await.unwrap();
+    let line = said
+        .lines()
+        .find(|line| ["key: ", "token: ", "error: "].iter().any(|word| line.contains(word)));
+    line.unwrap_or(&said).to_owned()
 }

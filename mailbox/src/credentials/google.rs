@@ -239,8 +239,15 @@ pub(super) fn identities(
     patience: &Patience,
     email: Option<&str>,
 ) -> Result<Box<dyn IdentityTokens>, MailboxError> {
-    let asking = asking(url, access, patience)?;
-    Ok(match (email, around(asking.clone(), of_process)) {
+    identity_tokens(asking(url, access, patience)?, email, of_process)
+}
+
+fn identity_tokens(
+    asking: Asking,
+    email: Option<&str>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Box<dyn IdentityTokens>, MailboxError> {
+    Ok(match (email, around(asking.clone(), variable)) {
         (Some(email), base) => Box::new(Impersonated {
             asking,
             base,

@@ -58,6 +58,32 @@ pub async fn an_upload_in_pieces_survives_a_cut_connection(stage: Stage) -> Show
     Shown::Yes
 }
 
+/// The outcome of a call that must not wait for ever.
+async fn in_time<T>(call: impl Future<Output = T>) -> T {
+    let outcome = tokio::time::timeout(Duration::from_secs(30), call).await;
+    outcome.expect("it waits on and on")
+}
+
+/// Whoever waits for an answer waits longer the more was sent: of S3's parts the last one stalls, which is short.
+pub async fn an_upload_that_stalls_is_sent_again(stage: Stage) -> Shown {
+    let stall = Fault::StallRequest(100_000);
+    let (mailbox, proxy) = shown!(stage.behind(for_first(1, Seen::is_upload, stall.clone())).await);
+    let (name, whole) = (key("small"), content(300_000));
+    let put = in_time(mailbox.put_if_absent(&name, whole.clone())).await;
+    assert_eq!(put.unwrap(), PutOutcome::Created);
+    assert_eq!(proxy.count(Seen::is_upload), 2);
+    assert_eq!(read(&stage.mailbox(), "small").await.unwrap(), whole);
+
+    let last = |seen: &Seen| seen.query.contains("partNumber=6") || seen.query.contains("uploadType=");
+    let (mailbox, proxy) = shown!(stage.behind(for_first(1, last, stall)).await);
+    let whole = content(26_500_000);
+    let uploaded = in_time(upload_patiently(&mailbox, "large", &whole)).await;
+    assert_eq!(uploaded, PutOutcome::Created);
+    assert_eq!(proxy.count(last), 2);
+    assert_eq!(read(&stage.mailbox(), "large").await.unwrap(), whole);
+    Shown::Yes
+}
+
 pub async fn a_read_survives_a_cut_connection(stage: Stage) -> Shown {
     let script = for_first(3, Seen::is_content, Fault::CutAnswer(100_000));
     let (mailbox, proxy) = shown!(stage.behind(script).await);

@@ -60,6 +60,7 @@ const OPERATIONS: &[(&str, Run)] = &operations![
     settings::encryption_and_rights_of_new_objects_are_asked_for,
     faults::a_put_survives_a_cut_connection,
     faults::an_upload_in_pieces_survives_a_cut_connection,
+    faults::an_upload_that_stalls_is_sent_again,
     faults::a_read_survives_a_cut_connection,
     faults::a_read_survives_a_body_that_stalls,
     faults::a_store_that_never_answers_is_given_up,
@@ -131,7 +132,8 @@ async fn run(wanted: &[String], programs: Option<&std::path::Path>) -> Vec<Cell>
                         open: false,
                     };
                     match tokio::spawn(run(stage)).await {
-                        Ok(Shown::Yes) => Outcome::Passed,
+                        Ok(Shown::Yes) => Outcome::Passed(""),
+                        Ok(Shown::Asked(reason)) => Outcome::Passed(reason),
                         Ok(Shown::No(reason)) => Outcome::Skipped(reason),
                         Err(error) => Outcome::Failed(report::panic_message(error)),
                     }

@@ -57,6 +57,8 @@ pub enum Fault {
     None,
     /// The connection is cut after so many bytes of the request's body; the store sees it cut too.
     CutRequest(usize),
+    /// Nothing is read after so many bytes of the request's body; the store doesn't see the request.
+    StallRequest(usize),
     /// The store gets the request and answers; nobody hears it.
     LoseAnswer,
     /// The connection is cut after so many bytes of the answer's body.
@@ -196,6 +198,10 @@ impl Proxying {
             headers.remove("content-md5");
         }
         let body = body.into_data_stream().map(|piece| piece.map_err(|_| Cut));
+        if let Fault::StallRequest(after) = fault {
+            first(body, after).for_each(|_| std::future::ready(())).await;
+            return std::future::pending().await;
+        }
         let body = match fault {
             Fault::CutRequest(after) => then(body, after, Err(Cut)).boxed(),
             Fault::FlipRequest(place) => flip(body, place).boxed(),

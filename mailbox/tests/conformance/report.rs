@@ -10,7 +10,8 @@ use tokio::task::JoinError;
 
 /// How an operation on a backend ended.
 pub enum Outcome {
-    Passed,
+    /// What of it the store itself didn't show; empty where it showed all.
+    Passed(&'static str),
     Failed(String),
     /// Why the backend can't show it.
     Skipped(&'static str),
@@ -25,7 +26,7 @@ pub struct Cell {
 impl Cell {
     fn words(&self) -> (&'static str, &str) {
         match &self.outcome {
-            Outcome::Passed => ("passed", ""),
+            Outcome::Passed(reason) => ("passed", reason),
             Outcome::Failed(reason) => ("failed", reason),
             Outcome::Skipped(reason) => ("skipped", reason),
         }
@@ -107,11 +108,11 @@ fn summary(cells: &[Cell]) -> String {
     serde_json::to_string_pretty(&lines).unwrap() + "\n"
 }
 
-/// Operation × backend; what a backend can't show has a number, and its reason below.
+/// Operation × backend; what a backend can't show, or not all of, has a number, and its reason below.
 fn table(cells: &[Cell]) -> String {
     let mut backends: Vec<_> = cells.iter().map(|cell| cell.backend).collect();
     backends.dedup();
-    let mut reasons: Vec<&str> = Vec::new();
+    let mut notes: Vec<String> = Vec::new();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(std::iter::once("operation").chain(backends.iter().copied()));
@@ -125,12 +126,16 @@ fn table(cells: &[Cell]) -> String {
                 .iter()
                 .find(|cell| cell.operation == operation && cell.backend == *backend);
             row.push(match cell.map(Cell::words) {
-                Some(("skipped", reason)) => {
-                    let known = reasons.iter().position(|known| *known == reason).unwrap_or_else(|| {
-                        reasons.push(reason);
-                        reasons.len() - 1
+                Some((result @ ("passed" | "skipped"), reason)) if !reason.is_empty() => {
+                    let (result, note) = match result {
+                        "skipped" => ("–", format!("not shown: {reason}")),
+                        passed => (passed, reason.to_owned()),
+                    };
+                    let known = notes.iter().position(|known| *known == note).unwrap_or_else(|| {
+                        notes.push(note);
+                        notes.len() - 1
                     });
-                    format!("– ({})", known + 1)
+                    format!("{result} ({})", known + 1)
                 }
                 Some((result, _)) => result.to_owned(),
                 None => String::new(),
@@ -138,9 +143,9 @@ fn table(cells: &[Cell]) -> String {
         }
         table.add_row(row);
     }
-    let notes = reasons
+    let notes = notes
         .iter()
         .enumerate()
-        .map(|(number, reason)| format!("\n({}) not shown: {reason}", number + 1));
+        .map(|(number, note)| format!("\n({}) {note}", number + 1));
     format!("{table}\n{}", notes.collect::<String>())
 }

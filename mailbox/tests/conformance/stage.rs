@@ -16,6 +16,8 @@ pub type Shared = Arc<dyn Mailbox>;
 /// Whether a backend could show what an operation is about.
 pub enum Shown {
     Yes,
+    /// Our side of it: what we ask, or how we take an answer that is made up; why the store's own side isn't.
+    Asked(&'static str),
     /// Why not.
     No(&'static str),
 }

@@ -1,13 +1,14 @@
-//! Pods that end at any moment, and pods that run twice.
+//! Pods that end at any moment, and pods that run twice; claims, which are compacted by the way.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use crds::conditions::AGGREGATED;
 use crds::names::PROCESSOR_LABEL;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use prio_operator_tests::flow;
 use prio_operator_tests::objects::{Snapshot, added, changed, snapshot};
 use prio_operator_tests::output::say;
@@ -115,11 +116,22 @@ async fn a_jobs_pod_run_twice_changes_nothing() {
     run("twice", |scenario| async move {
         let pair = &scenario.pair;
         scenario.install().await?;
-        let window = scenario.write_three()?;
-        pair.apply_processors().await?;
+        let batches = (0..4)
+            .map(|minute| scenario.sample(0, minute, Damage::None))
+            .collect::<Result<Vec<_>>>()?;
+        let window = samples::write_window(pair, &batches)?;
+        for party in &pair.parties {
+            let mut object = pair.processor_object(party)?;
+            // Each batch has claims of its own: enough to compact.
+            object["spec"]["workers"]["batchesPerPod"] = json!(1);
+            pair.cluster.apply(&[object]).await?;
+        }
         flow::wait_delivered(pair, std::slice::from_ref(&window), LIMIT).await?;
         run_again(&scenario, &pair.parties[0], "intake").await?;
         scenario.sum(&window).await?;
+        for party in &pair.parties {
+            wait_compacted(&scenario, party).await?;
+        }
         run_again(&scenario, &pair.parties[1], "aggregate").await?;
         let windows = pair.parties[1].windows().await?;
         let again = flow::find(&windows, &window.truth).context("the window is gone")?;
@@ -130,6 +142,30 @@ async fn a_jobs_pod_run_twice_changes_nothing() {
         scenario.is_right(&window.truth).await
     })
     .await;
+}
+
+/// Waits until a Job has compacted a party's claims. The cutoffs that were set are another spec, under which the operator
+/// looks at claims at once.
+async fn wait_compacted(scenario: &Scenario, party: &Party) -> Result<()> {
+    let pair = &scenario.pair;
+    let jobs: Api<Job> = Api::namespaced(pair.cluster.client.clone(), &party.worker_namespace);
+    let intake = ListParams::default().labels("prio-operator.io/stage=intake");
+    until(&format!("{}: claims are compacted", party.name), MINUTE, || async {
+        let jobs = jobs.list(&intake).await?.items;
+        let of_claims = jobs.iter().find(|job| job.name_any().contains("-claims-"));
+        let succeeded = of_claims.map(|job| job.status.as_ref().and_then(|status| status.succeeded));
+        Ok(match succeeded {
+            Some(Some(1)) => Seen::Done(()),
+            other => Seen::NotYet(format!("{} Jobs, of claims {other:?}", jobs.len())),
+        })
+    })
+    .await?;
+    let claims = pair.mailbox(party.index, "ledger").join("claims");
+    let mut there = snapshot(&pair.folder)?;
+    there.retain(|name, _| pair.folder.join(name).starts_with(&claims));
+    let runs = there.keys().filter(|name| name.ends_with("-runs/000001")).count();
+    ensure!((runs, there.len()) == (1, 5), "{}: {:?}", party.name, there.keys());
+    Ok(())
 }
 
 /// Starts a copy of a finished worker pod, with the same index and mounts, and compares the mailboxes.

@@ -1,14 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
-use std::process::Command;
-
-use async_trait::async_trait;
-use zeroize::Zeroizing;
-
 use super::*;
-use crate::credentials::double::Double;
+use crate::credentials::double::{Double, said_by_child};
+use crate::credentials::google::tests::{EMAIL, GENERATE_ID, IDENTITY, TOKEN, granted, identities_of};
 use crate::error::chain;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/writer";
+const AUDIENCE: &str = "sts.amazonaws.com/gke-identity-federation";
 
 fn url() -> MailboxUrl {
     MailboxUrl::parse("s3://eu-west-1/bucket").unwrap()
@@ -49,62 +46,76 @@ async fn a_mounted_secret_is_read_and_read_again() {
     assert!(!format!("{provider:?} {keys:?}").contains("hush"));
 }
 
-#[derive(Debug)]
-struct FixedIdentity;
-
-#[async_trait]
-impl IdentityTokens for FixedIdentity {
-    async fn identity(&self, audience: &str) -> Result<Zeroizing<String>, MailboxError> {
-        assert_eq!(audience, "sts.amazonaws.com/gke-identity-federation");
-        Ok(Zeroizing::new("google.identity.token".to_owned()))
-    }
-}
-
-fn from_google(double: &Double) -> FromGoogle {
-    let http = transport::for_aws(&url(), &Access::default(), true).unwrap();
-    FromGoogle {
-        sts: token_service("eu-west-1", Some(double.url.clone()), http, &Patience::default()),
-        identities: Box::new(FixedIdentity),
-        role: ROLE.into(),
-        audience: "sts.amazonaws.com/gke-identity-federation".into(),
-    }
+/// The provider of a role by a Google identity, where both clouds' services are at one double.
+fn from_google(double: &Double, email: Option<&str>) -> SharedCredentialsProvider {
+    let access = Access {
+        credentials: Credentials::AwsFromGoogle {
+            role: ROLE.into(),
+            audience: AUDIENCE.into(),
+            email: email.map(str::to_owned),
+        },
+        ..Access::default()
+    };
+    let (patience, endpoint) = (Patience::default(), Some(double.url.clone()));
+    let identities = |email: Option<&str>| identities_of(double, email);
+    let provider = provider(&url(), "eu-west-1", &access, &patience, endpoint, identities);
+    provider.unwrap().unwrap()
 }
 
 #[tokio::test]
 async fn a_google_identity_becomes_an_aws_role() {
-    let double = Double::start(vec![("POST /", 200, assumed("ASIA1"))]).await;
-    let provider = from_google(&double);
-    let keys = provider.keys().await.unwrap();
-    assert_eq!((keys.access_key_id(), keys.session_token()), ("ASIA1", Some("session")));
-    let shown = format!("{provider:?} {keys:?}");
-    let secrets = ["hush", "\"session\"", "google.identity.token"];
-    assert!(secrets.iter().all(|secret| !shown.contains(secret)), "{shown}");
-    assert!(keys.expiry().is_some());
-    let asked = double.asked();
-    assert_eq!((asked.len(), asked[0].what.as_str()), (1, "POST /"));
-    assert_eq!(
-        asked[0].header("authorization"),
-        None,
-        "the identity token is all that proves who asks"
-    );
-    let mut form = asked[0].form();
-    form.sort();
-    let expected = [
-        ("Action", "AssumeRoleWithWebIdentity"),
-        ("RoleArn", ROLE),
-        ("RoleSessionName", "prio-operator"),
-        ("Version", "2011-06-15"),
-        ("WebIdentityToken", "google.identity.token"),
-    ];
-    assert_eq!(form, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let token = "google.identity.token";
+    let own = vec![format!(
+        "{IDENTITY}?audience=sts.amazonaws.com%2Fgke-identity-federation&format=full"
+    )];
+    let acting = vec![TOKEN.to_owned(), GENERATE_ID.to_owned()];
+    for (email, before) in [(None, own), (Some(EMAIL), acting)] {
+        let double = Double::start(vec![
+            (IDENTITY, 200, token.to_owned()),
+            (TOKEN, 200, granted("pod", 3600)),
+            (GENERATE_ID, 200, serde_json::json!({"token": token}).to_string()),
+            ("POST /", 200, assumed("ASIA1")),
+        ])
+        .await;
+        let provider = from_google(&double, email);
+        let keys = provider.provide_credentials().await.unwrap();
+        assert_eq!((keys.access_key_id(), keys.session_token()), ("ASIA1", Some("session")));
+        let shown = format!("{provider:?} {keys:?}");
+        let secrets = ["hush", "\"session\"", token];
+        assert!(secrets.iter().all(|secret| !shown.contains(secret)), "{shown}");
+        assert!(keys.expiry().is_some());
+        let mut asked = double.asked();
+        let last = asked.pop().unwrap();
+        let asked: Vec<_> = asked.into_iter().map(|asked| asked.what).collect();
+        assert_eq!((asked, &*last.what), (before, "POST /"));
+        assert_eq!(
+            last.header("authorization"),
+            None,
+            "the identity token is all that proves who asks"
+        );
+        let mut form = last.form();
+        form.sort();
+        let expected = [
+            ("Action", "AssumeRoleWithWebIdentity"),
+            ("RoleArn", ROLE),
+            ("RoleSessionName", "prio-operator"),
+            ("Version", "2011-06-15"),
+            ("WebIdentityToken", token),
+        ];
+        assert_eq!(form, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
 }
 
 #[tokio::test]
 async fn a_role_that_refuses_is_no_outage() {
     let refusal = "<ErrorResponse><Error><Code>AccessDenied</Code>\
         <Message>Not authorized to perform sts:AssumeRoleWithWebIdentity</Message></Error></ErrorResponse>";
-    let double = Double::start(vec![("POST /", 403, refusal.into())]).await;
-    let error = from_google(&double).keys().await.unwrap_err();
+    let answers = vec![
+        (IDENTITY, 200, "google.identity.token".to_owned()),
+        ("POST /", 403, refusal.to_owned()),
+    ];
+    let double = Double::start(answers).await;
+    let error = from_google(&double, None).provide_credentials().await.unwrap_err();
     let text = chain(&error);
     assert_eq!(kind_of(&error, &text), MailboxErrorKind::Denied, "{text}");
     assert!(!text.contains("google.identity.token"));
@@ -124,24 +135,9 @@ async fn child_prints_its_key() {
     }
 }
 
-/// What [`child_prints_its_key`] says with these variables and no others.
+/// What [`child_prints_its_key`] says.
 async fn child(variables: Vec<(&'static str, String)>) -> String {
-    let said = tokio::task::spawn_blocking(move || {
-        let name = "credentials::aws::tests::child_prints_its_key";
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child
-            .args(["--exact", name, "--ignored", "--nocapture"])
-            .env_clear()
-            .env("HOME", "/nonexistent");
-        // Nothing outside of this machine is asked.
-        child.env("AWS_EC2_METADATA_DISABLED", "true").envs(variables);
-        String::from_utf8(child.output().unwrap().stdout).unwrap()
-    });
-    let said = said.await.unwrap();
-    let line = said
-        .lines()
-        .find(|line| line.contains("key: ") || line.contains("error: "));
-    line.unwrap_or(&said).to_owned()
+    said_by_child("credentials::aws::tests::child_prints_its_key", variables).await
 }
 
 #[tokio::test]

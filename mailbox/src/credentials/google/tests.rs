@@ -1,7 +1,6 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 use std::time::UNIX_EPOCH;
 
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as GeneratedPair, KeySize};
 use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -11,13 +10,13 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::credentials::double::{Asked, Double};
+use crate::credentials::double::{Asked, Double, said_by_child};
 
 pub(crate) const TOKEN: &str = "GET /computeMetadata/v1/instance/service-accounts/default/token";
-const IDENTITY: &str = "GET /computeMetadata/v1/instance/service-accounts/default/identity";
+pub(crate) const IDENTITY: &str = "GET /computeMetadata/v1/instance/service-accounts/default/identity";
 const GENERATE: &str = "POST /v1/projects/-/serviceAccounts/w@p.iam.gserviceaccount.com:generateAccessToken";
-const GENERATE_ID: &str = "POST /v1/projects/-/serviceAccounts/w@p.iam.gserviceaccount.com:generateIdToken";
-const EMAIL: &str = "w@p.iam.gserviceaccount.com";
+pub(crate) const GENERATE_ID: &str = "POST /v1/projects/-/serviceAccounts/w@p.iam.gserviceaccount.com:generateIdToken";
+pub(crate) const EMAIL: &str = "w@p.iam.gserviceaccount.com";
 const PROVIDER: &str = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/aws";
 
 pub(crate) fn granted(token: &str, seconds: u32) -> String {
@@ -31,14 +30,18 @@ fn generated(token: &str) -> String {
 
 /// All three services at one double.
 fn asking(double: &Double) -> Asking {
+    asking_at(&double.url)
+}
+
+fn asking_at(double: &str) -> Asking {
     Asking {
         url: MailboxUrl::parse("gs://bucket").unwrap(),
         http: reqwest::Client::builder().no_proxy().build().unwrap(),
         patience: Duration::from_secs(5),
         endpoints: Endpoints {
-            metadata: double.url.clone(),
-            iam: double.url.clone(),
-            sts: double.url.clone(),
+            metadata: double.to_owned(),
+            iam: double.to_owned(),
+            sts: double.to_owned(),
         },
         clock: || UNIX_EPOCH + Duration::from_secs(1_795_132_800),
     }
@@ -54,6 +57,10 @@ pub(crate) fn tokens_of(double: &Double, credentials: Credentials) -> Tokens {
         ..Access::default()
     };
     tokens(asking(double), &access, &Patience::default(), nothing_set).unwrap()
+}
+
+pub(crate) fn identities_of(double: &Double, email: Option<&str>) -> Result<Box<dyn IdentityTokens>, MailboxError> {
+    identity_tokens(asking(double), email, nothing_set)
 }
 
 async fn bearer(tokens: &Tokens) -> String {
@@ -200,27 +207,48 @@ async fn the_metadata_server_may_be_elsewhere() {
     assert_eq!(bearer(&tokens).await, "Bearer moved");
 }
 
-fn pool(double: &Double) -> Pool {
-    let keys = aws_credential_types::Credentials::new(
-        "AKIDEXAMPLE",
-        "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
-        Some("the-session-token".into()),
-        None,
-        "test",
-    );
-    Pool {
-        asking: asking(double),
-        aws: SharedCredentialsProvider::new(keys),
-        region: "eu-west-1".into(),
-        provider: PROVIDER.into(),
+/// Prints the token that an AWS role in the environment comes to, where `DOUBLE` stands for Google: run as a process of its own.
+#[tokio::test]
+#[ignore = "a process that other tests start"]
+async fn child_prints_its_token() {
+    let Ok(double) = std::env::var("DOUBLE") else {
+        return;
+    };
+    let access = Access {
+        credentials: Credentials::GoogleFromAws {
+            provider: PROVIDER.into(),
+            region: "eu-west-1".into(),
+            email: std::env::var("EMAIL").ok(),
+        },
+        ..Access::default()
+    };
+    let tokens = tokens(asking_at(&double), &access, &Patience::default(), nothing_set).unwrap();
+    match tokens.bearer().await {
+        Ok(value) => println!("token: {}", value.to_str().unwrap()),
+        Err(error) => println!("error: {error}"),
     }
+}
+
+/// What [`child_prints_its_token`] says.
+async fn from_aws(double: &Double, email: Option<&str>) -> String {
+    let mut variables = vec![
+        ("DOUBLE", double.url.clone()),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE".into()),
+        (
+            "AWS_SECRET_ACCESS_KEY",
+            "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".into(),
+        ),
+        ("AWS_SESSION_TOKEN", "the-session-token".into()),
+    ];
+    variables.extend(email.map(|email| ("EMAIL", email.to_owned())));
+    said_by_child("credentials::google::tests::child_prints_its_token", variables).await
 }
 
 #[tokio::test]
 async fn an_aws_role_becomes_a_google_identity_by_a_pool() {
     let double = Double::start(vec![("POST /v1/token", 200, granted("federated", 3600))]).await;
-    let tokens = Tokens::new(pool(&double));
-    assert_eq!(bearer(&tokens).await, "Bearer federated");
+    let said = from_aws(&double, None).await;
+    assert!(said.ends_with("token: Bearer federated"), "{said}");
     let asked = double.asked();
     assert_eq!(what(&asked), ["POST /v1/token"]);
     let form = asked[0].form();
@@ -265,12 +293,8 @@ async fn a_pool_s_identity_may_act_as_a_service_account() {
         (GENERATE, 200, generated("writer")),
     ];
     let double = Double::start(answers).await;
-    let tokens = Tokens::new(Impersonated {
-        asking: asking(&double),
-        base: pool(&double),
-        email: EMAIL.into(),
-    });
-    assert_eq!(bearer(&tokens).await, "Bearer writer");
+    let said = from_aws(&double, Some(EMAIL)).await;
+    assert!(said.ends_with("token: Bearer writer"), "{said}");
     let asked = double.asked();
     assert_eq!(what(&asked), ["POST /v1/token", GENERATE]);
     assert_eq!(asked[1].header("authorization"), Some("Bearer federated"));
@@ -296,14 +320,10 @@ async fn identity_tokens_are_for_an_audience() {
         (GENERATE_ID, 200, json!({"token": "writer.identity.token"}).to_string()),
     ];
     let double = Double::start(answers).await;
-    let metadata = Metadata(asking(&double));
-    assert_eq!(*metadata.identity(audience).await.unwrap(), "pod.identity.token");
-    let writer = Impersonated {
-        asking: asking(&double),
-        base: metadata,
-        email: EMAIL.into(),
-    };
-    assert_eq!(*writer.identity(audience).await.unwrap(), "writer.identity.token");
+    for (email, expected) in [(None, "pod.identity.token"), (Some(EMAIL), "writer.identity.token")] {
+        let identities = identities_of(&double, email).unwrap();
+        assert_eq!(*identities.identity(audience).await.unwrap(), expected);
+    }
     let asked = double.asked();
     let query = "audience=sts.amazonaws.com%2Fgke-identity-federation&format=full";
     assert_eq!(what(&asked), [&format!("{IDENTITY}?{query}"), TOKEN, GENERATE_ID]);
@@ -313,6 +333,20 @@ async fn identity_tokens_are_for_an_audience() {
         asked[2].body,
         format!(r#"{{"audience":"{audience}","includeEmail":true}}"#)
     );
+}
+
+#[tokio::test]
+async fn a_key_file_alone_gives_no_identity_tokens() {
+    let double = Double::start(vec![]).await;
+    let set = |name: &str| (name == "GOOGLE_APPLICATION_CREDENTIALS").then(|| "/keys/key.json".to_owned());
+    let error = identity_tokens(asking(&double), None, set).unwrap_err();
+    assert_eq!(error.kind(), MailboxErrorKind::Configuration);
+    assert!(error.to_string().contains("name the service account"), "{error}");
+    // As an account that it may act as, its key is what proves who asks: it is read then, and isn't there.
+    let identities = identity_tokens(asking(&double), Some(EMAIL), set).unwrap();
+    let error = identities.identity("audience").await.unwrap_err();
+    assert!(error.to_string().contains("/keys/key.json"), "{error}");
+    assert!(double.asked().is_empty());
 }
 
 #[tokio::test]
