@@ -1,13 +1,15 @@
 //! A large window summed by one pod, and in parts by several.
 
 use anyhow::ensure;
+use bytes::Bytes;
 use facilitator_core::aggregate::{AggregateOutcome, aggregate, partial_sum, plan_shard};
 use facilitator_core::formats::ledger::Verdict;
-use facilitator_core::formats::names::BatchRange;
+use facilitator_core::formats::names::{BatchRange, SumPartPart};
 use facilitator_core::formats::work::Share;
 use facilitator_core::intake::take_in;
 use facilitator_core::processor::Processor;
 use jiff::Timestamp;
+use mailbox::Mailbox;
 use tokio::runtime::Runtime;
 
 use crate::floor::Points;
@@ -43,6 +45,7 @@ pub fn rows(keys: &Keys, batches: u32, rounds: usize) -> anyhow::Result<Vec<Row>
             let ecdh = ecdh / 500.0;
             let one = sum(&runtime, &world.summing(Share::First)?, &[], total)?;
             let parts = sum(&runtime, &world.summing(Share::First)?, &ranges, total)?;
+            ensure!(one.sum_part == parts.sum_part, "one pod and parts put other bytes");
             // The first round warms up.
             if round > 0 {
                 let allowed = 0.06 * ecdh * total as f64 + f64::from(batches) * (5.0 * ecdh + 0.004 * f64::from(BINS));
@@ -78,17 +81,23 @@ pub fn rows(keys: &Keys, batches: u32, rounds: usize) -> anyhow::Result<Vec<Row>
     ])
 }
 
-/// CPU time in µs.
+/// CPU time in µs, and what came of it.
 struct Took {
     /// Of all pods.
     all: f64,
     /// Of the longest of each phase: shards, partial sums, all together.
     longest: f64,
+    /// What is in the portal then.
+    sum_part: Vec<Bytes>,
 }
 
 fn sum(runtime: &Runtime, processor: &Processor, ranges: &[BatchRange], packets: usize) -> anyhow::Result<Took> {
     let (window, cutoffs) = (World::window()?, [Timestamp::now()]);
-    let mut took = Took { all: 0.0, longest: 0.0 };
+    let mut took = Took {
+        all: 0.0,
+        longest: 0.0,
+        sum_part: Vec::new(),
+    };
     for is_sum in [false, true] {
         let mut longest: f64 = 0.0;
         for range in ranges {
@@ -117,5 +126,10 @@ fn sum(runtime: &Runtime, processor: &Processor, ranges: &[BatchRange], packets:
     }
     took.all += time;
     took.longest += time;
+    for part in [SumPartPart::Header, SumPartPart::Signature] {
+        let key = window.sum_part_key(&processor.instance, processor.share, part);
+        let bytes = runtime.block_on(processor.mailboxes.portal.read(&key, u64::MAX))?;
+        took.sum_part.push(bytes);
+    }
     Ok(took)
 }

@@ -194,24 +194,26 @@ pub async fn put_batch<E: From<MailboxError>>(
     signature: OwnObject<'_>,
     meaning: impl AsyncFnOnce() -> Result<Meaning, E>,
 ) -> Result<BatchPut, E> {
-    let mut in_the_way = None;
+    let (mut in_the_way, mut unread) = (None, false);
     for part in parts {
         let key = part.key.clone();
-        if matches!(
-            part.put(mailbox, false).await?,
-            Some(Found::Differs | Found::Unread { differs: true })
-        ) {
-            in_the_way = Some(key);
-            break;
+        match part.put(mailbox, false).await? {
+            Some(Found::Differs | Found::Unread { differs: true }) => {
+                in_the_way = Some(key);
+                break;
+            }
+            Some(Found::Unread { differs: false }) => unread = true,
+            Some(Found::Same) | None => {}
         }
     }
     let signature_key = signature.key.clone();
     if in_the_way.is_none() {
         // By a single put, however long: a multipart upload shows the time at which it began.
         match signature.put(mailbox, true).await? {
-            None => return Ok(BatchPut::There(DeliveredPut::Created)),
-            Some(Found::Same) => return Ok(BatchPut::There(DeliveredPut::SameBytes)),
-            Some(Found::Unread { .. }) => return Ok(BatchPut::There(DeliveredPut::Unverified)),
+            None if !unread => return Ok(BatchPut::There(DeliveredPut::Created)),
+            Some(Found::Same) if !unread => return Ok(BatchPut::There(DeliveredPut::SameBytes)),
+            // A signature of ours, too, says nothing of what is below it and can't be read.
+            None | Some(Found::Same | Found::Unread { .. }) => return Ok(BatchPut::There(DeliveredPut::Unverified)),
             Some(Found::Differs) => {}
         }
     }

@@ -155,7 +155,7 @@ pub enum DeliveredPut {
     SameBytes,
     /// It was there, validly signed by us, with our values in other bytes.
     SameMeaning,
-    /// Something is there that we may not read.
+    /// Something was there, all of it or a part, that we may not read.
     Unverified,
 }
 

@@ -99,6 +99,14 @@ async fn what_is_there_is_named_and_never_mixed() {
             true,
         ),
         case(
+            "unreadable, stopped half-way",
+            &[("p", "packets")],
+            true,
+            Unread,
+            UNREAD_OF_OURS,
+            true,
+        ),
+        case(
             "unreadable, torn",
             &[("p", "strange!")],
             true,

@@ -29,12 +29,13 @@ impl World {
         })
     }
 
-    fn made(&self, minute: u8, packets: usize, second_key: bool, faults: &[(usize, FaultKind)]) -> Sample {
+    fn made(&self, number: u8, packets: usize, second_key: bool, faults: &[(usize, FaultKind)]) -> Sample {
+        let (minute, batch_uuid) = (self.name)(number);
         let spec = SampleSpec {
             aggregation: AggregationId::parse("kittens-seen").unwrap(),
             time: BatchTime::parse_path(&format!("2026/11/20/00/{minute:02}")).unwrap(),
-            batch_uuid: Uuid::from_u128(u128::from(minute)),
-            bins: 2,
+            batch_uuid,
+            bins: self.bins,
             packets,
             epsilon: 0.23,
             hamming_weight: None,
@@ -63,9 +64,9 @@ impl World {
         }
     }
 
-    /// An ingestion batch for both parties.
-    pub fn batch(&self, minute: u8, packets: usize, faults: &[(usize, FaultKind)]) -> BatchId {
-        let sample = self.made(minute, packets, false, faults);
+    /// An ingestion batch for both parties; its number is its minute, unless the world names it otherwise.
+    pub fn batch(&self, number: u8, packets: usize, faults: &[(usize, FaultKind)]) -> BatchId {
+        let sample = self.made(number, packets, false, faults);
         for (share, objects) in SHARES.into_iter().zip([&sample.first, &sample.second]) {
             self.put_ingestion(share, &sample.id, &objects.header, &objects.signature, &objects.packets);
         }
@@ -74,11 +75,11 @@ impl World {
 
     /// An ingestion batch of which `packets` are for the first packet key and as many, behind them, for the second. Faults are
     /// given by the place in the whole.
-    pub fn batch_of_two_keys(&self, minute: u8, packets: usize, faults: &[(usize, FaultKind)]) -> BatchId {
+    pub fn batch_of_two_keys(&self, number: u8, packets: usize, faults: &[(usize, FaultKind)]) -> BatchId {
         let half = |second: bool| {
             let faults = faults.iter().filter(|(packet, _)| (*packet >= packets) == second);
             let faults: Vec<_> = faults.map(|(packet, kind)| (packet % packets, *kind)).collect();
-            self.made(minute, packets, second, &faults)
+            self.made(number, packets, second, &faults)
         };
         let halves = [half(false), half(true)];
         for share in SHARES {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
 use mailbox::{
     ListPage, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, MemoryMailbox, ObjectBody, ObjectKey,
     ObjectMeta, PutOutcome, Upload,
@@ -88,15 +89,18 @@ pub enum Fault {
     DenySecond,
     /// A listing that doesn't show yet what came last: half of it is missing.
     StaleList,
+    /// What is read breaks off half-way.
+    CutBody,
 }
 
 impl Fault {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::LoseAnswer,
         Self::LoseRequest,
         Self::Duplicate,
         Self::DenySecond,
         Self::StaleList,
+        Self::CutBody,
     ];
 
     /// Whether it says of such a call something that no other fault says. Listings of our own ledger show at once what was
@@ -107,12 +111,13 @@ impl Fault {
             Self::LoseAnswer => true,
             Self::LoseRequest | Self::Duplicate | Self::DenySecond => op.changes(),
             Self::StaleList => op.kind == Kind::List && op.place % 4 != Place::Ledger as usize,
+            Self::CutBody => op.kind == Kind::Open,
         }
     }
 
     /// Whether the worker may end in an error: one that is worth another try.
     pub fn may_fail(self) -> bool {
-        matches!(self, Self::LoseAnswer | Self::LoseRequest)
+        matches!(self, Self::LoseAnswer | Self::LoseRequest | Self::CutBody)
     }
 }
 
@@ -288,6 +293,13 @@ impl Mailbox for Gated {
     async fn open(&self, key: &ObjectKey) -> Result<ObjectBody, MailboxError> {
         match self.pass(Kind::Open, key.as_str()).await {
             Fault::LoseAnswer => Err(self.lost(key)),
+            Fault::CutBody => {
+                let ObjectBody { meta, stream } = self.inner.open(key).await?;
+                let mut content: BytesMut = stream.try_collect().await?;
+                content.truncate(content.len() / 2);
+                let stream = futures::stream::iter([Ok(content.freeze()), Err(self.lost(key))]).boxed();
+                Ok(ObjectBody { meta, stream })
+            }
             _ => self.inner.open(key).await,
         }
     }

@@ -8,6 +8,7 @@ mod support;
 mod batches;
 mod cases;
 mod check;
+mod drawn;
 mod gate;
 mod marks;
 mod orders;
@@ -46,6 +47,9 @@ use crate::scenes::Plot;
 use crate::stops::Counts;
 use crate::truth::Violation;
 use crate::world::{Build, Mounts, SHARES};
+
+/// What all searches may take on two cores. That they take longer is no failure: others may use the machine.
+const MOST_SECONDS: f64 = 180.0;
 
 /// A search, on the thread that runs it.
 type Search = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Counts>>> + Send>;
@@ -182,21 +186,21 @@ const RANDOM: [(&str, u64, MakeCase); 6] = [
 const SCENES: [(Plot, usize, usize); 15] = {
     use ValidationFormat::{SingleObject, ThreeObjects};
     [
-        (Plot::Batches(ThreeObjects), 100, 1870),
-        (Plot::Batches(SingleObject), 93, 1700),
-        (Plot::Streamed(ThreeObjects), 130, 3550),
-        (Plot::Streamed(SingleObject), 110, 3310),
-        (Plot::Parts, 150, 4110),
-        (Plot::Keys([Mounts::One, Mounts::Both]), 62, 810),
-        (Plot::Keys([Mounts::Both, Mounts::One]), 68, 750),
-        (Plot::Keys([Mounts::One, Mounts::One]), 62, 810),
-        (Plot::Replay, 93, 1780),
-        (Plot::Group, 120, 1610),
-        (Plot::Compaction, 80, 1100),
-        (Plot::Unusable, 75, 1040),
-        (Plot::BelowFloor, 81, 1400),
-        (Plot::Override(2), 60, 910),
-        (Plot::Marked, 90, 1000),
+        (Plot::Batches(ThreeObjects), 115, 1870),
+        (Plot::Batches(SingleObject), 105, 1700),
+        (Plot::Streamed(ThreeObjects), 150, 3550),
+        (Plot::Streamed(SingleObject), 130, 3310),
+        (Plot::Parts, 170, 4110),
+        (Plot::Keys([Mounts::One, Mounts::Both]), 75, 810),
+        (Plot::Keys([Mounts::Both, Mounts::One]), 75, 750),
+        (Plot::Keys([Mounts::One, Mounts::One]), 75, 810),
+        (Plot::Replay, 105, 1780),
+        (Plot::Group, 135, 1610),
+        (Plot::Compaction, 90, 1100),
+        (Plot::Unusable, 85, 1040),
+        (Plot::BelowFloor, 95, 1400),
+        (Plot::Override(2), 65, 910),
+        (Plot::Marked, 100, 1000),
     ]
 };
 
@@ -218,7 +222,7 @@ fn jobs() -> Vec<Job> {
         }
     }
     let refused: Search = Box::new(|| Box::pin(async { Plot::Override(1).scene(Share::Second).await.singles().await }));
-    job("single faults: a refused override".into(), 50, refused);
+    job("single faults: a refused override".into(), 55, refused);
     for (name, seeds, make) in RANDOM {
         let search: Search = Box::new(move || Box::pin(async move { make().await.random_orders(seeds).await }));
         job(
@@ -321,5 +325,8 @@ fn whatever_stops_fails_or_runs_at_the_same_time_everything_is_there_once() {
     eprintln!(
         "{points} points, {pairs} pairs, {interleavings} interleavings, {violations} violations in {seconds:.1} s"
     );
+    if seconds > MOST_SECONDS {
+        eprintln!("WARNING: longer than the {MOST_SECONDS} s that it may take on two cores");
+    }
     assert_eq!(violations, 0);
 }

@@ -13,8 +13,8 @@ use crate::batches::INGESTION_PARTS;
 use crate::cases::answered;
 use crate::gate::{Fault, Gate};
 use crate::truth::Truth;
-use crate::work::{Task, Worker, window};
-use crate::world::{Content, Place, SHARES, Setup, World, place};
+use crate::work::{Task, Worker, in_parts, window};
+use crate::world::{Content, Place, SHARES, Setup, TINY, World, place};
 
 /// All of a batch, then each object alone.
 const PARTS: [&[IngestionPart]; 4] = [
@@ -23,6 +23,24 @@ const PARTS: [&[IngestionPart]; 4] = [
     &[IngestionPart::Header],
     &[IngestionPart::Signature],
 ];
+
+/// Who works and how, with how many of [`PARTS`]: records are held, or stream where next to nothing is. Single objects are
+/// tried of the first alone.
+fn setups() -> [(Setup, usize); 4] {
+    [
+        (Setup::of(Share::First), PARTS.len()),
+        (Setup::of(Share::Second), 2),
+        (streaming(Share::First), 2),
+        (streaming(Share::Second), 2),
+    ]
+}
+
+fn streaming(share: Share) -> Setup {
+    Setup {
+        in_memory: TINY,
+        ..Setup::of(share)
+    }
+}
 
 /// Two batches, one with a packet to subtract, answered by some.
 async fn two_batches(shares: &[Share]) -> (World, [BatchId; 2]) {
@@ -35,9 +53,10 @@ async fn two_batches(shares: &[Share]) -> (World, [BatchId; 2]) {
     (world, batches)
 }
 
-/// A world in which First's batch is overwritten while First works.
+/// A world in which a party's batch is overwritten while that party works.
 struct Careless {
     world: World,
+    setup: Setup,
     begin: Content,
     truth: Truth,
     batch: BatchId,
@@ -46,13 +65,14 @@ struct Careless {
 }
 
 impl Careless {
-    fn new(world: World, batch: BatchId, tasks: Vec<Task>) -> Self {
-        let (begin, other) = (world.content(), world.reordered(Share::First, &batch));
+    fn new(world: World, setup: Setup, batch: BatchId, tasks: Vec<Task>) -> Self {
+        let (begin, other) = (world.content(), world.reordered(setup.share, &batch));
         let mut truth = Truth::of(&world);
-        world.overwrite_parts(Share::First, &batch, &other, &INGESTION_PARTS);
+        world.overwrite_parts(setup.share, &batch, &other, &INGESTION_PARTS);
         truth.learn(&world);
         Self {
             world,
+            setup,
             begin,
             truth,
             batch,
@@ -63,7 +83,7 @@ impl Careless {
 
     fn overwrite(&self, parts: &[IngestionPart]) {
         self.world
-            .overwrite_parts(Share::First, &self.batch, &self.other, parts);
+            .overwrite_parts(self.setup.share, &self.batch, &self.other, parts);
     }
 
     /// Overwritten before call `at`: the worker goes on or is stopped there. Whether it came that far.
@@ -71,7 +91,7 @@ impl Careless {
         self.world.reset(&self.begin);
         self.truth.restart(&self.begin);
         let gate = Gate::closed();
-        let processor = self.world.processor(&Setup::of(Share::First), &gate);
+        let processor = self.world.processor(&self.setup, &gate);
         let tasks = self.tasks.clone();
         let mut worker = Worker::begin(gate, &processor, &tasks).await;
         for _ in 0..at {
@@ -91,17 +111,18 @@ impl Careless {
     }
 
     async fn rerun(&mut self, tasks: &[Task]) {
-        self.world.run(&Setup::of(Share::First), tasks).await.unwrap();
+        self.world.run(&self.setup, tasks).await.unwrap();
         self.check("a rerun");
     }
 
     fn check(&mut self, when: &str) {
         let checked = self.truth.check(&self.world);
-        checked.unwrap_or_else(|violation| panic!("{when}: {violation}"));
+        let setup = self.setup;
+        checked.unwrap_or_else(|violation| panic!("{when}: {violation} ({setup:?})"));
     }
 
     fn read<T>(&self, folder: &str, read: impl Fn(&[u8]) -> T) -> Option<T> {
-        let ledger = self.world.places[place(Share::First, Place::Ledger)].snapshot();
+        let ledger = self.world.places[place(self.setup.share, Place::Ledger)].snapshot();
         ledger
             .get(self.batch.ledger_key(folder).as_str())
             .map(|bytes| read(bytes))
@@ -110,7 +131,7 @@ impl Careless {
     /// What became of the batch.
     fn became(&self) -> &'static str {
         let old_packets = facilitator_core::crypto::sha256(
-            &self.begin[place(Share::First, Place::Ingestion)]
+            &self.begin[place(self.setup.share, Place::Ingestion)]
                 [self.batch.ingestion_key(IngestionPart::Packets).as_str()],
         );
         let rejected = self.read("rejected", |bytes| {
@@ -131,7 +152,7 @@ impl Careless {
 
     fn result(&self) -> WindowResult {
         let key = window().ledger_key("results");
-        let there = self.world.places[place(Share::First, Place::Ledger)].snapshot();
+        let there = self.world.places[place(self.setup.share, Place::Ledger)].snapshot();
         WindowResult::from_bytes(&key, &there[key.as_str()]).unwrap()
     }
 }
@@ -145,95 +166,113 @@ async fn a_batch_overwritten_before_each_call_of_an_intake_is_answered_whole_or_
         &["blocked", "old"],
         &["blocked", "old"],
     ];
-    let (world, batches) = two_batches(&[Share::Second]).await;
-    answered(&world, &[Share::First], &batches[1..]).await;
-    let intake = vec![Task::Intake(batches[0].clone())];
-    let mut careless = Careless::new(world, batches[0].clone(), intake.clone());
-    for (parts, expected) in PARTS.into_iter().zip(expected) {
+    for (setup, tried) in setups() {
+        let (world, batches) = two_batches(&[setup.share.peer()]).await;
+        answered(&world, &[setup.share], &batches[1..]).await;
+        let intake = vec![Task::Intake(batches[0].clone())];
+        let mut careless = Careless::new(world, setup, batches[0].clone(), intake);
+        for (parts, expected) in PARTS.into_iter().zip(expected).take(tried) {
+            let tally = careless.during_intake(parts).await;
+            let outcomes: Vec<&str> = tally.keys().copied().collect();
+            assert_eq!(outcomes, expected, "{parts:?}: {tally:?} ({setup:?})");
+        }
+    }
+}
+
+impl Careless {
+    /// What becomes of the batch, overwritten before each call of its intake: the intake goes on or is stopped there.
+    async fn during_intake(&mut self, parts: &[IngestionPart]) -> BTreeMap<&'static str, usize> {
+        let (intake, setup) = (self.tasks.clone(), self.setup);
         let mut tally: BTreeMap<&str, usize> = BTreeMap::new();
         for stops in [false, true] {
             for at in 0.. {
-                if !careless.run(parts, at, stops).await {
+                if !self.run(parts, at, stops).await {
                     break;
                 }
-                let before = careless.became();
+                let before = self.became();
                 *tally.entry(before).or_default() += 1;
                 // The writer puts the rest.
-                careless.overwrite(&INGESTION_PARTS);
-                careless.rerun(&intake).await;
-                let after = careless.became();
+                self.overwrite(&INGESTION_PARTS);
+                self.rerun(&intake).await;
+                let after = self.became();
                 let changed = matches!((before, after), ("blocked", "new"));
                 assert!(
                     before == after || changed,
-                    "{parts:?} before call {at}: {before}, then {after}"
+                    "{parts:?} before call {at}: {before}, then {after} ({setup:?})"
                 );
-                careless.rerun(&[Task::Aggregate(window())]).await;
-                let result = careless.result();
+                self.rerun(&[Task::Aggregate(window())]).await;
+                let result = self.result();
                 // Two clients in each: the third packet of the first doesn't count.
                 let clients = if after == "new" { 4 } else { 2 };
                 assert_eq!((result.verdict, result.clients), (Verdict::Summed, clients), "{after}");
             }
         }
-        let outcomes: Vec<&str> = tally.keys().copied().collect();
-        assert_eq!(outcomes, expected, "{parts:?}: {tally:?}");
+        tally
     }
 }
 
 #[tokio::test]
 async fn a_batch_overwritten_after_its_intake_is_named_in_the_plan_and_left_out() {
-    let (world, batches) = two_batches(&SHARES).await;
-    let mut careless = Careless::new(world, batches[0].clone(), Vec::new());
-    careless.rerun(&[Task::Aggregate(window())]).await;
-    let key = window().ledger_key("plans");
-    let there = careless.world.places[place(Share::First, Place::Ledger)].snapshot();
-    let plan = Plan::from_bytes(&key, &there[key.as_str()]).unwrap();
-    let members: Vec<_> = plan.members.iter().map(|member| member.uuid).collect();
-    assert_eq!(members, [batches[1].uuid]);
-    let exclusions = plan.exclusions.iter();
-    let excluded: Vec<_> = exclusions.map(|exclusion| (exclusion.uuid, exclusion.reason)).collect();
-    assert_eq!(excluded, [(batches[0].uuid, ExclusionReason::Overwritten)]);
-    assert_eq!(careless.result().verdict, Verdict::Summed);
+    for (setup, _) in setups() {
+        let (world, batches) = two_batches(&SHARES).await;
+        let mut careless = Careless::new(world, setup, batches[0].clone(), Vec::new());
+        careless.rerun(&[Task::Aggregate(window())]).await;
+        let key = window().ledger_key("plans");
+        let there = careless.world.places[place(setup.share, Place::Ledger)].snapshot();
+        let plan = Plan::from_bytes(&key, &there[key.as_str()]).unwrap();
+        let members: Vec<_> = plan.members.iter().map(|member| member.uuid).collect();
+        assert_eq!(members, [batches[1].uuid]);
+        let exclusions = plan.exclusions.iter();
+        let excluded: Vec<_> = exclusions.map(|exclusion| (exclusion.uuid, exclusion.reason)).collect();
+        assert_eq!(excluded, [(batches[0].uuid, ExclusionReason::Overwritten)]);
+        assert_eq!(careless.result().verdict, Verdict::Summed);
+    }
 }
 
-/// Overwritten before each call of an aggregation: it goes on or is stopped there, and a rerun follows.
+/// Overwritten before each call of an aggregation, by one worker or in parts: it goes on or is stopped there, and a rerun
+/// follows.
 #[tokio::test]
 async fn a_batch_overwritten_after_the_plan_fails_the_window_by_name_or_changes_nothing() {
-    let (world, batches) = two_batches(&SHARES).await;
-    let aggregate = vec![Task::Aggregate(window())];
-    let mut careless = Careless::new(world, batches[0].clone(), aggregate);
-    for parts in PARTS {
-        let (mut failed, mut summed, mut left_out) = (0, 0, 0);
-        for stops in [false, true] {
-            for at in 0.. {
-                if !careless.run(parts, at, stops).await {
-                    break;
-                }
-                let result = careless.result();
-                match (result.verdict, result.reason) {
-                    (Verdict::Summed, None) if result.batches == 1 => left_out += 1,
-                    (Verdict::Summed, None) => summed += 1,
-                    (Verdict::Failed, Some(FailedReason::IngestionChanged)) => {
-                        assert!(result.message.contains(&batches[0].path()), "{}", result.message);
-                        failed += 1;
+    let whole = setups().map(|(setup, tried)| (setup, tried, vec![Task::Aggregate(window())]));
+    let parted = [Setup::of(Share::First), streaming(Share::Second)].map(|setup| (setup, 2, in_parts(&[2])));
+    for (setup, tried, tasks) in whole.into_iter().chain(parted) {
+        let (world, batches) = two_batches(&SHARES).await;
+        let mut careless = Careless::new(world, setup, batches[0].clone(), tasks.clone());
+        for parts in PARTS.into_iter().take(tried) {
+            let name = format!("{parts:?} ({setup:?}, {} tasks)", tasks.len());
+            let (mut failed, mut summed, mut left_out) = (0, 0, 0);
+            for stops in [false, true] {
+                for at in 0.. {
+                    if !careless.run(parts, at, stops).await {
+                        break;
                     }
-                    other => panic!("{parts:?} overwritten before call {at}: {other:?}"),
+                    let result = careless.result();
+                    match (result.verdict, result.reason) {
+                        (Verdict::Summed, None) if result.batches == 1 => left_out += 1,
+                        (Verdict::Summed, None) => summed += 1,
+                        (Verdict::Failed, Some(FailedReason::IngestionChanged)) => {
+                            assert!(result.message.contains(&batches[0].path()), "{}", result.message);
+                            failed += 1;
+                        }
+                        other => panic!("{name} overwritten before call {at}: {other:?}"),
+                    }
                 }
             }
-        }
-        let tally = (failed, summed, left_out);
-        assert!(summed > 5, "{parts:?}: {tally:?}");
-        if parts.contains(&IngestionPart::Header) {
-            assert!(left_out > 5, "{parts:?}: {tally:?}");
-        }
-        if parts.contains(&IngestionPart::Packets) {
-            assert!(failed > 5, "{parts:?}: {tally:?}");
-        }
-        if parts == [IngestionPart::Signature] {
-            assert_eq!(
-                (failed, left_out),
-                (0, 0),
-                "the record has the digest of what was signed"
-            );
+            let tally = (failed, summed, left_out);
+            assert!(summed > 5, "{name}: {tally:?}");
+            if parts.contains(&IngestionPart::Header) {
+                assert!(left_out > 5, "{name}: {tally:?}");
+            }
+            if parts.contains(&IngestionPart::Packets) {
+                assert!(failed > 5, "{name}: {tally:?}");
+            }
+            if parts == [IngestionPart::Signature] {
+                assert_eq!(
+                    (failed, left_out),
+                    (0, 0),
+                    "the record has the digest of what was signed"
+                );
+            }
         }
     }
 }

@@ -6,81 +6,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use facilitator_core::aggregate::AggregateOutcome;
 use facilitator_core::formats::ledger::{LedgerObject, Verdict};
-use facilitator_core::formats::names::{BatchId, ValidationPart, parse_partial_name};
+use facilitator_core::formats::names::{BatchId, BatchRange, BatchTime, Cut, parse_partial_name};
 use facilitator_core::formats::partial::Partial;
 use facilitator_core::formats::record::Record;
 use facilitator_core::formats::work::Share;
-use facilitator_core::processor::InMemory;
 use facilitator_core::sample::FaultKind;
 use mailbox::{MemoryMailbox, ObjectKey};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedMutRandom, IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
+use uuid::Uuid;
 
 use crate::check::{but_put, members, parse, record};
+use crate::drawn::{random_world, spoil};
 use crate::gate::Gate;
 use crate::truth::Truth;
-use crate::work::{Outcome, Task, in_parts, ranges, run, window};
-use crate::world::{Content, Mounts, Place, SHARES, Setup, World, place};
-
-/// All that can befall a packet.
-const FAULTS: [FaultKind; 8] = [
-    FaultKind::Undecryptable,
-    FaultKind::UndecryptableFor(Share::First),
-    FaultKind::UndecryptableFor(Share::Second),
-    FaultKind::WrongDimension,
-    FaultKind::InvalidProof,
-    FaultKind::DuplicatePayload,
-    FaultKind::QueryPointOutOfRange,
-    FaultKind::DuplicateUuid,
-];
-
-/// Some batches with all that can befall them, taken in by both parties.
-async fn random_world(rng: &mut StdRng, batches: u8, faults: &[FaultKind]) -> (World, Vec<BatchId>) {
-    let world = World::new();
-    let mut ids = Vec::new();
-    for minute in 1..=batches {
-        let packets = rng.random_range(2..6);
-        let keys = if rng.random_ratio(1, 3) { 2 } else { 1 };
-        let mut spoilt = Vec::new();
-        for packet in (0..keys * packets).filter(|packet| packet % packets > 0) {
-            if rng.random_bool(0.4) {
-                // Where there are two keys, under both there shall be packets to take out.
-                let is_invalid = keys == 2 && rng.random_bool(0.5);
-                let any = *faults.choose(rng).unwrap();
-                spoilt.push((packet, if is_invalid { FaultKind::InvalidProof } else { any }));
-            }
-        }
-        ids.push(match keys {
-            2 => world.batch_of_two_keys(minute, packets, &spoilt),
-            _ => world.batch(minute, packets, &spoilt),
-        });
-    }
-    for share in SHARES {
-        let taken: Vec<_> = ids
-            .iter()
-            .filter(|_| !rng.random_ratio(1, 10))
-            .cloned()
-            .map(Task::IntakeAnyway)
-            .collect();
-        world.run(&Setup::of(share), &taken).await.unwrap();
-    }
-    (world, ids)
-}
-
-/// Of the batches that were taken in, the ingestion may have changed since, or the peer's answer be bad.
-fn spoil(world: &World, ids: &[BatchId], answers: bool, rng: &mut StdRng) {
-    for id in ids {
-        match rng.random_range(0..12) {
-            0 => world.overwrite(Share::First, id),
-            1 if answers => {
-                let mailbox = &world.places[place(Share::First, Place::PeerValidation)];
-                mailbox.remove(&id.validation_key(Share::Second, ValidationPart::Packets));
-            }
-            _ => {}
-        }
-    }
-}
+use crate::work::{Outcome, Task, in_parts, parted_at, ranges, run, window};
+use crate::world::{Content, Mounts, Place, SHARES, Setup, TINY, World, place};
 
 /// What is left of a window when it is over; which parts it was done in doesn't count.
 fn outputs(world: &World) -> Vec<BTreeMap<String, Vec<u8>>> {
@@ -134,7 +76,7 @@ fn half_damaged(world: &World, truth: &Truth, share: Share, damaged: &BTreeMap<B
     let members = members("plans", &parse("plans", plan).unwrap()).unwrap();
     let is_half = |(id, _): &&(BatchId, String)| {
         let [one, other] = damaged[id][..] else { return false };
-        let expected = truth.expected(share, std::slice::from_ref(id), 2, &content);
+        let expected = truth.expected(share, std::slice::from_ref(id), world.bins as usize, &content);
         let clients = expected.map_or_else(|_| Vec::new(), |expected| expected.client_set);
         let record = record(there, id).unwrap().unwrap();
         let takes_out = |key: u8| {
@@ -152,9 +94,17 @@ async fn whole(world: &World, setup: &Setup) -> Vec<BTreeMap<String, Vec<u8>>> {
     outputs(world)
 }
 
+/// Every way to part the window between these batches.
+fn splits(names: &[(BatchTime, Uuid)]) -> Vec<Vec<BatchRange>> {
+    let split = |which: u32| {
+        let cuts = (1..names.len()).filter(|n| which >> (n - 1) & 1 == 1);
+        parted_at(cuts.map(|n| Cut::between(names[n - 1], names[n])))
+    };
+    (0_u32..1 << (names.len() - 1)).map(split).collect()
+}
+
 /// Some of the shards and partial sums, in any order, some several times, then the rest of the work.
-async fn parted(world: &World, setup: &Setup, cuts: &[u8], rng: &mut StdRng) {
-    let ranges = ranges(cuts);
+async fn parted(world: &World, setup: &Setup, ranges: &[BatchRange], rng: &mut StdRng) {
     let mut shards: Vec<_> = ranges.iter().map(|range| Task::PlanShard(window(), *range)).collect();
     shards.shuffle(rng);
     let plans = rng.random_bool(0.7);
@@ -189,17 +139,20 @@ async fn every_split_and_order_gives_the_bytes_of_one_pod() {
         let mut rng = StdRng::seed_from_u64(seed);
         // An answer that is spoilt isn't one of a peer that [`Truth`] knows.
         let has_truth = seed % 2 == 0;
-        let (world, ids) = random_world(&mut rng, BATCHES, &FAULTS).await;
+        let (world, ids) = random_world(seed, &mut rng, BATCHES).await;
+        let names: Vec<_> = ids.iter().map(|id| (id.time, id.uuid)).collect();
+        let splits = splits(&names);
+        for size in 1..=names.len() {
+            let parts = BatchRange::whole(&window()).parted(names.iter().copied(), size);
+            assert!(splits.contains(&parts), "what the operator makes is tried: {parts:?}");
+        }
         let mut truth = Truth::of(&world);
         spoil(&world, &ids, !has_truth, &mut rng);
         let begin = world.content();
         for share in SHARES {
             // What is streamed from the first byte on comes to the same.
             let streams = Setup {
-                in_memory: InMemory {
-                    packets: 1,
-                    object_bytes: 64,
-                },
+                in_memory: TINY,
                 ..Setup::of(share)
             };
             world.reset(&begin);
@@ -229,8 +182,7 @@ async fn every_split_and_order_gives_the_bytes_of_one_pod() {
                 but_records(&expected),
                 "seed {seed} {share:?}: slow path"
             );
-            for split in 0_u8..1 << (BATCHES - 1) {
-                let cuts: Vec<u8> = (2..=BATCHES).filter(|minute| split >> (minute - 2) & 1 == 1).collect();
+            for ranges in &splits {
                 let is_slow = rng.random_ratio(1, 4);
                 let setup = if rng.random_ratio(1, 4) {
                     streams
@@ -244,11 +196,11 @@ async fn every_split_and_order_gives_the_bytes_of_one_pod() {
                 };
                 world.reset(content);
                 truth.restart(content);
-                parted(&world, &setup, &cuts, &mut rng).await;
+                parted(&world, &setup, ranges, &mut rng).await;
                 assert_eq!(
                     &outputs(&world),
                     expected,
-                    "seed {seed} {share:?}, cuts {cuts:?}, slow {is_slow}"
+                    "seed {seed} {share:?}, {ranges:?}, slow {is_slow}"
                 );
                 if has_truth && !is_slow {
                     truth.check(&world).unwrap();

@@ -9,7 +9,7 @@ use facilitator_core::aggregate::{AggregateOutcome, aggregate, aggregate_again, 
 use facilitator_core::claims::compact;
 use facilitator_core::crypto::ClaimKey;
 use facilitator_core::formats::claims::ClaimDay;
-use facilitator_core::formats::names::{BatchId, BatchRange, WindowId};
+use facilitator_core::formats::names::{BatchId, BatchRange, BatchTime, Cut, WindowId};
 use facilitator_core::formats::work::Approval;
 use facilitator_core::identity::{ExpectedLedger, IdentityError, establish};
 use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
@@ -50,17 +50,18 @@ pub enum Task {
     Establish(u128),
 }
 
-/// The ranges that a window's work is parted into by cuts before these minutes.
-pub fn ranges(cuts: &[u8]) -> Vec<BatchRange> {
-    let window = window();
-    let minute = |minute: &u8| format!("2026112000{minute:02}");
-    let bounds: Vec<String> = [window.start.to_compact()]
-        .into_iter()
-        .chain(cuts.iter().map(minute))
-        .chain([window.end.to_compact()])
-        .collect();
-    let range = |pair: &[String]| BatchRange::parse(&format!("{}-{}", pair[0], pair[1])).unwrap();
+/// The ranges that a window's work is parted into by these cuts.
+pub fn parted_at(cuts: impl Iterator<Item = Cut>) -> Vec<BatchRange> {
+    let whole = BatchRange::whole(&window());
+    let bounds: Vec<Cut> = [whole.begin()].into_iter().chain(cuts).chain([whole.end()]).collect();
+    let range = |pair: &[Cut]| BatchRange::parse(&format!("{}-{}", pair[0], pair[1])).unwrap();
     bounds.windows(2).map(range).collect()
+}
+
+/// The same, by cuts before these minutes.
+pub fn ranges(cuts: &[u8]) -> Vec<BatchRange> {
+    let before = |minute: &u8| BatchTime::parse_compact(&format!("2026112000{minute:02}")).unwrap();
+    parted_at(cuts.iter().map(before).map(Cut::before_minute))
 }
 
 /// The window summed in parts: every shard, every partial sum, then all together.

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use mailbox::{Mailbox, MemoryMailbox};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use uuid::Uuid;
 
 use crate::gate::{Gate, Gated};
 use crate::support::Keys;
@@ -66,6 +67,10 @@ pub fn digest_of(content: &Content) -> [u8; 32] {
 pub struct World {
     pub places: Vec<Arc<MemoryMailbox>>,
     pub keys: Keys,
+    /// Values of a packet.
+    pub bins: u32,
+    /// The minute and the UUID of a batch's name, by its number.
+    pub name: fn(u8) -> (u8, Uuid),
     packet_keys: [[Arc<[MountedPacketKey]>; 2]; 2],
 }
 
@@ -172,6 +177,8 @@ impl World {
         Self {
             places,
             keys: Keys::read(),
+            bins: 2,
+            name: |number| (number, Uuid::from_u128(number.into())),
             packet_keys: SHARES.map(mounts),
         }
     }
