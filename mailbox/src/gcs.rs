@@ -6,6 +6,7 @@
 //! lost is told apart from another writer's; and the content's SHA-256, where it is known when the put begins.
 
 mod bucket;
+mod rights;
 mod upload;
 mod wire;
 
@@ -175,7 +176,11 @@ impl Mailbox for GcsMailbox {
     }
 
     async fn may_put(&self, key: &ObjectKey) -> Result<ProbeEnd, MailboxError> {
-        upload::may_put(&self.bucket, key).await
+        rights::may_put(&self.bucket, key).await
+    }
+
+    async fn may_begin_upload(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+        rights::may_begin_upload(&self.bucket, key).await
     }
 
     async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {

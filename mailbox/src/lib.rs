@@ -183,6 +183,17 @@ pub trait Mailbox: Send + Sync + std::fmt::Debug {
         Ok(ProbeEnd::ContentRefused)
     }
 
+    /// As [`Mailbox::may_put`], where the store isn't known to compare checksums: begins an upload of the object `key`, which
+    /// takes the same right, and gives it up before it has any content. No store makes an object of that, also where it may
+    /// not be given up. The usual answer is for places where [`Mailbox::may_put`] sends nothing.
+    ///
+    /// # Errors
+    /// [`MailboxErrorKind::Denied`] where we may not; [`MailboxErrorKind::Unsupported`] or [`MailboxErrorKind::Io`] where the
+    /// store begins no such upload.
+    async fn may_begin_upload(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+        self.may_put(key).await.map(drop)
+    }
+
     /// The rules by which the store deletes objects of this mailbox by itself.
     ///
     /// # Errors

@@ -291,6 +291,10 @@ impl Mailbox for MemoryMailbox {
         ))
     }
 
+    async fn may_begin_upload(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+        self.begin_upload(key).await?.abort().await
+    }
+
     async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {
         self.answers().await;
         if let Some(error) = &self.state().error {

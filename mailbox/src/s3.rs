@@ -158,6 +158,14 @@ impl Mailbox for S3Mailbox {
         self.bucket.may_put(key).await
     }
 
+    async fn may_begin_upload(&self, key: &ObjectKey) -> Result<(), MailboxError> {
+        let mut upload = Box::new(S3Upload::new(Arc::clone(&self.bucket), key.clone()));
+        upload.begin().await?;
+        // Where that is refused, an upload without parts stays. Objects are listed without it, and it costs nothing.
+        let _ = upload.abort().await;
+        Ok(())
+    }
+
     async fn expiry_rules(&self) -> Result<Vec<ExpiryRule>, MailboxError> {
         self.bucket.expiry_rules().await
     }

@@ -197,7 +197,8 @@ impl Preflight<'_> {
         }
     }
 
-    /// Whether we may put, shown by a put that the store refuses for its content.
+    /// Whether we may put, shown by a put that the store refuses for its content; by an upload that is given up, where it might
+    /// take that.
     pub(super) async fn writing(&self, place: Place, mailbox: &Result<Arc<dyn Mailbox>, Trouble>) -> Line {
         let mailbox = match mailbox {
             Ok(mailbox) => mailbox,
@@ -207,13 +208,21 @@ impl Preflight<'_> {
             Ok(key) => key,
             Err(line) => return line,
         };
-        if !self.compares_checksums(place, &key).await {
-            let detail = "the store isn't known to refuse wrong content (our own ledger isn't in it, or it took a probe there), \
-                          and none must stay here: the first delivery shows the right";
-            return not_checkable(Check::Write, detail).of(place);
-        }
-        match within(mailbox.may_put(&key)).await {
-            Ok(_) => passed(Check::Write, mailbox.url()).of(place),
+        let compares = self.compares_checksums(place, &key).await;
+        let tried = if compares {
+            within(mailbox.may_put(&key)).await.map(drop)
+        } else {
+            within(mailbox.may_begin_upload(&key)).await
+        };
+        match tried {
+            Ok(()) => passed(Check::Write, mailbox.url()).of(place),
+            Err(Fault::Mailbox(error)) if !compares && is_unknown(&error) => {
+                let detail = format!(
+                    "the store begins no upload that could be given up, and isn't known to refuse wrong content, which must \
+                     not stay there: the first delivery shows the right ({error})"
+                );
+                not_checkable(Check::Write, detail).of(place)
+            }
             Err(fault) => self.faulty(Check::Write, place, &fault, PUT_RIGHT),
         }
     }
@@ -257,6 +266,12 @@ impl Preflight<'_> {
             Err(fault) => told.push(self.faulty(Check::List, place, &fault, LIST_RIGHT)),
         }
     }
+}
+
+/// Whether a store doesn't know what it is asked for.
+fn is_unknown(error: &MailboxError) -> bool {
+    use MailboxErrorKind::{Io, NotFound, Unsupported};
+    matches!(error.kind(), Unsupported | NotFound | Io)
 }
 
 /// Which store a mailbox is in: its protocol and endpoint.

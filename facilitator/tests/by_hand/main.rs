@@ -283,34 +283,38 @@ fn mailboxes_are_copied_whole_and_nothing_is_replaced() {
 
 #[test]
 fn manifests_of_the_original_pass_and_broken_ones_are_explained() {
-    let folder = tempfile::tempdir().unwrap();
-    let here = folder.path();
-    let portal =
-        r#"{"format":1,"facilitator-sum-part-bucket":"gs://f-sums","pha-sum-part-bucket":"s3://us-west-1/p-sums"}"#;
-    fs::write(here.join("portal.json"), portal).unwrap();
-    done("lint-manifest --kind portal-global portal.json", here);
-    fs::write(here.join("bad.json"), portal.replace("\"format\":1", "\"format\":7")).unwrap();
-    fails("lint-manifest --kind portal-global bad.json", here, 65, "bad.json");
-    let both = r#"{"format":1,"server-identity":{"aws-account-id":123456789012,"gcp-service-account-email":"w@p.example","gcp-service-account-id":"1"}}"#;
-    fs::write(here.join("both.json"), both).unwrap();
-    fails(
-        "lint-manifest --kind data-share-processor-global both.json",
-        here,
-        65,
-        "both.json",
-    );
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let fixtures = fixtures.join("../facilitator-core/tests/fixtures/prio-server/manifests");
+    let kinds = [
+        ("ingestor-global", "ingestor.json"),
+        ("ingestor-specific", "ingestor.json"),
+        ("data-share-processor-global", "dsp-global.json"),
+        ("data-share-processor-specific", "dsp-specific.json"),
+        ("portal-global", "portal.json"),
+    ];
+    for (kind, right) in kinds {
+        for (_, file) in &kinds[1..] {
+            let lint = format!("lint-manifest --kind {kind} {file}");
+            if *file == right {
+                assert!(done(&lint, &fixtures).contains(&format!("{file}: fine, ")), "{kind}");
+            } else {
+                fails(&lint, &fixtures, 65, file);
+            }
+        }
+    }
+    let both = "lint-manifest --kind data-share-processor-global dsp-global-gcp.json";
+    fails(both, &fixtures, 65, "dsp-global-gcp.json");
     fails(
         "lint-manifest --kind portal-global absent.json",
-        here,
+        &fixtures,
         66,
         "absent.json",
     );
-    fails(
-        "lint-manifest --kind ingestor-global portal.json",
-        here,
-        65,
-        "portal.json",
-    );
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let portal = fs::read_to_string(fixtures.join("portal.json")).unwrap();
+    fs::write(here.join("bad.json"), portal.replace("\"format\": 1", "\"format\": 7")).unwrap();
+    fails("lint-manifest --kind portal-global bad.json", here, 65, "bad.json");
 }
 
 #[test]

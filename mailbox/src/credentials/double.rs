@@ -57,8 +57,16 @@ impl Drop for Double {
     }
 }
 
+/// A header of an answer.
+type Header = (&'static str, &'static str);
+
 impl Double {
     pub async fn start(answers: Answers) -> Self {
+        Self::start_with(answers, None).await
+    }
+
+    /// As [`Double::start`], with this header in every answer.
+    pub async fn start_with(answers: Answers, header: Option<Header>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (asked, answers) = (Arc::default(), Arc::new(answers));
@@ -68,7 +76,7 @@ impl Double {
             while let Ok((stream, _)) = listener.accept().await {
                 let (log, answers) = (Arc::clone(&log), Arc::clone(&answers));
                 connections.spawn(async move {
-                    let service = service_fn(|request| answer(request, Arc::clone(&log), Arc::clone(&answers)));
+                    let service = service_fn(|request| answer(request, Arc::clone(&log), Arc::clone(&answers), header));
                     let server = hyper::server::conn::http1::Builder::new();
                     let _ = server.serve_connection(TokioIo::new(stream), service).await;
                 });
@@ -86,6 +94,7 @@ async fn answer(
     request: Request<Incoming>,
     log: Arc<Mutex<Vec<Asked>>>,
     answers: Arc<Answers>,
+    added: Option<Header>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
@@ -109,7 +118,11 @@ async fn answer(
         log.push(asked);
         known.map_or((418, String::new()), |(_, status, text)| (*status, text.clone()))
     };
-    Ok(Response::builder().status(status).body(Full::from(text)).unwrap())
+    let mut response = Response::builder().status(status);
+    if let Some((name, value)) = added {
+        response = response.header(name, value);
+    }
+    Ok(response.body(Full::from(text)).unwrap())
 }
 
 /// The line with a key, a token or an error that an ignored test prints, run as a process of its own with these variables and

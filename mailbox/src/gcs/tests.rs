@@ -32,11 +32,17 @@ fn no_token_goes_out_in_clear() {
 
 /// A double of the store and of the metadata server, which grants `first`, then `second`.
 async fn store(answers: &[(&'static str, u16, String)]) -> (Double, GcsMailbox) {
+    store_naming(answers, None).await
+}
+
+/// As [`store`], where every answer names this place.
+async fn store_naming(answers: &[(&'static str, u16, String)], location: Option<&'static str>) -> (Double, GcsMailbox) {
     let granting = [
         (TOKEN, 200, granted("first", 3600)),
         (TOKEN, 200, granted("second", 3600)),
     ];
-    let double = Double::start([&granting, answers].concat()).await;
+    let location = location.map(|location| ("location", location));
+    let double = Double::start_with([&granting, answers].concat(), location).await;
     let access = Access {
         endpoint: Some(double.url.clone()),
         credentials: Credentials::Anonymous,
@@ -163,4 +169,52 @@ async fn a_token_that_is_refused_is_replaced_before_an_upload_in_pieces() {
         asked(&double).iter().all(|(what, _)| what != UPLOAD),
         "nothing is sent with a token that is refused"
     );
+}
+
+/// Whoever begins a session must have the right to put; without content it becomes no object.
+#[tokio::test]
+async fn the_right_to_put_shows_by_a_session_without_content() {
+    use MailboxErrorKind::{Denied, Io, NoSuchMailbox, Unsupported};
+    const BEGIN: &str = "POST /upload/storage/v1/b/bucket/o?uploadType=resumable&ifGenerationMatch=0";
+    const GIVE_UP: &str = "DELETE /upload/storage/v1/b/bucket/o?uploadType=resumable&upload_id=";
+    // GCS says 499 to whom it obeys; whether it does is no matter. The token goes to no other place that is named.
+    for (location, status) in [
+        (
+            "https://elsewhere.example/o?uploadType=resumable&name=a&upload_id=the%2Dsession",
+            499,
+        ),
+        ("/upload/storage/v1/b/bucket/o?upload_id=the-session&name=a", 403),
+    ] {
+        let answers = [(BEGIN, 200, String::new()), (GIVE_UP, status, String::new())];
+        let (double, mailbox) = store_naming(&answers, Some(location)).await;
+        mailbox.may_begin_upload(&key()).await.unwrap();
+        let asked = double.asked();
+        let [_, begun, given_up] = &asked[..] else {
+            panic!("{asked:?}")
+        };
+        assert_eq!((&*begun.what, &*begun.body), (BEGIN, r#"{"name":"a"}"#));
+        assert_eq!(begun.header("content-type"), Some("application/json; charset=UTF-8"));
+        assert_eq!(
+            (&*given_up.what, &*given_up.body),
+            (&*format!("{GIVE_UP}the-session"), "")
+        );
+        for asked in [begun, given_up] {
+            assert_eq!(asked.header("authorization"), Some("Bearer first"));
+        }
+    }
+    for (status, location, expected) in [
+        (403, None, Some(Denied)),
+        (404, None, Some(NoSuchMailbox)),
+        (501, None, Some(Unsupported)),
+        (400, None, Some(Io)),
+        (200, None, Some(Io)),
+        (200, Some("/o?name=upload_id&upload_id="), Some(Io)),
+        // The name is taken: rights are looked at before.
+        (412, None, None),
+    ] {
+        let (double, mailbox) = store_naming(&[(BEGIN, status, String::new())], location).await;
+        let ended = mailbox.may_begin_upload(&key()).await;
+        assert_eq!(ended.map_err(|error| error.kind()).err(), expected, "{status}");
+        expect(&double, &[(TOKEN, None), (UPLOAD, Some("first"))]);
+    }
 }

@@ -15,9 +15,9 @@ use super::bucket::Bucket;
 use super::wire::{OBJECT_FIELDS, Object, crc32c_text};
 
 use crate::body::{crc32c_digest, hex};
-use crate::cloud::{MARK, PROBE, SHA256};
+use crate::cloud::{MARK, SHA256};
 use crate::fault::Fault;
-use crate::{MailboxError, MailboxErrorKind, ObjectKey, ProbeEnd, PutOutcome, Upload};
+use crate::{MailboxError, MailboxErrorKind, ObjectKey, PutOutcome, Upload};
 
 /// Objects up to so many bytes are put whole, and again where the put is cut.
 const WHOLE: usize = 8 << 20;
@@ -26,20 +26,20 @@ const PIECE: usize = 1 << 20;
 /// Pieces that wait to be sent.
 const PIECES: usize = 4;
 
-fn crc32c_value(digest: &crc_fast::Digest) -> u32 {
+pub(super) fn crc32c_value(digest: &crc_fast::Digest) -> u32 {
     u32::try_from(digest.finalize()).unwrap_or_default()
 }
 
 /// What goes around the content.
-struct Envelope {
+pub(super) struct Envelope {
     /// Also the parts' boundary.
     mark: String,
-    head: Bytes,
-    tail: Bytes,
+    pub head: Bytes,
+    pub tail: Bytes,
 }
 
 impl Envelope {
-    fn new(name: &str, whole: Option<(&str, u32)>) -> Self {
+    pub fn new(name: &str, whole: Option<(&str, u32)>) -> Self {
         let mark = uuid::Uuid::new_v4().simple().to_string();
         let mut resource = serde_json::json!({
             "name": name,
@@ -63,8 +63,9 @@ impl Envelope {
 }
 
 impl Bucket {
-    fn upload(&self, envelope: &Envelope, body: reqwest::Body) -> reqwest::RequestBuilder {
-        let mut wanted = vec![("uploadType", "multipart"), ("fields", OBJECT_FIELDS)];
+    /// A request for an upload of this type.
+    pub fn upload_of(&self, kind: &str) -> reqwest::RequestBuilder {
+        let mut wanted = vec![("uploadType", kind)];
         wanted.extend(self.cloud.required().then_some(("ifGenerationMatch", "0")));
         wanted.extend(
             self.cloud
@@ -79,12 +80,13 @@ impl Bucket {
                 .canned_acl
                 .map(|_| ("predefinedAcl", "bucketOwnerFullControl")),
         );
+        self.http.post(self.bucket_url(true)).query(&wanted)
+    }
+
+    pub fn upload(&self, envelope: &Envelope, body: reqwest::Body) -> reqwest::RequestBuilder {
         let kind = format!("multipart/related; boundary={}", envelope.mark);
-        self.http
-            .post(self.bucket_url(true))
-            .query(&wanted)
-            .header(CONTENT_TYPE, kind)
-            .body(body)
+        let request = self.upload_of("multipart").query(&[("fields", OBJECT_FIELDS)]);
+        request.header(CONTENT_TYPE, kind).body(body)
     }
 }
 
@@ -113,24 +115,6 @@ pub(super) async fn put(bucket: &Arc<Bucket>, key: &ObjectKey, content: &Bytes) 
                 Err(fault) if fault.taken => Ok(PutOutcome::Exists),
                 Err(fault) => Err(bucket.error(fault, key)),
             }
-        })
-        .await
-}
-
-/// As [`put`], but with the checksum of another content: the store refuses that, after it has looked at who we are.
-pub(super) async fn may_put(bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<ProbeEnd, MailboxError> {
-    let mut crc32c = crc32c_digest();
-    crc32c.update(b"another content");
-    let sha256 = hex(&Sha256::digest(PROBE));
-    let envelope = &Envelope::new(&bucket.cloud.name(key)?, Some((&sha256, crc32c_value(&crc32c))));
-    let body = &Bytes::from([&envelope.head[..], PROBE, &envelope.tail[..]].concat());
-    bucket
-        .cloud
-        .retry
-        .run(|_| async move {
-            let request = bucket.upload(envelope, body.clone().into());
-            let answer = bucket.call(request, bucket.cloud.answer_time(), true).await;
-            bucket.cloud.probe_end(key, answer.map(drop))
         })
         .await
 }

@@ -202,7 +202,7 @@ async fn remove(bucket: Arc<Bucket>, started: Started) -> Result<(), MailboxErro
     {
         Err(fault) if !fault.no_upload => {
             let error = fault.into_error(&bucket.cloud.url, None);
-            tracing::warn!(%error, object = started.name, "parts of an upload are left in the bucket");
+            tracing::warn!(%error, object = started.name, parts = started.parts.len(), "an upload that was given up is left in the bucket");
             Err(error)
         }
         _ => Ok(()),
@@ -273,7 +273,78 @@ impl Drop for S3Upload {
         };
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(remove(Arc::clone(&self.bucket), started))),
-            Err(_) => tracing::warn!(object = started.name, "parts of an upload are left in the bucket"),
+            Err(_) => tracing::warn!(
+                object = started.name,
+                parts = started.parts.len(),
+                "an upload that was given up is left in the bucket"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::credentials::double::Double;
+    use crate::{Access, Credentials, MailboxUrl, open_mailbox};
+
+    const BEGIN: &str = "POST /bucket/us-ct/a?uploads";
+    const GIVE_UP: &str = "DELETE /bucket/us-ct/a?";
+    const BEGUN: &str = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
+    const DENIED: &str = "<Error><Code>AccessDenied</Code><Message>no</Message></Error>";
+    const UNKNOWN: &str = "<Error><Code>NotImplemented</Code><Message>no</Message></Error>";
+
+    /// Asks a double of S3 that gives these answers whether we may put; gives what it was asked, too.
+    async fn may_begin(answers: &[(&'static str, u16, &str)]) -> (Result<(), MailboxError>, Vec<String>) {
+        let answers = answers
+            .iter()
+            .map(|(what, status, text)| (*what, *status, (*text).to_owned()));
+        let double = Double::start(answers.collect()).await;
+        let access = Access {
+            endpoint: Some(double.url.clone()),
+            path_style: true,
+            credentials: Credentials::Anonymous,
+            ..Access::default()
+        };
+        let url = MailboxUrl::parse("s3://us-east-1/bucket/us-ct").unwrap();
+        let mailbox = open_mailbox(&url, &access).unwrap();
+        let answer = mailbox.may_begin_upload(&ObjectKey::parse("a").unwrap()).await;
+        let asked = double.asked();
+        assert!(asked.iter().all(|asked| asked.body.is_empty()), "{asked:?}");
+        (answer, asked.into_iter().map(|asked| asked.what).collect())
+    }
+
+    #[tokio::test]
+    async fn the_right_to_put_shows_by_an_upload_without_parts() {
+        let given_up = "DELETE /bucket/us-ct/a?x-id=AbortMultipartUpload&uploadId=u";
+        // Whether it may be given up is no matter.
+        for (status, text) in [(204, ""), (403, DENIED)] {
+            let (answer, asked) = may_begin(&[(BEGIN, 200, BEGUN), (GIVE_UP, status, text)]).await;
+            answer.unwrap();
+            assert_eq!(asked, [BEGIN, given_up], "{status}");
+        }
+        use MailboxErrorKind::{Denied, Io, NoSuchMailbox, Unsupported};
+        let gone = "<Error><Code>NoSuchBucket</Code><Message>no</Message></Error>";
+        for (status, text, kind) in [
+            (403, DENIED, Denied),
+            (404, gone, NoSuchMailbox),
+            (501, UNKNOWN, Unsupported),
+            (405, "", Io),
+            (200, "<InitiateMultipartUploadResult/>", Io),
+        ] {
+            let (answer, asked) = may_begin(&[(BEGIN, status, text)]).await;
+            let error = answer.unwrap_err();
+            assert_eq!(
+                (error.kind(), asked),
+                (kind, vec![BEGIN.to_owned()]),
+                "{status}: {error}"
+            );
+            assert_eq!(
+                error.to_string().contains("CreateMultipartUpload"),
+                kind == Denied,
+                "{error}"
+            );
         }
     }
 }

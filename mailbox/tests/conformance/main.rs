@@ -6,6 +6,7 @@ mod faults;
 mod operations;
 mod proxy;
 mod report;
+mod rights;
 mod servers;
 mod settings;
 mod stage;
@@ -52,9 +53,10 @@ const OPERATIONS: &[(&str, Run)] = &operations![
     settings::a_store_that_ignores_conditions_is_refused,
     settings::a_bucket_that_is_missing_is_named,
     settings::a_wrong_region_is_named,
-    settings::who_may_not_write_is_told_so,
-    settings::the_right_to_put_is_shown_without_a_put,
-    settings::a_store_that_compares_no_checksums_is_told,
+    rights::who_may_not_write_is_told_so,
+    rights::the_right_to_put_is_shown_without_a_put,
+    rights::the_right_to_put_is_shown_by_an_upload_without_content,
+    rights::a_store_that_compares_no_checksums_is_told,
     settings::expiry_rules_are_told,
     settings::only_trusted_authorities_are_believed,
     settings::encryption_and_rights_of_new_objects_are_asked_for,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mailbox::{
-    Access, CannedAcl, ConditionalWrites, Credentials, Encryption, ExpiryRule, ListRequest, MailboxError,
-    MailboxErrorKind, ProbeEnd, PutOutcome, open_mailbox, open_mailbox_with,
+    Access, CannedAcl, ConditionalWrites, Encryption, ExpiryRule, ListRequest, MailboxErrorKind, PutOutcome,
+    open_mailbox, open_mailbox_with,
 };
 
 use crate::operations::{content, key, names, read, upload};
@@ -112,125 +112,6 @@ pub async fn a_bucket_that_is_missing_is_named(stage: Stage) -> Shown {
         assert_eq!(error.kind(), MailboxErrorKind::NoSuchMailbox, "{error}");
         assert!(error.to_string().contains("mistyped"), "{error}");
     }
-    Shown::Yes
-}
-
-pub async fn who_may_not_write_is_told_so(stage: Stage) -> Shown {
-    let server = match &stage.backend {
-        Backend::Memory(_) | Backend::File(_) => return Shown::No("whoever runs the suite may do all"),
-        Backend::Store(server) if server.protocol == Protocol::Gcs => {
-            return Shown::No("fake-gcs-server lets everybody do everything");
-        }
-        Backend::Store(server) => server,
-    };
-    stage.mailbox().put_if_absent(&key("a"), content(10)).await.unwrap();
-    let as_user = |credentials: Credentials| {
-        let access = Access {
-            credentials,
-            ..server.access()
-        };
-        open_mailbox(&stage.url(server), &access).unwrap()
-    };
-    let reader = as_user(server.secret("reader"));
-    assert_eq!(reader.read(&key("a"), 10).await.unwrap(), content(10));
-    let denied = |error: MailboxError, operation: &str| {
-        assert_eq!(error.kind(), MailboxErrorKind::Denied, "{error}");
-        assert!(
-            error.to_string().contains(operation),
-            "it doesn't name {operation}: {error}"
-        );
-    };
-    denied(
-        reader.put_if_absent(&key("b"), content(10)).await.unwrap_err(),
-        "PutObject",
-    );
-    denied(
-        upload(&reader, "b", &content(9_000_000)).await.unwrap_err(),
-        "CreateMultipartUpload",
-    );
-    denied(
-        as_user(Credentials::Anonymous).head(&key("a")).await.unwrap_err(),
-        "HeadObject",
-    );
-    Shown::Yes
-}
-
-pub async fn the_right_to_put_is_shown_without_a_put(stage: Stage) -> Shown {
-    let mailbox = stage.mailbox();
-    let names_there = async || names(&mailbox.list_all(&ListRequest::default()).await.unwrap()).join(" ");
-    let probed = mailbox.may_put(&key("prio-operator/preflight")).await.unwrap();
-    assert_eq!(probed, ProbeEnd::ContentRefused);
-    assert_eq!(names_there().await, "", "something was put");
-    mailbox.put_if_absent(&key("a"), content(10)).await.unwrap();
-    mailbox.may_put(&key("a")).await.unwrap();
-    assert_eq!(mailbox.read(&key("a"), 10).await.unwrap(), content(10));
-    assert_eq!(names_there().await, "a");
-    let mut shown = Shown::Yes;
-    let denied = match &stage.backend {
-        Backend::Memory(memory) => {
-            memory.refuse_writes(true);
-            mailbox.may_put(&key("b")).await
-        }
-        Backend::File(root) => {
-            let missing = mailbox::FileMailbox::in_folder(&root.join("mistyped")).unwrap();
-            let error = mailbox::Mailbox::may_put(&missing, &key("b")).await.unwrap_err();
-            assert_eq!(error.kind(), MailboxErrorKind::NoSuchMailbox, "{error}");
-            return Shown::Yes;
-        }
-        Backend::Store(server) => {
-            // Also a store that ignores conditions gets nothing to keep.
-            let (unconditional, _proxy) = shown!(stage.clone().unsigned().behind(|_| Fault::HideCondition).await);
-            unconditional.may_put(&key("b")).await.unwrap();
-            unconditional.may_put(&key("a")).await.unwrap();
-            assert_eq!(
-                names(&unconditional.list_all(&ListRequest::default()).await.unwrap()).len(),
-                0
-            );
-            if server.protocol == Protocol::Gcs {
-                let forbidden = Fault::Answer(403, vec![], r#"{"error":{"message":"no storage.objects.create"}}"#);
-                let (mailbox, _proxy) = shown!(stage.behind(move |_| forbidden.clone()).await);
-                shown = Shown::Asked("the refusal is made up: fake-gcs-server lets everybody do everything");
-                mailbox.may_put(&key("b")).await
-            } else {
-                let access = Access {
-                    credentials: server.secret("reader"),
-                    ..server.access()
-                };
-                let reader = open_mailbox(&stage.url(server), &access).unwrap();
-                reader.may_put(&key("b")).await
-            }
-        }
-    };
-    assert_eq!(denied.unwrap_err().kind(), MailboxErrorKind::Denied);
-    shown
-}
-
-pub async fn a_store_that_compares_no_checksums_is_told(stage: Stage) -> Shown {
-    let stage = stage.unsigned();
-    let protocol = shown!(stage.server()).protocol;
-    // A store's first object may take it seconds, and what is tried again finds the name taken.
-    stage.mailbox().put_if_absent(&key("a"), content(10)).await.unwrap();
-    let (older, _proxy) = shown!(stage.behind(|_| Fault::HideLaterChecksum).await);
-    assert_eq!(older.may_put(&key("b")).await.unwrap(), ProbeEnd::ContentRefused);
-    if protocol == Protocol::S3 {
-        let (usual, proxy) = shown!(stage.behind(|_| Fault::None).await);
-        usual.may_put(&key("b")).await.unwrap();
-        let both = |seen: &Seen| seen.header("content-md5").is_some() && seen.header("x-amz-checksum-sha256").is_some();
-        assert_eq!(proxy.count(both), 1, "{:?}", proxy.seen());
-    }
-    let there = async || names(&stage.mailbox().list_all(&ListRequest::default()).await.unwrap()).join(" ");
-    assert_eq!(there().await, "a", "something was put");
-
-    let (mailbox, _proxy) = shown!(stage.behind(|_| Fault::HideChecksums).await);
-    let error = mailbox.may_put(&key("b")).await.unwrap_err();
-    assert_eq!(error.kind(), MailboxErrorKind::Unsupported, "{error}");
-    assert!(
-        error.to_string().contains("object b: ") && error.to_string().contains("remove it"),
-        "{error}"
-    );
-    // It stays what it is: a second probe doesn't take the name for a sign that contents are compared.
-    assert_eq!(mailbox.may_put(&key("b")).await.unwrap(), ProbeEnd::NameTaken);
-    assert_eq!(there().await, "a b");
     Shown::Yes
 }
 

@@ -3,10 +3,12 @@
 
 use anyhow::{Context, Result, ensure};
 use crds::conditions::{MAILBOXES_LISTED, reasons};
+use crds::processor::PreflightStage::Intake;
 use prio_operator_tests::images;
 use prio_operator_tests::party::Party;
 use serde_json::{Value, json};
 
+use crate::preflight;
 use crate::scenario::{LIMIT, MINUTE, Scenario, run_in_clouds, wait_blocked, wait_condition, wait_delivered_by};
 
 #[tokio::test]
@@ -30,6 +32,16 @@ async fn two_parties_in_two_clouds() {
         let bucket = stores.url(1, "outgoing-peer");
         ensure!(message.contains(&bucket), "it doesn't name {bucket}: {message}");
         wait_delivered_by(first, &window.truth, 3, LIMIT).await?;
+        // A preflight names that right alone: First's store isn't Second's ledger's, so no probe with content may go there. That
+        // it may not be listed, either, is no fault.
+        let faults = [(Intake, "Write", Some("peer"))];
+        let message = preflight::names(second, "the peer's grant", json!({}), &faults).await?;
+        for part in [
+            &*bucket,
+            "ask the peer to give the intake workers' identity the right to put objects",
+        ] {
+            ensure!(message.contains(part), "it doesn't say {part:?}: {message}");
+        }
 
         // An operator that may not list, and a bucket that isn't there.
         let ingestion = |change: Value| json!({"spec": {"mailboxes": {"ingestion": change}}});

@@ -51,6 +51,17 @@ fn accepts_what_the_original_accepts() {
     );
 }
 
+/// The fixtures are of the newer formats.
+#[test]
+fn reads_the_older_formats_too() {
+    use ManifestKind::{DataShareProcessorGlobal as Global, DataShareProcessorSpecific as Processor};
+    for (kind, text, format) in [(Global, GLOBAL, 0), (Processor, PROCESSOR, 1)] {
+        let older = with(text, |m| m["format"] = json!(format));
+        assert_ne!(serde_json::from_str::<Value>(text).unwrap()["format"], json!(format));
+        assert_eq!(findings(kind, &older), [], "{kind} {format}");
+    }
+}
+
 #[test]
 fn writes_what_it_reads() {
     let global = DataShareProcessorGlobalManifest::parse(GLOBAL.as_bytes()).unwrap();

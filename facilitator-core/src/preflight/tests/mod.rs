@@ -268,47 +268,90 @@ fn clocks_are_compared_within_the_time_that_an_answer_took() {
     }
 }
 
+/// Who might keep a probe: an upload is begun there, and no content sent.
 #[tokio::test]
 async fn no_probe_goes_into_a_partners_store_that_may_keep_it() {
     type Change = fn(&mut World);
-    let own = |w: &mut World| w.parameters.mailboxes.ledger.access.endpoint = Some("https://store:9000".into());
-    let cases: [(&str, Change, Outcome); 4] = [
-        ("the cloud's own", |_| {}, Outcome::Passed),
+    const STORE: &str = "https://store:9000";
+    fn endpoints(world: &mut World, ledger: Option<&str>, portal: Option<&str>) {
+        world.parameters.mailboxes.ledger.access.endpoint = ledger.map(Into::into);
+        world.parameters.mailboxes.portal.access.endpoint = portal.map(Into::into);
+    }
+    let cases: [(&str, Change, bool); 5] = [
+        ("the cloud's own", |w| endpoints(w, Some(STORE), None), true),
+        (
+            "a compatible one, our ledger in the cloud's own",
+            |w| endpoints(w, None, Some(STORE)),
+            false,
+        ),
         (
             "a compatible one that our ledger isn't in",
-            |w| w.parameters.mailboxes.ledger.access.endpoint = None,
-            Outcome::NotCheckable,
+            |w| endpoints(w, Some(STORE), Some("https://other:9000")),
+            false,
         ),
         (
             "one that refused wrong content in our ledger",
-            |w| w.parameters.mailboxes.portal.access.endpoint = Some("https://store:9000/".into()),
-            Outcome::Passed,
+            |w| endpoints(w, Some(STORE), Some("https://store:9000/")),
+            true,
         ),
         (
             "one that took it there",
             |w| {
-                w.parameters.mailboxes.portal.access.endpoint = Some("https://store:9000".into());
+                endpoints(w, Some(STORE), Some(STORE));
                 w.mailboxes[&Place::Ledger].take_everything();
             },
-            Outcome::NotCheckable,
+            false,
         ),
     ];
-    for (what, change, expected) in cases {
+    for (what, change, by_content) in cases {
         let mut world = World::new();
-        own(&mut world);
-        if expected == Outcome::NotCheckable {
-            world.parameters.mailboxes.portal.access.endpoint = Some("https://other:9000".into());
-        }
         change(&mut world);
         let portal = &world.mailboxes[&Place::Portal];
+        // It would keep a probe, so that one shows that was sent.
         portal.take_everything();
-        if expected == Outcome::Passed {
-            // Of these the probe is refused.
-            world.mailboxes.insert(Place::Portal, MemoryMailbox::new("portal"));
-        }
         let line = world.line(PreflightStage::Aggregate, Check::Write, Place::Portal).await;
+        let expected = if by_content { Outcome::Failed } else { Outcome::Passed };
         assert_eq!(line.outcome, expected, "{what}: {line:?}");
-        assert!(world.mailboxes[&Place::Portal].snapshot().is_empty(), "{what}");
+        assert_eq!(portal.snapshot().len(), usize::from(by_content), "{what}");
+        assert_eq!(portal.open_uploads(), 0, "{what}");
+        portal.refuse_writes(true);
+        let line = world.line(PreflightStage::Aggregate, Check::Write, Place::Portal).await;
+        assert_eq!(line.outcome, Outcome::Failed, "{what}: {line:?}");
+        assert!(line.remedy.starts_with("ask the portal's owner to give"), "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_partners_store_answers_to_the_begin_of_an_upload_is_told() {
+    use MailboxErrorKind::{Denied, Io, NoSuchMailbox, Unavailable, Unsupported};
+    use PreflightStage::{Aggregate, Intake};
+    let cases = [
+        (Unsupported, false, Outcome::NotCheckable, ""),
+        (Io, false, Outcome::NotCheckable, ""),
+        (
+            Denied,
+            false,
+            Outcome::Failed,
+            "workers' identity the right to put objects",
+        ),
+        (Denied, true, Outcome::Failed, "mend the mailbox's credentials"),
+        (NoSuchMailbox, false, Outcome::Failed, "check the mailbox's URL"),
+        (Unavailable, false, Outcome::Failed, "try again later"),
+    ];
+    for (kind, of_identity, expected, remedy) in cases {
+        for (stage, place) in [(Intake, Place::Peer), (Aggregate, Place::Portal)] {
+            let mut world = World::new();
+            for mailbox in [
+                &mut world.parameters.mailboxes.peer,
+                &mut world.parameters.mailboxes.portal,
+            ] {
+                mailbox.access.endpoint = Some("https://store:9000".into());
+            }
+            world.refuse(place, kind, "told", of_identity);
+            let line = world.line(stage, Check::Write, place).await;
+            assert_eq!(line.outcome, expected, "{line:?}");
+            assert!(line.remedy.contains(remedy) && line.detail.contains("told"), "{line:?}");
+        }
     }
 }
 

@@ -56,6 +56,24 @@ fn what_documents_say_is_gathered_and_their_digest_is_that_of_sha256sum() {
 }
 
 #[test]
+fn a_specific_manifest_of_the_older_format_is_read_and_says_the_same() {
+    let newer = published(same);
+    let older = published(|m| m["format"] = json!(1));
+    assert_eq!(older.warnings, [""; 0]);
+    let document = &older.manifest.documents[1];
+    assert_eq!((document.name.as_str(), document.format), ("us-ct-manifest.json", 1));
+    assert_eq!(older.manifest.fields, newer.manifest.fields);
+    assert_eq!(older.manifest.batch_signing_keys, newer.manifest.batch_signing_keys);
+    // A party that goes on to the newer format changes nothing that anybody would have to approve.
+    let first = decide(&peer(|_| {}), &Sight::Published(older), at(0));
+    assert_eq!(said(&first, MANIFEST_CURRENT), expected("True", reasons::OK, 0));
+    let second = decide(&after(&first, |_| {}), &Sight::Published(newer), at(10));
+    assert_eq!(said(&second, MANIFEST_CURRENT), expected("True", reasons::OK, 0));
+    assert_eq!(second.status.manifest.as_ref().unwrap().documents[1].format, 2);
+    assert_eq!(second.news.len(), 0, "{:?}", second.news);
+}
+
+#[test]
 fn one_bad_document_is_refused_with_each_reason() {
     let specific = json!({
         "format": 2, "ingestion-bucket": "gs://i", "peer-validation-bucket": "gs://p",
