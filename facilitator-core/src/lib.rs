@@ -9,7 +9,7 @@ pub mod identity;
 pub mod intake;
 mod outgoing;
 mod own_record;
-pub mod peer_messages;
+mod peer_messages;
 pub mod preflight;
 pub mod processor;
 pub mod proof;

@@ -1,20 +1,13 @@
-//! Reading a validation batch, in three objects or one.
-
-use std::collections::HashSet;
+//! The head of a validation batch, in three objects or one: what is signed. Its packets are read by whoever needs them.
 
 use bytes::Bytes;
 use mailbox::{Mailbox, MailboxError, MailboxErrorKind};
-use snafu::ResultExt;
-use uuid::Uuid;
 
 use crate::crypto::{SignatureError, TrustedKeys, sha256};
 use crate::formats::BatchError;
-use crate::formats::batch::{MAX_HEADER_BYTES, check_digest, read_header, read_packets, read_signature};
-use crate::formats::error::MalformedPacketsSnafu;
+use crate::formats::batch::{MAX_HEADER_BYTES, check_digest, read_header, read_signature};
 use crate::formats::names::{BatchId, ValidationPart};
-use crate::formats::parameters::BatchParameters;
-use crate::formats::record::Message;
-use crate::formats::validation::{ValidationHeader, ValidationPacket};
+use crate::formats::validation::ValidationHeader;
 use crate::formats::work::Share;
 
 /// What a validation packet may take in its writer's encoding, in bytes. A message takes 52 at most, ours and the original's:
@@ -33,16 +26,9 @@ fn max_signature_bytes(packets: u64) -> u64 {
     MAX_HEADER_BYTES + MAX_INLINE_PACKET_BYTES * packets
 }
 
-/// What reading a validation batch came to.
+/// Why there are no messages of a validation batch.
 #[derive(Debug)]
-pub enum PeerBatch {
-    /// Signed by a trusted key and whole.
-    Read {
-        /// What its header says.
-        parameters: BatchParameters,
-        /// The first message of each UUID, in file order; one whose elements are outside u32 is none.
-        messages: Vec<(Uuid, Message)>,
-    },
+pub(crate) enum PeerBatch {
     /// No signature object.
     Absent,
     /// Signed under a key that isn't among the trusted ones: theirs may be new to us.
@@ -76,7 +62,6 @@ pub(crate) enum PeerPackets {
 /// What reading a head came to.
 pub(crate) enum Found {
     There(PeerHead),
-    /// Anything but [`PeerBatch::Read`].
     Not(PeerBatch),
 }
 
@@ -84,7 +69,7 @@ pub(crate) enum Found {
 /// more messages.
 ///
 /// # Errors
-/// As [`read_validation`].
+/// Those of the mailbox, but what a missing or too long object means is in [`PeerBatch`].
 pub(crate) async fn read_head(
     mailbox: &dyn Mailbox,
     batch: &BatchId,
@@ -129,55 +114,6 @@ pub(crate) async fn read_head(
     })
 }
 
-/// Reads the validation batch that `share` wrote. `packets`: how many the ingestion batch has; there can't be more messages.
-///
-/// # Errors
-/// Those of the mailbox, but what a missing or too long object means is in [`PeerBatch`].
-pub async fn read_validation(
-    mailbox: &dyn Mailbox,
-    batch: &BatchId,
-    share: Share,
-    packets: usize,
-    keys: &TrustedKeys,
-) -> Result<PeerBatch, MailboxError> {
-    let bound = max_object_bytes(packets as u64);
-    let PeerHead { header, packets } = match read_head(mailbox, batch, share, packets as u64, keys).await? {
-        Found::There(head) => head,
-        Found::Not(read) => return Ok(read),
-    };
-    let packets = match packets {
-        PeerPackets::Inline(packets) => ValidationPacket::read_all(&packets).context(MalformedPacketsSnafu),
-        PeerPackets::Object => {
-            let key = batch.validation_key(share, ValidationPart::Packets);
-            let packets = match mailbox.read(&key, bound).await {
-                Ok(bytes) => bytes,
-                // A missing packet object is 0 bytes; the digest decides.
-                Err(error) if error.kind() == MailboxErrorKind::NotFound => Bytes::new(),
-                Err(error) => return bad_or(error),
-            };
-            read_packets::<ValidationPacket>(&header, &packets)
-        }
-    };
-    Ok(match packets {
-        Ok(packets) => PeerBatch::Read {
-            parameters: header.parameters,
-            messages: first_of_each(&packets),
-        },
-        Err(error) => bad(&error),
-    })
-}
-
-/// The first message of each UUID. Where its elements are outside u32, the packet has no message, and a later one of the
-/// same UUID doesn't take its place.
-fn first_of_each(packets: &[ValidationPacket]) -> Vec<(Uuid, Message)> {
-    let mut seen = HashSet::new();
-    packets
-        .iter()
-        .filter(|packet| seen.insert(packet.uuid))
-        .filter_map(|packet| Some((packet.uuid, packet.message()?)))
-        .collect()
-}
-
 pub(crate) fn bad(error: &BatchError) -> PeerBatch {
     let detail = error.to_string();
     match error {
@@ -199,7 +135,10 @@ fn bad_or(error: MailboxError) -> Result<PeerBatch, MailboxError> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use crate::formats::validation::ValidationPacket;
 
     #[test]
     fn inline_packets_have_room_for_the_longest_messages_in_blocks_of_their_own_and_not_for_twice_as_much() {

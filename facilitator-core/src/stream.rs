@@ -53,7 +53,7 @@ impl<'a> Source<'a> {
             Self::Bytes(bytes) => (None, ChunkReader::whole(bytes)),
             Self::Object { mailbox, key, limit } => {
                 let stream = match mailbox.open(key).await {
-                    Ok(body) if body.meta.size > limit => return Err(too_long(mailbox, key, limit)),
+                    Ok(body) if body.meta.size > limit => return Err(too_long(mailbox, key, body.meta.size, limit)),
                     Ok(body) => Some((body.stream, limit, mailbox, key)),
                     Err(error) if error.kind() == MailboxErrorKind::NotFound => None,
                     Err(error) => return Err(error),
@@ -85,7 +85,7 @@ impl Feed<'_> {
                     Ok(Some(chunk)) => {
                         length += chunk.len() as u64;
                         if length > limit {
-                            let error = too_long(mailbox, key, limit);
+                            let error = too_long(mailbox, key, length, limit);
                             let _ = send.send(Err(io::Error::other(error.to_string()))).await;
                             return Err(error);
                         }
@@ -183,8 +183,9 @@ pub(crate) async fn transform<T: Send + 'static>(
     }
 }
 
-fn too_long(mailbox: &dyn Mailbox, key: &ObjectKey, limit: u64) -> MailboxError {
-    let detail = format!("more than the {limit} bytes that are expected at most");
+/// As [`Mailbox::read`] says it.
+fn too_long(mailbox: &dyn Mailbox, key: &ObjectKey, size: u64, limit: u64) -> MailboxError {
+    let detail = format!("{size} bytes or more, where at most {limit} are expected");
     MailboxError::of_object(MailboxErrorKind::TooLarge, mailbox.url(), key, detail)
 }
 

@@ -189,7 +189,7 @@ impl<'a> Execution<'a> {
         };
         let judged = match judged {
             Ok(judged) if pinned(&judged) => judged,
-            Ok(_) | Err(PeerBatch::Read { .. }) => return lost("they aren't those that the plan pinned"),
+            Ok(_) => return lost("they aren't those that the plan pinned"),
             Err(PeerBatch::Absent) => return lost("they are gone"),
             Err(PeerBatch::Bad { detail }) => return lost(&detail),
             Err(PeerBatch::SignerUnknown { detail }) => {

@@ -122,7 +122,7 @@ impl Preflight<'_> {
                 let remedy = "compare the peer's keys with its manifest, and its validation with its own preflight";
                 vec![failed(Check::Signature, detail, remedy).of(place)]
             }
-            Ok(Found::Not(PeerBatch::Absent | PeerBatch::Read { .. })) => none_yet(place, "validation", listed),
+            Ok(Found::Not(PeerBatch::Absent)) => none_yet(place, "validation", listed),
         }
     }
 

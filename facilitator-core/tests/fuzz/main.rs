@@ -6,6 +6,8 @@
 //! `fuzz/README.md`.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+#[path = "../support/listener.rs"]
+mod listener;
 #[path = "../hostile/memory.rs"]
 mod memory;
 #[path = "../support/mod.rs"]

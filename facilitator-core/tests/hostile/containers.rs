@@ -1,14 +1,14 @@
 //! Avro object containers: frames, metadata, schemas and codecs.
 
-use facilitator_core::formats::avro::{read_all, read_one};
+use facilitator_core::formats::avro::read_one;
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use serde_json::json;
 
-use crate::avro::{block, container, encoded, head, header_fields, long, one_of, packet_fields, schema};
+use crate::avro::{block, container, encoded, head, header_fields, long, one_of, packet_fields, read, schema};
 use crate::{Case, case, said};
 
 pub fn packets(name: &str, expected: &str, bytes: Vec<u8>) -> Case {
-    case(name, expected, move || said(read_all::<DataSharePacket>(&bytes)))
+    case(name, expected, move || read::<DataSharePacket>(&bytes))
 }
 
 pub fn good_schema() -> String {

@@ -2,8 +2,13 @@
 //! and in small memory. The table goes to `target/hostile/summary.json` and is that of `docs/security.md`.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+#[path = "../support/listener.rs"]
+mod listener;
 #[path = "../support/mod.rs"]
 mod support;
+#[allow(dead_code, reason = "the other tests of it use the rest")]
+#[path = "../flow/world.rs"]
+mod world;
 
 mod avro;
 mod batches;
@@ -78,7 +83,8 @@ impl Case {
     /// What is wrong with what came of it.
     fn faults(&self, row: &Row) -> Vec<String> {
         let mut faults = Vec::new();
-        if !row.got.contains(&self.expected) || row.got.starts_with("accepted") == self.refused {
+        let is_expected = row.got.contains(&self.expected) && !row.got.starts_with(DIFFERENT);
+        if !is_expected || row.got.starts_with("accepted") == self.refused {
             faults.push(format!("{}: expected {:?}, got {:?}", row.case, self.expected, row.got));
         }
         if row.ms > self.millis {
@@ -94,6 +100,14 @@ impl Case {
 /// What came of it, as its error says, or that it passed.
 pub fn said<T, E: std::fmt::Display>(result: Result<T, E>) -> String {
     result.map_or_else(|error| error.to_string(), |_| "accepted".into())
+}
+
+/// What `got` begins with where two ways that must agree don't: no case expects that, whatever one of them says.
+const DIFFERENT: &str = "differs: ";
+
+/// What came of it in two ways. `Err`: they don't agree.
+pub fn agreed(result: Result<String, String>) -> String {
+    result.unwrap_or_else(|different| format!("{DIFFERENT}{different}"))
 }
 
 #[derive(Serialize)]

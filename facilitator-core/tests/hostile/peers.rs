@@ -1,174 +1,162 @@
-//! The peer's validation batch, and stores that lie about lengths.
+//! The peer's validation batch, as workers of the other party read it, and stores that lie about lengths.
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use facilitator_core::crypto::sha256;
 use facilitator_core::formats::names::{IngestionPart, ValidationPart};
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::validation::{ValidationHeader, ValidationPacket};
-use facilitator_core::formats::work::Share;
-use facilitator_core::peer_messages::{PeerBatch, read_validation};
 use mailbox::Mailbox;
 use uuid::Uuid;
 
 use crate::documents::Lying;
-use crate::party::{Party, parameters};
-use crate::{Case, case, harmless, said};
+use crate::listener::Listener;
+use crate::party::Party;
+use crate::support::Keys;
+use crate::{Case, agreed, case, harmless, said};
 
-fn message(n: u128, f_r: i64) -> ValidationPacket {
-    ValidationPacket {
-        uuid: Uuid::from_u128(n),
-        f_r,
-        g_r: 1,
-        h_r: 1,
-    }
-}
-
-/// What is made of the peer's messages of a batch of one packet.
-fn read(party: &Party) -> String {
-    read_of(party, 1)
-}
-
-/// What is made of the peer's messages of a batch of so many packets.
-fn read_of(party: &Party, packets: usize) -> String {
-    let (mailbox, keys) = (&*party.ingestion, &party.processor.peer_keys);
-    let read = read_validation(mailbox, &party.id, Share::Second, packets, keys);
-    match party.runtime.block_on(read) {
-        Err(error) => format!("error: {error}"),
-        Ok(PeerBatch::Read { messages, .. }) => format!("accepted: {} messages", messages.len()),
-        Ok(PeerBatch::Absent) => "absent".into(),
-        Ok(PeerBatch::SignerUnknown { detail }) => format!("signer unknown: {detail}"),
-        Ok(PeerBatch::Bad { detail }) => format!("bad: {detail}"),
-    }
-}
+type Objects = Vec<(ValidationPart, Bytes)>;
 
 /// What the peer puts, to be changed.
 struct Sent {
     header: ValidationHeader,
     /// Changed after the header was signed.
     signed: fn(&mut ValidationHeader, &mut BatchSignature),
-    packets: Rc<Vec<u8>>,
+    packets: Vec<u8>,
 }
 
 impl Sent {
-    fn new(party: &Party, packets: &Rc<Vec<u8>>) -> Self {
-        Self {
-            header: ValidationHeader {
-                parameters: parameters(&party.id),
-                packet_file_digest: sha256(packets).to_vec(),
-            },
+    /// These packets.
+    fn new(listener: &Listener, packets: Vec<u8>) -> Self {
+        let mut sent = Self {
+            header: ValidationHeader::read(&listener.honest(ValidationPart::Header)).unwrap(),
             signed: |_, _| {},
-            packets: Rc::clone(packets),
-        }
+            packets: Vec::new(),
+        };
+        sent.say(packets);
+        sent
     }
 
-    fn put(mut self, party: &Party) {
-        let mut signature = BatchSignature::sign(&party.keys.second, &self.header.write()).unwrap();
+    /// Takes these packets, and their digest into the header.
+    fn say(&mut self, packets: Vec<u8>) {
+        self.header.packet_file_digest = sha256(&packets).to_vec();
+        self.packets = packets;
+    }
+
+    fn three(mut self) -> Objects {
+        let mut signature = BatchSignature::sign(&Keys::read().second, &self.header.write()).unwrap();
         (self.signed)(&mut self.header, &mut signature);
-        let put = |part, bytes: Vec<u8>| {
-            party
-                .ingestion
-                .replace(&party.id.validation_key(Share::Second, part), bytes);
-        };
-        put(ValidationPart::Packets, self.packets.to_vec());
-        put(ValidationPart::Header, self.header.write());
-        put(ValidationPart::Signature, signature.write());
+        vec![
+            (ValidationPart::Packets, self.packets.into()),
+            (ValidationPart::Header, self.header.write().into()),
+            (ValidationPart::Signature, signature.write().into()),
+        ]
+    }
+
+    fn one(self) -> Objects {
+        let signature = BatchSignature::sign_inline(&Keys::read().second, self.header.write(), self.packets).unwrap();
+        vec![(ValidationPart::Signature, signature.into_object().into())]
     }
 }
 
-fn messages() -> Vec<Case> {
-    let sent = |packets: Vec<ValidationPacket>| {
-        let bytes = Rc::new(ValidationPacket::write_all(&packets));
-        move || {
-            let party = Party::new();
-            Sent::new(&party, &bytes).put(&party);
-            read(&party)
-        }
+/// What aggregation makes of these objects.
+fn heard(listener: &Rc<Listener>, objects: Objects) -> impl Fn() -> String + use<> {
+    let listener = Rc::clone(listener);
+    move || {
+        let heard = listener.aggregated(&objects);
+        agreed(heard.and_then(|heard| listener.explained(&heard, &objects)))
+    }
+}
+
+fn honest(listener: &Listener) -> Vec<ValidationPacket> {
+    ValidationPacket::read_all(&listener.honest(ValidationPart::Packets)).unwrap()
+}
+
+fn messages(listener: &Rc<Listener>) -> Vec<Case> {
+    let honest = honest(listener);
+    let one = honest[0];
+    let element = |f_r: i64| ValidationPacket { f_r, ..one };
+    let wrong = element(one.f_r ^ 1);
+    let stranger = ValidationPacket {
+        uuid: Uuid::nil(),
+        ..one
     };
+    let sent = |packets: &[ValidationPacket]| {
+        let packets = ValidationPacket::write_all(packets);
+        heard(listener, Sent::new(listener, packets).three())
+    };
+    // In place of the first packet's message.
+    let first = |packets: &[ValidationPacket]| sent(&[packets, &honest[1..]].concat());
+    let reversed: Vec<_> = honest.iter().rev().copied().collect();
+    let all = "accepted: 3 of 3 packets have a message, 3 count";
+    let two = "accepted: 2 of 3 packets have a message, 2 count";
+    let one_wrong = "accepted: 3 of 3 packets have a message, 2 count";
     vec![
-        harmless(
-            "the peer sends an element of 2^32",
-            "accepted: 0 messages",
-            sent(vec![message(1, 1 << 32)]),
-        ),
-        harmless(
-            "the peer sends an element of -1",
-            "accepted: 0 messages",
-            sent(vec![message(1, -1)]),
-        ),
+        harmless("the peer sends an element of 2^32", two, first(&[element(1 << 32)])),
+        harmless("the peer sends an element of -1", two, first(&[element(-1)])),
+        harmless("the peer sends no message for a packet", two, first(&[])),
         harmless(
             "the peer sends two messages for a packet, the first unusable",
-            "accepted: 0 messages",
-            sent(vec![message(1, -1), message(1, 1)]),
+            two,
+            first(&[element(-1), one]),
         ),
         harmless(
-            "the peer sends two messages for a packet",
-            "accepted: 1 messages",
-            sent(vec![message(1, 1), message(1, 2)]),
+            "the peer sends two messages for a packet, the first wrong",
+            one_wrong,
+            first(&[wrong, one]),
         ),
+        harmless("the peer sends two messages for a packet", all, first(&[one, wrong])),
+        harmless(
+            "the peer sends a message for a packet that isn't there",
+            all,
+            first(&[stranger, one]),
+        ),
+        harmless("the peer sends its messages from last to first", all, sent(&reversed)),
         case(
             "the peer sends a hundred thousand messages for one packet",
             "too large",
-            sent((0..100_000).map(|n| message(n, 1)).collect()),
-        )
-        .within_kb(16 << 10),
+            sent(&vec![one; 100_000]),
+        ),
     ]
 }
 
-/// A single object, in which so many bytes more than 1 MiB come inline for each of a batch's packets.
-fn inline(bytes: usize) -> String {
-    const PACKETS: usize = 20_000;
-    let party = Party::new();
-    let sent = Sent::new(&party, &Rc::new(vec![7; (1 << 20) + bytes * PACKETS]));
-    let (header, packets) = (sent.header.write(), sent.packets.to_vec());
-    let signature = BatchSignature::sign_inline(&party.keys.second, header, packets).unwrap();
-    let key = party.id.validation_key(Share::Second, ValidationPart::Signature);
-    party.ingestion.replace(&key, signature.into_object());
-    read_of(&party, PACKETS)
-}
-
+/// Single objects.
 fn inline_batches() -> Vec<Case> {
-    // What the test itself makes of the object is in the bound as well.
-    const KB: usize = 10 << 10;
-    let messages = |party: &Party, count: u32| {
-        let longest = |n: u32| ValidationPacket {
-            g_r: u32::MAX.into(),
-            h_r: u32::MAX.into(),
-            ..message(n.into(), u32::MAX.into())
-        };
-        let all: Vec<_> = (0..count).map(longest).collect();
-        let packets = Rc::new(ValidationPacket::write_all(&all));
-        let header = Sent::new(party, &packets).header.write();
-        let signature = BatchSignature::sign_inline(&party.keys.second, header, packets.to_vec()).unwrap();
-        let key = party.id.validation_key(Share::Second, ValidationPart::Signature);
-        party.ingestion.replace(&key, signature.into_object());
-        read_of(party, 2_000)
+    const PACKETS: usize = 500;
+    let listener = Rc::new(Listener::new(PACKETS));
+    let sent = |packets| heard(&listener, Sent::new(&listener, packets).one());
+    let beyond = |bytes: usize| sent(vec![7; (1 << 20) + bytes * PACKETS]);
+    let longest = |packet: ValidationPacket| ValidationPacket {
+        f_r: u32::MAX.into(),
+        g_r: u32::MAX.into(),
+        h_r: u32::MAX.into(),
+        ..packet
     };
+    let longest: Vec<_> = honest(&listener).into_iter().map(longest).collect();
     vec![
         case(
             "the peer sends inline packets of 1 MiB and 97 bytes for each packet",
             "too large",
-            || inline(97),
-        )
-        .within_kb(KB),
+            beyond(97),
+        ),
         case(
             "the peer sends inline packets of 1 MiB and 200 bytes for each packet",
             "too large",
-            || inline(200),
-        )
-        .within_kb(2 * KB),
+            beyond(200),
+        ),
         harmless(
             "the peer sends every message inline, each as long as they can be",
-            "accepted: 2000 messages",
-            move || messages(&Party::new(), 2_000),
+            "accepted: 500 of 500 packets have a message, 0 count",
+            sent(ValidationPacket::write_all(&longest)),
         ),
     ]
 }
 
-fn batches() -> Vec<Case> {
+fn batches(listener: &Rc<Listener>) -> Vec<Case> {
     type Change = fn(&mut Sent);
-    let of_header = "the signature isn't one of these header bytes by key";
-    let table: [(&str, &str, Change); 8] = [
+    let of_header = "PeerBad: the signature isn't one of these header bytes by key";
+    let table: [(&str, &str, Change); 12] = [
         ("a header changed after signing", of_header, |sent| {
             sent.signed = |header, _| header.parameters.bins = 9;
         }),
@@ -182,16 +170,34 @@ fn batches() -> Vec<Case> {
         ),
         (
             "a signature of nobody",
-            "signer unknown: the batch is signed with key \"nobody\"",
+            "SignerUnknown: the batch is signed with key \"nobody\"",
             |sent| sent.signed = |_, signature| signature.key_identifier = "nobody".into(),
         ),
         (
+            "a header of another batch",
+            "PeerBad: it is of another batch or shape, by its batch_uuid",
+            |sent| sent.header.parameters.batch_uuid = Uuid::nil(),
+        ),
+        (
+            "a header of other bins",
+            "PeerBad: it is of another batch or shape, by its bins",
+            |sent| sent.header.parameters.bins = 9,
+        ),
+        (
             "other packets than the signed header's",
-            "bad: the packet object's SHA-256 is",
+            "PeerBad: the packet object's SHA-256 is",
             |sent| sent.header.packet_file_digest[0] ^= 1,
         ),
         ("a signed header without a digest", "the signed header says", |sent| {
             sent.header.packet_file_digest.clear()
+        }),
+        (
+            "packets that are none, as their header says",
+            "PeerBad: the packet object is malformed",
+            |sent| sent.say(b"nonsense".to_vec()),
+        ),
+        ("packets cut off, as their header says", "ends too early", |sent| {
+            sent.say(sent.packets[..sent.packets.len() - 20].to_vec());
         }),
         ("an inline header that isn't signed", of_header, |sent| {
             sent.signed = |_, signature| {
@@ -200,7 +206,7 @@ fn batches() -> Vec<Case> {
             };
         }),
         (
-            "inline packets of 1 MiB for a batch of one packet",
+            "inline packets of 1 MiB for a batch of three packets",
             "too large",
             |sent| {
                 sent.signed = |header, signature| {
@@ -210,17 +216,14 @@ fn batches() -> Vec<Case> {
             },
         ),
     ];
-    let packets = Rc::new(ValidationPacket::write_all(&[message(1, 1)]));
     let changed = |(name, expected, change): (&str, &str, Change)| {
-        let packets = Rc::clone(&packets);
-        let run = move || {
-            let party = Party::new();
-            let mut sent = Sent::new(&party, &packets);
-            change(&mut sent);
-            sent.put(&party);
-            read(&party)
-        };
-        case(format!("the peer sends {name}"), expected, run).within_kb(6 << 10)
+        let mut sent = Sent::new(listener, listener.honest(ValidationPart::Packets).to_vec());
+        change(&mut sent);
+        case(
+            format!("the peer sends {name}"),
+            expected,
+            heard(listener, sent.three()),
+        )
     };
     table.into_iter().map(changed).collect()
 }
@@ -257,7 +260,8 @@ fn stores() -> Vec<Case> {
 }
 
 pub fn cases() -> Vec<Case> {
-    [messages(), batches(), inline_batches(), stores()]
+    let listener = Rc::new(Listener::new(3));
+    [messages(&listener), batches(&listener), inline_batches(), stores()]
         .into_iter()
         .flatten()
         .collect()

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use facilitator_core::crypto::{BatchSigningKey, PacketDecryptionKey, TrustedKeys};
 use facilitator_core::formats::FormatError;
+use facilitator_core::formats::avro::{Record, RecordReader, read_all};
 use facilitator_core::formats::ingestion::DataSharePacket;
 use facilitator_core::formats::names::{BatchId, IngestionPart, ValidationPart};
 use facilitator_core::formats::record::PacketState;
@@ -187,4 +189,39 @@ pub fn decide(
         Ok(())
     })?;
     Ok((accumulated, state.unwrap()))
+}
+
+/// Records as they were read, or what is wrong with them.
+pub type Records<T> = Result<Vec<T>, FormatError>;
+
+/// What is read of bytes that are all there, and of the same bytes as they come, so many at a time. `Err`: something else.
+pub fn read_both_ways<T: Record + PartialEq>(bytes: &[u8], at_a_time: usize) -> Result<[Records<T>; 2], String> {
+    struct Pieces<'a>(&'a [u8], usize);
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let end = buffer.len().min(self.1);
+            self.0.read(&mut buffer[..end])
+        }
+    }
+    let whole = read_all::<T>(bytes);
+    let streamed: Records<T> = RecordReader::<_, T>::new(Pieces(bytes, at_a_time)).collect();
+    let is_same = match (&whole, &streamed) {
+        (Ok(whole), Ok(streamed)) => whole == streamed,
+        (Err(whole), Err(streamed)) => {
+            let (whole, streamed) = (whole.to_string(), streamed.to_string());
+            // A stream doesn't know how much comes.
+            whole == streamed
+                || whole.contains("a block is beyond the bound")
+                    && (streamed.contains("ends too early") || streamed.contains("a block is beyond the bound"))
+        }
+        _ => false,
+    };
+    let said = |read: &Records<T>| {
+        read.as_ref()
+            .map_or_else(ToString::to_string, |_| "accepted".to_owned())
+    };
+    match is_same {
+        true => Ok([whole, streamed]),
+        false => Err(format!("at once {}, streamed {}", said(&whole), said(&streamed))),
+    }
 }

@@ -1,4 +1,4 @@
-//! Whole batches: what intake makes of an ingestor's three objects, and what is read of the peer's.
+//! Whole batches: what intake makes of an ingestor's three objects, and what aggregation makes of the peer's.
 //!
 //! An input is a byte of flags, header and signature with their lengths before them (u16, little-endian), and packets. Nothing
 //! that is changed would get behind the signature, and little behind the digest: flags say what is made right again.
@@ -6,7 +6,8 @@
 use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 
-use facilitator_core::crypto::{BatchSigningKey, TrustedKeys, sha256};
+use bytes::Bytes;
+use facilitator_core::crypto::{BatchSigningKey, sha256};
 use facilitator_core::formats::avro::{Record, read_one, write_one};
 use facilitator_core::formats::ingestion::IngestionHeader;
 use facilitator_core::formats::names::{BatchId, IngestionPart, ValidationPart};
@@ -15,15 +16,15 @@ use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::validation::ValidationHeader;
 use facilitator_core::formats::work::Share;
 use facilitator_core::intake::{IntakeOutcome, take_in};
-use facilitator_core::peer_messages::{PeerBatch, read_validation};
 use facilitator_core::processor::{Mailboxes, Processor};
 use facilitator_core::sample::FaultKind;
 use mailbox::{Mailbox, MemoryMailbox};
 use tokio::runtime::Runtime;
 
 use super::{ACCEPTED, Target};
+use crate::listener::Listener;
 use crate::support::Keys;
-use crate::world::{World, intake_both};
+use crate::world::World;
 
 /// The packets' digest is put into the header, where that can be read.
 const DIGEST: u8 = 1;
@@ -31,7 +32,7 @@ const DIGEST: u8 = 1;
 const SIGN: u8 = 2;
 /// Of an ingestion batch: Second takes it in.
 const SECOND: u8 = 4;
-/// Packets of the peer's batch.
+/// Packets of a batch.
 const PACKETS: usize = 3;
 
 /// The objects of an input, and its flags.
@@ -93,7 +94,7 @@ struct Stage {
     processors: [RefCell<Processor>; 2],
     batch: BatchId,
     keys: Keys,
-    trusted: TrustedKeys,
+    listener: Listener,
 }
 
 impl Stage {
@@ -106,7 +107,6 @@ impl Stage {
 
     fn new() -> Self {
         let world = World::new();
-        let keys = Keys::read();
         Self {
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -114,8 +114,8 @@ impl Stage {
                 .unwrap(),
             processors: [Share::First, Share::Second].map(|share| RefCell::new(world.processor(share))),
             batch: world.sample_of(1, PACKETS, 2, &[]).id,
-            trusted: keys.trusted.clone(),
-            keys,
+            keys: Keys::read(),
+            listener: Listener::new(PACKETS),
         }
     }
 }
@@ -222,31 +222,23 @@ fn ingested(input: &[u8]) -> Result<Vec<String>, String> {
     })
 }
 
-/// Read in three objects and in one: the same.
+/// Planned and summed with three objects of the peer and with one: the same comes of it.
 fn validated(input: &[u8]) -> Result<Vec<String>, String> {
     Stage::with(|stage| {
+        let listener = &stage.listener;
         let mut objects = Objects::split(input);
         objects.mend(&stage.keys.second, |header: &mut ValidationHeader, digest| {
             header.packet_file_digest = digest;
         });
-        let read = |objects: &[(ValidationPart, &[u8])]| {
-            let mailbox = MemoryMailbox::new("peer-validation");
-            for (part, bytes) in objects {
-                mailbox.replace(&stage.batch.validation_key(Share::Second, *part), bytes.to_vec());
-            }
-            let read = read_validation(&mailbox, &stage.batch, Share::Second, PACKETS, &stage.trusted);
-            stage
-                .runtime
-                .block_on(read)
-                .map_err(|error| format!("not read: {error}"))
-        };
-        let three = read(&[
-            (ValidationPart::Packets, &objects.packets),
-            (ValidationPart::Header, &objects.header),
-            (ValidationPart::Signature, &objects.signature),
-        ])?;
-        let mut ended = vec![shown(&three)?, String::new()];
-        if let Ok(signature) = BatchSignature::read(&objects.signature)
+        let signature = BatchSignature::read(&objects.signature);
+        let three: [(_, Bytes); 3] = [
+            (ValidationPart::Packets, objects.packets.clone().into()),
+            (ValidationPart::Header, objects.header.clone().into()),
+            (ValidationPart::Signature, objects.signature.into()),
+        ];
+        let of_three = listener.aggregated(&three)?;
+        let mut ended = vec![listener.explained(&of_three, &three)?, String::new()];
+        if let Ok(signature) = signature
             && signature.inline().is_none()
         {
             let one = BatchSignature {
@@ -254,27 +246,17 @@ fn validated(input: &[u8]) -> Result<Vec<String>, String> {
                 packets: Some(objects.packets),
                 ..signature
             };
-            let one = read(&[(ValidationPart::Signature, &one.write())])?;
-            if format!("{one:?}") != format!("{three:?}") {
-                return Err(format!("in three objects {three:?}, in one {one:?}"));
+            let of_one = listener.aggregated(&[(ValidationPart::Signature, one.write().into())])?;
+            if of_one != of_three {
+                return Err(format!(
+                    "in three objects {}, in one {}",
+                    of_three.said(),
+                    of_one.said()
+                ));
             }
-            ended[1] = shown(&one)?;
+            ended[1] = of_one.said();
         }
         Ok(ended)
-    })
-}
-
-fn shown(read: &PeerBatch) -> Result<String, String> {
-    Ok(match read {
-        PeerBatch::Read { messages, .. } => {
-            let uuids: std::collections::HashSet<_> = messages.iter().map(|(uuid, _)| uuid).collect();
-            if uuids.len() != messages.len() {
-                return Err("a packet has two messages".into());
-            }
-            format!("{ACCEPTED} {}", messages.len().min(3))
-        }
-        PeerBatch::Absent => "absent".into(),
-        PeerBatch::SignerUnknown { detail } | PeerBatch::Bad { detail } => detail.clone(),
     })
 }
 
@@ -302,12 +284,8 @@ fn ingestion_seeds() -> Vec<Vec<u8>> {
 }
 
 fn validation_seeds() -> Vec<Vec<u8>> {
-    let world = World::new();
-    let sample = world.sample_of(1, PACKETS, 2, &[]);
-    Stage::with(|stage| stage.runtime.block_on(intake_both(&world, &sample.id)));
-    let there = world.peer_validation[0].snapshot();
-    let object = |part| there[sample.id.validation_key(Share::Second, part).as_str()].to_vec();
     let seed = |flags| {
+        let object = |part| Stage::with(|stage| stage.listener.honest(part).to_vec());
         let objects = Objects {
             flags,
             header: object(ValidationPart::Header),

@@ -1,7 +1,6 @@
 //! Avro object containers.
 
 use std::fmt::Debug;
-use std::io::Read;
 
 use apache_avro::types::Value;
 use facilitator_core::formats::FormatError;
@@ -15,7 +14,7 @@ use facilitator_core::formats::work::Share;
 use uuid::Uuid;
 
 use super::{ACCEPTED, Target, said};
-use crate::support::{Truth, ingestion, names, root, single_object, validation};
+use crate::support::{Truth, ingestion, names, read_both_ways, root, single_object, validation};
 
 /// Reads records, and those that are read again from what we write of them; compared as bytes, because NaN isn't itself.
 fn avro<T: Record>(input: &[u8]) -> Result<Vec<String>, String> {
@@ -34,31 +33,8 @@ fn avro<T: Record>(input: &[u8]) -> Result<Vec<String>, String> {
 /// Whatever pieces the bytes come in, and whether they are there at once or not, the same is read. The first byte says how
 /// long the pieces are.
 fn streamed(input: &[u8]) -> Result<Vec<String>, String> {
-    struct Pieces<'a>(&'a [u8], usize);
-    impl Read for Pieces<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            let end = buffer.len().min(self.1);
-            self.0.read(&mut buffer[..end])
-        }
-    }
     let (length, bytes) = input.split_first().unwrap_or((&0, &[]));
-    let whole = DataSharePacket::read_all(bytes);
-    let pieces = Pieces(bytes, usize::from(*length) + 1);
-    let streamed: Result<Vec<_>, FormatError> = DataSharePacket::stream(pieces).collect();
-    let same = match (&whole, &streamed) {
-        (Ok(whole), Ok(streamed)) => whole == streamed,
-        (Err(whole), Err(streamed)) => {
-            let (whole, streamed) = (whole.to_string(), streamed.to_string());
-            // A stream doesn't know how much comes.
-            whole == streamed
-                || whole.contains("a block is beyond the bound")
-                    && (streamed.contains("ends too early") || streamed.contains("a block is beyond the bound"))
-        }
-        _ => false,
-    };
-    if !same {
-        return Err(format!("at once {}, streamed {}", said(whole), said(streamed)));
-    }
+    let [_, streamed] = read_both_ways::<DataSharePacket>(bytes, usize::from(*length) + 1)?;
     Ok(vec![said(streamed)])
 }
 
