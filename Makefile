@@ -31,7 +31,7 @@ bench: ## figures against the floor of the cryptography, and target/bench/summar
 	cargo build --release --package facilitator --package facilitator-bench
 	cargo run --release --quiet --package facilitator-bench
 
-scale: ## ten thousand batches through two parties on a node of its own, measured (BATCHES=10000 BATCH_OBJECTS=Exceptions|All): a table, and target/scale/result.json
+scale: ## ten thousand batches through two parties on a node of its own, measured (BATCHES=10000 BATCH_OBJECTS=Exceptions|All): a table, and target/scale/result.json, kept as result-exceptions.json or result-all.json
 	BATCHES=$${BATCHES:-10000} BATCH_OBJECTS=$${BATCH_OBJECTS:-Exceptions} tests/scale
 
 fuzz: ## mutate what partners may send, for ten minutes (FUZZ_SECONDS=600; see facilitator-core/fuzz/README.md)

@@ -73,7 +73,7 @@ pub async fn import_stores(cluster: &Cluster) -> Result<StoreImages> {
     Ok(StoreImages { s3, gcs })
 }
 
-/// Packs and imports what runs in pods beside the parties: web servers and the ingestor.
+/// Packs and imports what runs in pods beside the parties: web servers, the ingestor and a store's front.
 ///
 /// # Errors
 /// When the binary isn't built.

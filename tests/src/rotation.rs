@@ -45,6 +45,17 @@ const LATER: i64 = 90;
 const CUTOFF: i64 = 6;
 /// Until the cutoff of a window that more may come for.
 const FAR: SignedDuration = SignedDuration::from_mins(30);
+/// What `kubectl describe` calls the times of a key, as they follow each other; the last two are of one that was followed.
+const TIMES: [&str; 8] = [
+    "Created",
+    "Backed Up",
+    "Written",
+    "Loaded",
+    "Published",
+    "Promoted",
+    "Superseded",
+    "Retired",
+];
 const LIMIT: Duration = Duration::from_secs(420);
 const LAST_LIMIT: Duration = Duration::from_secs(240);
 
@@ -144,6 +155,9 @@ pub async fn under_traffic(pair: &Pair, ingestor: &Ingestor, aggregation: &str) 
     close(pair, far, &windows).await?;
     flow::wait_summed(pair, &truths, LAST_LIMIT).await?;
     told(pair, ingestor, &before)?;
+    for Before { party, ring, id } in &before {
+        described(pair, party, ring, id).await?;
+    }
     Ok(windows)
 }
 
@@ -314,4 +328,71 @@ fn told(pair: &Pair, ingestor: &Ingestor, before: &[Before<'_>]) -> Result<()> {
     let [first, second] = pair.parties.each_ref().map(|party| party.name.as_str());
     say(format!("   {packets} packets for {first}, and as many for {second}"));
     Ok(())
+}
+
+/// Whether `kubectl describe keyring` tells the whole history of a ring's key of before and of the one that is used now, with
+/// each step after the one that it rests on.
+async fn described(pair: &Pair, party: &Party, ring: &str, before: &str) -> Result<()> {
+    let describe = ["describe", "keyring", ring, "--namespace", &party.worker_namespace];
+    let text = pair.cluster.kubectl(&describe).await?;
+    let now = rings::in_use(party, ring).await?.id;
+    for (id, state, times) in [(before, "Retired", &TIMES[..]), (now.as_str(), "InUse", &TIMES[..6])] {
+        let version = version_in(&text, id);
+        let version = version.with_context(|| format!("{} {ring}: {id} isn't described:\n{text}", party.name))?;
+        let told: Vec<Option<Timestamp>> = TIMES.iter().map(|label| version.get(label)?.parse().ok()).collect();
+        let is_whole = told.iter().take_while(|time| time.is_some()).count() == times.len();
+        ensure!(
+            is_whole && told.iter().flatten().is_sorted() && version.get("State") == Some(&state),
+            "{} {ring}: {id} should be {state}, with {times:?} one after the other: {version:?}",
+            party.name
+        );
+    }
+    Ok(())
+}
+
+/// What a description says of one version, by its labels, of which `Backed Up` is each version's first.
+fn version_in<'a>(text: &'a str, id: &str) -> Option<BTreeMap<&'a str, &'a str>> {
+    let (_, versions) = text.split_once("Versions:\n")?;
+    let (versions, _) = versions.split_once("\nEvents:").unwrap_or((versions, ""));
+    let mut all: Vec<BTreeMap<&str, &str>> = Vec::new();
+    for (label, value) in versions.lines().filter_map(|line| line.split_once(':')) {
+        if label.trim() == "Backed Up" {
+            all.push(BTreeMap::new());
+        }
+        if let Some(version) = all.last_mut() {
+            version.insert(label.trim(), value.trim());
+        }
+    }
+    all.into_iter().find(|version| version.get("Id") == Some(&id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version_in;
+
+    #[test]
+    fn a_description_is_read_version_by_version() {
+        let text = [
+            "Status:",
+            "  Active Versions:  1",
+            "  Versions:",
+            "    Backed Up:                    2026-11-20T12:00:00Z",
+            "    Certificate Signing Request:  -----BEGIN CERTIFICATE REQUEST-----",
+            "MIIB",
+            "",
+            "    Id:         two",
+            "    Waits For:  a person: nobody",
+            "    Backed Up:  2026-11-19T12:00:00Z",
+            "    Id:         one",
+            "Events:",
+            "  State:  none",
+        ]
+        .join("\n");
+        let told = |id: &str, label: &str| version_in(&text, id).and_then(|version| version.get(label).copied());
+        assert_eq!(told("two", "Backed Up"), Some("2026-11-20T12:00:00Z"));
+        assert_eq!(told("two", "Waits For"), Some("a person: nobody"));
+        assert_eq!(told("one", "Backed Up"), Some("2026-11-19T12:00:00Z"));
+        assert_eq!([told("one", "Waits For"), told("one", "State")], [None, None]);
+        assert_eq!(told("three", "Id"), None);
+    }
 }

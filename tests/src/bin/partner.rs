@@ -1,4 +1,4 @@
-//! In pods beside the parties of the demo: their web servers, and the ingestor.
+//! In pods beside the parties of demo and tests: their web servers, the ingestor, and a store's front.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use prio_operator_tests::output::say;
-use prio_operator_tests::partner::{ingest, serve};
+use prio_operator_tests::partner::{front, ingest, serve};
 
-/// What runs in pods beside the parties of the demo.
+/// What runs in pods beside the parties of demo and tests.
 #[derive(Debug, Parser)]
 enum Command {
     /// Serve the manifests of a ConfigMap by https.
@@ -38,6 +38,18 @@ enum Command {
         #[arg(long)]
         journal: PathBuf,
     },
+    /// Pass on what a store is asked, and its answers with another time.
+    Front {
+        /// The store's endpoint.
+        #[arg(long)]
+        store: String,
+        /// So many seconds the time is ahead.
+        #[arg(long)]
+        ahead_seconds: u32,
+        /// Where to listen.
+        #[arg(long)]
+        address: SocketAddr,
+    },
 }
 
 #[tokio::main]
@@ -50,6 +62,11 @@ async fn main() -> ExitCode {
             address,
         } => serve::serve(&namespace, &config_map, &tls, address).await,
         Command::Ingest { orders, key, journal } => ingest::ingest(&orders, &key, &journal).await,
+        Command::Front {
+            store,
+            ahead_seconds,
+            address,
+        } => front::front(&store, ahead_seconds, address).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -179,10 +179,16 @@ async fn scale(name: &str, args: &Args) -> Result<bool> {
         matched,
     };
     say(report.tables());
-    let file = folder.join("result.json");
     let text = serde_json::to_string_pretty(&report.json())?;
-    std::fs::write(&file, text).with_context(|| format!("{} can't be written", file.display()))?;
-    say("The same as JSON: target/scale/result.json");
+    // The second one is kept when the other kind is measured.
+    let kept = format!("result-{}.json", pair.settings.batch_objects.to_lowercase());
+    for name in ["result.json", kept.as_str()] {
+        let file = folder.join(name);
+        std::fs::write(&file, &text).with_context(|| format!("{} can't be written", file.display()))?;
+    }
+    say(format!(
+        "The same as JSON: target/scale/result.json and target/scale/{kept}"
+    ));
     Ok(matched)
 }
 

@@ -4,12 +4,13 @@
 //! caller has keys of its own with the rights that it would have in life; fake-gcs-server lets everybody do everything.
 
 mod copy;
+mod front;
 mod rights;
 mod server;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use self::rights::Caller;
@@ -159,7 +160,8 @@ impl Stores {
         let from = |index| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.namespace(index)}}});
         let mailboxes = json!({
             "secrets": if self.kinds[index] == Kind::S3 { vec![OPERATOR_SECRET] } else { Vec::new() },
-            "endpoints": [self.endpoint(index)],
+            // Where a front would be, too: tests start one while all runs.
+            "endpoints": [self.endpoint(index), self.front(index)],
             "network": {"enabled": true, "ports": self.ports(), "to": [from(0), from(1)], "identityServers": []},
         });
         (mailboxes, WORKERS_SECRET)
@@ -199,6 +201,33 @@ impl Stores {
         for index in 0..2 {
             self.permit_all(cluster, index).await?;
         }
+        Ok(())
+    }
+
+    /// Has the SeaweedFS of a party delete what is in a mailbox under a prefix after so many days; `None`: nothing any more. It is
+    /// a setting of the filer's, which is told to whoever asks for the bucket's lifecycle.
+    ///
+    /// # Errors
+    /// When the store can't be told, or keeps no rules.
+    pub async fn expire(
+        &self,
+        cluster: &Cluster,
+        index: usize,
+        mailbox: &str,
+        rule: Option<(&str, u32)>,
+    ) -> Result<()> {
+        ensure!(self.kinds[index] == Kind::S3, "fake-gcs-server keeps no lifecycle");
+        let (namespace, bucket) = (self.namespace(index), bucket(&self.names[index], mailbox));
+        let pod = cluster.ready_pod(&namespace, "app=store", START_LIMIT).await?;
+        let location = |(prefix, days): (&str, u32)| {
+            let folder = format!("/buckets/{bucket}/{prefix}");
+            json!({"locationPrefix": folder, "collection": bucket, "ttl": format!("{days}d")})
+        };
+        let settings = json!({"locations": rule.map(location).into_iter().collect::<Vec<_>>()});
+        let path = format!("{}/etc/seaweedfs/filer.conf", pod_proxy(&namespace, &pod, FILER_PORT));
+        let request = http::Request::put(path).body(settings.to_string().into_bytes())?;
+        let told = cluster.client.request_text(request).await;
+        told.with_context(|| format!("what expires in {bucket}"))?;
         Ok(())
     }
 

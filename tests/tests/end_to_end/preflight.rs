@@ -1,8 +1,8 @@
 //! Preflights on a real node: what each stage's own pods may and can, and what is broken is named within a minute of the
 //! question, which is promised to users.
 //!
-//! A grant, a key and a mailbox's URL are broken one at a time, here and in `denied`. A clock isn't: all pods of a node have
-//! the node's, and so have the stores here. What a preflight says of clocks is in tables: `facilitator-core/src/preflight/tests`.
+//! Grants, keys and URLs are broken here and in `denied`, one at a time; a store's clock and a rule by which it deletes there
+//! alone, for folders have neither.
 
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -22,6 +22,9 @@ use prio_operator_tests::wait::{Seen, until};
 use serde_json::{Value, json};
 
 use crate::scenario::{MINUTE, run, wait_condition};
+
+/// The stages whose pods check.
+pub const BOTH: [PreflightStage; 2] = [Intake, Aggregate];
 
 /// A line that fails: who checks, what, and of which mailbox.
 pub type Fault<'a> = (PreflightStage, &'a str, Option<&'a str>);
@@ -49,43 +52,144 @@ async fn what_a_stage_may_not_do_is_named_before_it_is_tried() {
         ensure!(said.contains("→ ask the portal's owner to give"), "{said}");
         set_permissions(&portal, Permissions::from_mode(0o755))?;
 
-        let ingestion = pair.mailbox(0, "ingestion");
-        set_permissions(&ingestion, Permissions::from_mode(0o000))?;
-        // The operator sees it, too.
-        wait_condition(first, MAILBOXES_LISTED, "False", "", MINUTE).await?;
-        let of_mailbox = [Intake, Aggregate].map(|stage| (stage, "List", Some("ingestion")));
-        let faults = [(Operator, MAILBOXES_LISTED, None), of_mailbox[0], of_mailbox[1]];
-        let message = names(first, "ingestion", json!({}), &faults).await?;
-        ensure!(message.contains("Permission denied"), "{message}");
-        set_permissions(&ingestion, Permissions::from_mode(0o755))?;
-        wait_condition(first, MAILBOXES_LISTED, "True", "", MINUTE).await?;
-
-        set_signing_key(pair, first, "bm8ga2V5").await?;
-        let faults = [Intake, Aggregate].map(|stage| (stage, "SigningKey", None));
-        names(first, "signing key", json!({}), &faults).await?;
-        set_signing_key(pair, first, &pair.keys.parties[0].signing.secret).await?;
-
-        let before = pair.processor_object(first)?["spec"]["peer"].clone();
-        let mut broken = before.clone();
-        let key = &mut broken["inline"]["batchSigningKeys"][0]["publicKey"];
-        // As long as it was, and no point.
-        let rest = key
-            .as_str()
-            .and_then(|key| key.strip_prefix('B'))
-            .context("no uncompressed point")?;
-        *key = json!(format!("A{rest}"));
-        let faults = [Intake, Aggregate].map(|stage| (stage, "PeerKeys", None));
-        let message = names(first, "peer's key", json!({"spec": {"peer": broken}}), &faults).await?;
-        let id = &pair.keys.parties[1].signing.id;
-        ensure!(message.contains(id), "it doesn't name the key {id}: {message}");
+        for (what, broken, faults, says) in cases(pair) {
+            let change = broken.turn(pair, first, true).await?;
+            names(first, what, change, &faults, says).await?;
+            broken.turn(pair, first, false).await?;
+        }
 
         // All is mended.
-        first.patch(&json!({"spec": {"peer": before}})).await?;
+        first.patch(&spec(pair, first)?).await?;
         let (code, said) = by_command(pair, first).await?;
         ensure!(code == Some(0) && !said.contains('✗'), "exit code {code:?}: {said}");
         Ok(())
     })
     .await;
+}
+
+/// Something of a party that can be broken and mended.
+enum Broken<'a> {
+    /// The rights on a mailbox's folder.
+    Folder(&'a str, u32),
+    /// The key in a Secret; the good one.
+    Secret(&'a str, &'a str),
+    /// A text of the spec, and what becomes of it.
+    Spec(&'a str, fn(&str) -> String),
+}
+
+impl Broken<'_> {
+    /// Breaks or mends it; gives what is to be written into the processor then.
+    async fn turn(&self, pair: &Pair, party: &Party, broken: bool) -> Result<Value> {
+        match self {
+            Self::Folder(mailbox, mode) => {
+                let mode = if broken { *mode } else { 0o755 };
+                set_permissions(pair.mailbox(party.index, mailbox), Permissions::from_mode(mode))?;
+            }
+            Self::Secret(name, good) => set_key(pair, party, name, if broken { "bm8ga2V5" } else { *good }).await?,
+            Self::Spec(place, change) if broken => return spec_with(pair, party, place, change),
+            Self::Spec(..) => {}
+        }
+        spec(pair, party)
+    }
+}
+
+/// What is broken, the lines that must say so, and what the condition must say beside the first.
+type Case<'a> = (&'a str, Broken<'a>, Vec<Fault<'a>>, &'a str);
+
+fn cases(pair: &Pair) -> Vec<Case<'_>> {
+    let of = |check, mailbox| BOTH.map(|stage| (stage, check, mailbox)).to_vec();
+    let listed = (Operator, MAILBOXES_LISTED, None);
+    let (keys, bad) = (&pair.keys.parties, "correct the Secret's `key`");
+    vec![
+        (
+            "ingestion's folder",
+            Broken::Folder("ingestion", 0o000),
+            [vec![listed], of("List", Some("ingestion"))].concat(),
+            "Permission denied",
+        ),
+        (
+            "the folder of the peer's validations",
+            Broken::Folder("peer-validation", 0o000),
+            vec![listed, (Aggregate, "List", Some("peerValidation"))],
+            "Permission denied",
+        ),
+        (
+            "the peer's folder",
+            Broken::Folder("outgoing-peer", 0o555),
+            vec![(Intake, "Write", Some("peer"))],
+            "ask the peer to give the intake workers' identity the right to put objects",
+        ),
+        (
+            "the ledger's folder",
+            Broken::Folder("ledger", 0o555),
+            of("Write", Some("ledger")),
+            "give the intake workers' identity the right to put objects",
+        ),
+        (
+            "the key that signs",
+            Broken::Secret("batch-signing", &keys[0].signing.secret),
+            of("SigningKey", None),
+            bad,
+        ),
+        (
+            "the key that opens packets",
+            Broken::Secret("packet-decryption", &keys[0].packet.secret),
+            of("PacketKeys", None),
+            bad,
+        ),
+        (
+            "the ingestor's key",
+            Broken::Spec("/ingestor/inline/batchSigningKeys/0/publicKey", no_point),
+            of("IngestorKeys", None),
+            pair.keys.ingestor.id.as_str(),
+        ),
+        (
+            "the peer's key",
+            Broken::Spec("/peer/inline/batchSigningKeys/0/publicKey", no_point),
+            of("PeerKeys", None),
+            keys[1].signing.id.as_str(),
+        ),
+        // Workers mount a claim wherever its URL says: that it is another folder than was agreed on only the operator sees,
+        // whose folders the chart mounts.
+        (
+            "ingestion's URL",
+            Broken::Spec("/mailboxes/ingestion/url", nowhere),
+            vec![listed],
+            "file:///mailboxes/ingestion-nowhere",
+        ),
+        (
+            "the URL of the peer's validations",
+            Broken::Spec("/mailboxes/peerValidation/url", nowhere),
+            vec![listed],
+            "file:///mailboxes/peer-validation-nowhere",
+        ),
+    ]
+}
+
+/// As long as the key was, and no point: an uncompressed one begins with a `B`.
+fn no_point(key: &str) -> String {
+    key.replacen('B', "A", 1)
+}
+
+/// Where nothing is.
+pub fn nowhere(url: &str) -> String {
+    format!("{url}-nowhere")
+}
+
+/// The party's spec as it should be: what was broken in it is mended.
+fn spec(pair: &Pair, party: &Party) -> Result<Value> {
+    let object = pair.processor_object(party)?;
+    Ok(json!({"spec": object["spec"]}))
+}
+
+/// The same with another text at one place.
+pub fn spec_with(pair: &Pair, party: &Party, place: &str, change: impl FnOnce(&str) -> String) -> Result<Value> {
+    let mut object = spec(pair, party)?;
+    let value = object["spec"].pointer_mut(place);
+    let value = value.with_context(|| format!("the spec has no {place}"))?;
+    let changed = change(value.as_str().with_context(|| format!("{place} is no text"))?);
+    *value = json!(changed);
+    Ok(object)
 }
 
 /// Runs `kubectl prio preflight`; gives its exit code and what it prints, which must come within a minute.
@@ -98,8 +202,8 @@ async fn by_command(pair: &Pair, party: &Party) -> Result<(Option<i32>, String)>
 }
 
 /// Changes a processor, if at all, and asks for a preflight, whose failed lines must be these and no others, and come within a
-/// minute; the condition names the first. Gives the condition's message.
-pub async fn names(party: &Party, asked: &str, mut change: Value, faults: &[Fault<'_>]) -> Result<String> {
+/// minute; the condition names the first, and says that.
+pub async fn names(party: &Party, asked: &str, mut change: Value, faults: &[Fault<'_>], says: &str) -> Result<()> {
     change["metadata"]["annotations"][PREFLIGHT_ANNOTATION] = json!(asked);
     let begun = Instant::now();
     party.patch(&change).await?;
@@ -133,10 +237,10 @@ pub async fn names(party: &Party, asked: &str, mut change: Value, faults: &[Faul
     let (stage, check, mailbox) = faults.first().context("no fault is expected")?;
     let mailbox = mailbox.map(|mailbox| format!(" {mailbox}")).unwrap_or_default();
     ensure!(
-        message.starts_with(&format!("{stage:?} {check}{mailbox}: ")),
-        "{what}: {message}"
+        message.starts_with(&format!("{stage:?} {check}{mailbox}: ")) && message.contains(says),
+        "{what}: it doesn't say {says:?}: {message}"
     );
-    Ok(message)
+    Ok(())
 }
 
 /// From the question to the answer.
@@ -150,10 +254,10 @@ fn in_time(what: &str, asked: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Writes something into the Secret of the key that signs.
-async fn set_signing_key(pair: &Pair, party: &Party, key: &str) -> Result<()> {
+/// Writes a key into a Secret.
+async fn set_key(pair: &Pair, party: &Party, secret: &str, key: &str) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(pair.cluster.client.clone(), &party.worker_namespace);
     let change = Patch::Merge(json!({"stringData": {"key": key}}));
-    secrets.patch("batch-signing", &PatchParams::default(), &change).await?;
+    secrets.patch(secret, &PatchParams::default(), &change).await?;
     Ok(())
 }
