@@ -110,11 +110,11 @@ impl Actor<'_> {
     pub async fn batches(&self, decision: &BatchDecision) -> Result<(), ActError> {
         let api: Api<Batch> = self.api();
         let wrote = |made: &Batch| self.wrote(made);
-        let create = decision.create.iter();
-        let create = create.map(|batch| create(&api, batch, batch.status.as_ref(), &wrote).boxed());
-        let patch = decision.patch.iter().map(|patch| self.patch_batch(&api, patch).boxed());
+        let made = decision.create.iter();
+        let made = made.map(|batch| create(&api, batch, batch.status.as_ref(), &wrote).boxed());
+        let patched = decision.patch.iter().map(|patch| self.patch_batch(&api, patch).boxed());
         // Deletions first: they make room where a quota counts objects.
-        all(removals(&api, &decision.delete).chain(create).chain(patch).collect()).await
+        all(removals(&api, &decision.delete).chain(made).chain(patched).collect()).await
     }
 
     /// Creates, patches and deletes AggregationWindows.
@@ -123,16 +123,16 @@ impl Actor<'_> {
     /// [`ActError::Api`].
     pub async fn windows(&self, decision: &WindowDecision, known: &[AggregationWindow]) -> Result<(), ActError> {
         let api: &Api<AggregationWindow> = &self.api();
-        let create = decision.create.iter();
-        let create = create.map(|window| create(api, window, window.status.as_ref(), &|_| ()).boxed());
-        let patch = decision.patch.iter().map(|patch| {
+        let made = decision.create.iter();
+        let made = made.map(|window| create(api, window, window.status.as_ref(), &|_| ()).boxed());
+        let patched = decision.patch.iter().map(|patch| {
             let before = known.iter().find(|window| window.name_any() == patch.name);
             let before = before.and_then(|window| window.status.as_ref());
             write_status(api, &patch.name, before, &patch.status)
                 .map_ok(drop)
                 .boxed()
         });
-        all(removals(api, &decision.delete).chain(create).chain(patch).collect()).await
+        all(removals(api, &decision.delete).chain(made).chain(patched).collect()).await
     }
 
     /// Writes a Batch's status, and its labels where they are to change.

@@ -35,13 +35,8 @@ async fn two_parties_in_two_clouds() {
         // A preflight names that right alone: First's store isn't Second's ledger's, so no probe with content may go there. That
         // it may not be listed, either, is no fault.
         let faults = [(Intake, "Write", Some("peer"))];
-        let message = preflight::names(second, "the peer's grant", json!({}), &faults).await?;
-        for part in [
-            &*bucket,
-            "ask the peer to give the intake workers' identity the right to put objects",
-        ] {
-            ensure!(message.contains(part), "it doesn't say {part:?}: {message}");
-        }
+        let says = "ask the peer to give the intake workers' identity the right to put objects";
+        preflight::names(second, "the peer's grant", json!({}), &faults, says).await?;
 
         // An operator that may not list, and a bucket that isn't there.
         let ingestion = |change: Value| json!({"spec": {"mailboxes": {"ingestion": change}}});
