@@ -8,17 +8,17 @@ use uuid::Uuid;
 
 use crate::bulk::Ingestor;
 use crate::measure::Row;
-use crate::process::{Took, run};
+use crate::process::run;
 
 const BINS: u32 = 16;
 /// Packets that Second's batch has at least.
 const SECOND_PACKETS: usize = 2_400_000;
-/// Batches that are taken in one after another, and twice as many: more than are held of others' claims, either way.
+/// Batches that are taken in one after another.
 const MANY: u32 = 1_000;
-/// What twice as many may take more, in MB: an allocator isn't exact.
+/// And as many in each quarter of a longer run: what is read of claims at a time reaches its bound in the first half.
+const MORE: u32 = 4 * MANY;
+/// What the last quarter may take beyond the one before, in MB: an allocator isn't exact.
 const GROWTH: f64 = 4.0;
-/// Runs of each: peaks of one and the same work differ by some MB, and of growth the least ones tell.
-const TURNS: u32 = 3;
 /// Packets of each of the many batches.
 const SMALL_PACKETS: usize = 400;
 
@@ -73,34 +73,27 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
         )?;
         rows.extend(intake("large")?.rows(|what| format!("{name}, again from its record: {what}")));
 
-        // All are there before the first run: each lists them all.
-        let many = [("many", MANY), ("twice", 2 * MANY)];
-        // Of others' claims so many are read at a time that no later run reads more at a time.
-        for number in 0..2 * MANY {
-            ingestor.write(&mailbox, &batch("before", number)?, SMALL_PACKETS, 0)?;
-        }
-        for (aggregation, batches) in many {
-            for (number, turn) in (0..batches).flat_map(|number| (0..TURNS).map(move |turn| (number, turn))) {
-                let batch = batch(&format!("{aggregation}-{turn}"), number)?;
-                ingestor.write(&mailbox, &batch, SMALL_PACKETS, 0)?;
+        let name = |batches: u32| {
+            format!("facilitator intake, {party}, {BINS} bins, {batches} batches of {SMALL_PACKETS} packets")
+        };
+        let mut many = |aggregation: &str, batches: u32| {
+            for number in 0..batches {
+                ingestor.write(&mailbox, &batch(aggregation, number)?, SMALL_PACKETS, 0)?;
             }
-        }
-        let mut peaks = Vec::new();
-        intake("before")?;
-        for (aggregation, batches) in many {
-            let mut turns = (0..TURNS)
-                .map(|turn| intake(&format!("{aggregation}-{turn}")))
-                .collect::<anyhow::Result<Vec<_>>>()?;
-            turns.sort_by(|one, other| one.peak_megabytes().total_cmp(&other.peak_megabytes()));
-            let name =
-                format!("facilitator intake, {party}, {BINS} bins, {batches} batches of {SMALL_PACKETS} packets");
-            if let Some(greatest) = turns.last() {
-                rows.extend(greatest.rows(|what| format!("{name}: {what}")));
-            }
-            peaks.extend(turns.first().map(Took::peak_megabytes));
-        }
-        let name = format!("facilitator intake, {party}, memory that twice as many batches take beyond that");
-        rows.push(Row::plain(name, "MB", peaks[1] - peaks[0], Some(GROWTH)));
+            intake(aggregation)
+        };
+        rows.extend(many("many", MANY)?.rows(|what| format!("{}: {what}", name(MANY))));
+        let more = many("more", MORE)?;
+        rows.extend(more.rows(|what| format!("{}: {what}", name(MORE))));
+        rows.push(Row::plain(
+            format!(
+                "{}: the last {MANY}'s memory beyond that of the {MANY} before",
+                name(MORE)
+            ),
+            "MB",
+            more.growth_megabytes(),
+            Some(GROWTH),
+        ));
     }
     Ok(rows)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use crate::measure::{Row, status_kib};
+use crate::measure::{Row, median, status_kib};
 
 /// CPU ticks of children that ended, of 10 ms each.
 fn children_ticks() -> anyhow::Result<u64> {
@@ -33,12 +33,22 @@ pub struct Took {
     pub cpu_seconds: f64,
     /// The most that was resident at once, by the kernel's high-water mark.
     pub peak_kib: u64,
+    /// What was resident, read every two milliseconds.
+    resident_kib: Vec<f64>,
 }
 
 impl Took {
     /// [`Took::peak_kib`] in MB, of 1,000,000 bytes.
     pub fn peak_megabytes(&self) -> f64 {
         self.peak_kib as f64 * 1024.0 / 1e6
+    }
+
+    /// What is resident in the last quarter of its time beyond what was in the one before, in MB: medians, as peaks of one and
+    /// the same work differ by several MB.
+    pub fn growth_megabytes(&self) -> f64 {
+        let quarter = self.resident_kib.len() / 4;
+        let of = |number: usize| median(self.resident_kib[number * quarter..(number + 1) * quarter].to_vec());
+        (of(3) - of(2)) * 1024.0 / 1e6
     }
 
     /// A row for each figure.
@@ -56,10 +66,11 @@ pub fn run(program: &Path, arguments: &[&str]) -> anyhow::Result<Took> {
     let (before, start) = (children_ticks()?, Instant::now());
     let mut child = Command::new(program).args(arguments).stdout(Stdio::null()).spawn()?;
     let pid = child.id().to_string();
-    let mut peak_kib = 0;
+    let (mut peak_kib, mut resident_kib) = (0, Vec::new());
     let status = loop {
         // The mark only rises; read often, for it is gone with the process.
         peak_kib = peak_kib.max(status_kib(&pid, "VmHWM").unwrap_or(0));
+        resident_kib.extend(status_kib(&pid, "VmRSS").map(|kib| kib as f64));
         if let Some(status) = child.try_wait()? {
             break status;
         }
@@ -71,6 +82,7 @@ pub fn run(program: &Path, arguments: &[&str]) -> anyhow::Result<Took> {
         wall,
         cpu_seconds: (children_ticks()? - before) as f64 / 100.0,
         peak_kib,
+        resident_kib,
     })
 }
 
