@@ -9,7 +9,6 @@ use facilitator_core::formats::work::Share;
 use facilitator_core::intake::take_in;
 use facilitator_core::processor::Processor;
 use jiff::Timestamp;
-use mailbox::Mailbox;
 use tokio::runtime::Runtime;
 
 use crate::floor::Points;

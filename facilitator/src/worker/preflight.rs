@@ -76,13 +76,15 @@ fn open(mailbox: &MailboxParameter) -> Result<Arc<dyn Mailbox>, Trouble> {
     })
 }
 
-/// Shorter than work's: a person waits, and a store that stays away is a finding.
+/// Shorter than work's: a person waits, and a store that stays away is a finding. Not a single try, though: in a pod's first
+/// seconds the network's rules for it may not be in place yet.
 fn patience() -> Patience {
     Patience {
         connect: Duration::from_secs(4),
         answer: Duration::from_secs(8),
         idle: Duration::from_secs(8),
-        attempts: 2,
+        attempts: 3,
+        first_wait: Duration::from_secs(1),
         ..Patience::default()
     }
 }

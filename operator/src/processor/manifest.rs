@@ -22,7 +22,7 @@ use kube::{Api, Client, ResourceExt};
 
 use super::keys::PublicParts;
 use super::parameters;
-use super::served::{Expected, Served, served, verdict};
+use super::served::{Documents, Expected, LookedFor, Served, served, verdict};
 use crate::peer::{self, Fetcher, Limits};
 use crate::status::{FIELD_MANAGER, Verdict};
 
@@ -35,9 +35,6 @@ const SERVED_LAG: SignedDuration = SignedDuration::from_mins(3);
 /// And so often while partners get that, in a way that somebody is to mend.
 const SERVED_TO_MEND: SignedDuration = SignedDuration::from_secs(45);
 
-/// Documents by their names under the base URL.
-type Documents = BTreeMap<String, String>;
-
 /// What came of publishing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
@@ -47,37 +44,6 @@ pub struct Published {
     pub keys: Option<BTreeSet<String>>,
     /// The specific manifest as it was written; `None`: nothing was.
     pub specific: Option<String>,
-}
-
-/// What partners should get, and what was found where they fetch it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct LookedFor {
-    documents: Documents,
-    /// What they should have got before: web servers lag.
-    former: Documents,
-    /// Since when they should get these documents, as far as is known.
-    since: Timestamp,
-    /// When it was looked for, and what came out.
-    found: Option<(Timestamp, Verdict)>,
-}
-
-impl LookedFor {
-    fn follow(before: Option<Self>, documents: Documents, now: Timestamp) -> Self {
-        match before {
-            Some(before) if before.documents == documents => before,
-            before => Self {
-                documents,
-                former: before.map(|before| before.documents).unwrap_or_default(),
-                since: now,
-                found: None,
-            },
-        }
-    }
-
-    /// Another spec may say another place.
-    pub(super) fn forget_found(&mut self) {
-        self.found = None;
-    }
 }
 
 /// Publishes one processor's manifests.

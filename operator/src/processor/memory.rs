@@ -10,9 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cluster::WorkCache;
 use super::keys::ProbeMemory;
-use super::manifest::{LookedFor, Published};
+use super::manifest::Published;
 use super::observe::{MailboxCache, Mailboxes, Places};
 use super::partners::Parties;
+use super::served::LookedFor;
 use super::usages::{Usage, Usages};
 use crate::inventory::Listed;
 use crate::metrics::ProcessorKey;

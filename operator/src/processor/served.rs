@@ -1,6 +1,9 @@
 //! What partners get in place of our own manifests, and what to say of it. Pure.
 
+use std::collections::BTreeMap;
+
 use crds::conditions::{MANIFEST_PUBLISHED, reasons};
+use jiff::Timestamp;
 
 use super::manifest::kind_of;
 use crate::peer;
@@ -20,6 +23,41 @@ pub(super) fn is_fresh(cache_control: Option<&str>) -> bool {
             .and_then(|age| age.parse::<u64>().ok());
         ["no-cache", "no-store"].contains(&directive) || age.is_some_and(|age| age <= MAX_CACHED_SECONDS)
     })
+}
+
+/// Documents by their names under the base URL.
+pub(super) type Documents = BTreeMap<String, String>;
+
+/// What partners should get, and what was found where they fetch it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LookedFor {
+    pub documents: Documents,
+    /// What they should have got before: web servers lag.
+    pub former: Documents,
+    /// Since when they should get these documents, as far as is known.
+    pub since: Timestamp,
+    /// When it was looked for, and what came out.
+    pub found: Option<(Timestamp, Verdict)>,
+}
+
+impl LookedFor {
+    /// What they should get from now on.
+    pub fn follow(before: Option<Self>, documents: Documents, now: Timestamp) -> Self {
+        match before {
+            Some(before) if before.documents == documents => before,
+            before => Self {
+                documents,
+                former: before.map(|before| before.documents).unwrap_or_default(),
+                since: now,
+                found: None,
+            },
+        }
+    }
+
+    /// Another spec may say another place.
+    pub fn forget_found(&mut self) {
+        self.found = None;
+    }
 }
 
 /// What partners get, for a person; the worst is the greatest.

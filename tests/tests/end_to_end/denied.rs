@@ -125,11 +125,11 @@ fn urls() -> [(&'static str, &'static str, Vec<Fault<'static>>); 4] {
             "peer-validation",
             vec![listed, list(Aggregate, "peerValidation")],
         ),
-        // In another store than our ledger: intake puts no probe there.
+        // In another store than our ledger: an upload is begun there, and given up.
         (
             "/mailboxes/outgoing/peer/url",
             "outgoing-peer",
-            vec![list(Aggregate, "peer")],
+            vec![(Intake, "Write", Some("peer")), list(Aggregate, "peer")],
         ),
     ]
 }

@@ -85,7 +85,7 @@ impl Broken<'_> {
                 let mode = if broken { *mode } else { 0o755 };
                 set_permissions(pair.mailbox(party.index, mailbox), Permissions::from_mode(mode))?;
             }
-            Self::Secret(name, good) => set_key(pair, party, name, if broken { "bm8ga2V5" } else { *good }).await?,
+            Self::Secret(name, good) => set_key(pair, party, name, if broken { "bm8ga2V5" } else { good }).await?,
             Self::Spec(place, change) if broken => return spec_with(pair, party, place, change),
             Self::Spec(..) => {}
         }
