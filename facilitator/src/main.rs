@@ -1,5 +1,6 @@
 //! `facilitator`: what runs in a worker pod, and the same by hand on local folders.
 
+mod allocator;
 mod cli;
 mod commands;
 mod exit;
@@ -24,6 +25,7 @@ use crate::cli::Cli;
 use crate::exit::ExitClass;
 
 fn main() -> ExitCode {
+    allocator::keep_no_long_blocks();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // `--help` and `--version` come this way too.
