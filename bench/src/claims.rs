@@ -250,7 +250,10 @@ pub fn rows(batches_per_pod: usize) -> anyhow::Result<Vec<Row>> {
 
     // One batch of a size that must not be in memory whole.
     fs::write("/proc/self/clear_refs", "5")?;
-    let kib = |field| status_kib("self", field).context("no figure of memory");
+    let kib = |field| -> anyhow::Result<u64> {
+        let [figure] = status_kib("self", [field]).context("no figure of memory")?;
+        Ok(figure)
+    };
     let before = kib("VmRSS")?;
     let mut packets = Vec::new();
     for packet in 0..LARGE_PACKETS {

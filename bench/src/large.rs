@@ -26,12 +26,11 @@ use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
 use crate::measure::Row;
-use crate::process::run;
+use crate::process::{GOAL, run, sample};
 
 const BINS: u32 = 16;
-/// The most that a 400 MB batch may take, in MB.
-const GOAL: f64 = 128.0;
-/// The same where the peer's messages come in another order than the packets: what the record has of each stays in memory.
+/// The most that a batch may take, in MB, where the peer's messages come in another order than the packets: what the record has
+/// of each stays in memory.
 const OTHER_ORDER_GOAL: f64 = 140.0;
 
 /// What is special about a batch.
@@ -53,11 +52,7 @@ pub fn rows(facilitator: &Path, packets: u64) -> anyhow::Result<Vec<Row>> {
         let folder = tempfile::tempdir()?;
         let world = folder.path().join("world");
         // For its keys and parameters.
-        let into = world.to_string_lossy().into_owned();
-        run(
-            facilitator,
-            &["sample", "--batches", "1", "--packets", "1", "--into", &into],
-        )?;
+        sample(facilitator, folder.path(), &["--batches", "1", "--packets", "1"])?;
         let large = Large {
             world: &world,
             packets,

@@ -115,11 +115,18 @@ pub fn on_cores<T>(cores: usize, work: impl FnOnce() -> T) -> anyhow::Result<T> 
     Ok(result)
 }
 
-/// A peak or other field of `/proc/<pid>/status`, in KiB.
-pub fn status_kib(pid: &str, field: &str) -> Option<u64> {
+/// Peaks or other fields of `/proc/<pid>/status`, in KiB.
+pub fn status_kib<const N: usize>(pid: &str, fields: [&str; N]) -> Option<[u64; N]> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
+    let kib = |field: &str| {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        line.trim().trim_end_matches("kB").trim().parse().ok()
+    };
+    let mut figures = [0; N];
+    for (figure, field) in figures.iter_mut().zip(fields) {
+        *figure = kib(field)?;
+    }
+    Some(figures)
 }

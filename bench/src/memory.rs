@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::bulk::Ingestor;
 use crate::measure::Row;
-use crate::process::run;
+use crate::process::{run, sample};
 
 const BINS: u32 = 16;
 /// Packets that Second's batch has at least.
@@ -40,10 +40,7 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
         let folder = tempfile::tempdir()?;
         let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
         // For its keys and parameters; its own batch isn't taken in.
-        run(
-            facilitator,
-            &["sample", "--into", &at("world"), "--batches", "1", "--packets", "1"],
-        )?;
+        sample(facilitator, folder.path(), &["--batches", "1", "--packets", "1"])?;
         let world = folder.path().join("world");
         let mailbox = world.join(format!("ingestion-{party}"));
         let mut ingestor = Ingestor::of_world(&world, party, share, BINS)?;

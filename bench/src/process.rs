@@ -8,6 +8,10 @@ use anyhow::{Context, ensure};
 
 use crate::measure::{Row, median, status_kib};
 
+/// The most that a process may take of memory, in MB.
+pub const GOAL: f64 = 128.0;
+const PARTIES: [&str; 2] = ["first", "second"];
+
 /// CPU ticks of children that ended, of 10 ms each.
 fn children_ticks() -> anyhow::Result<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
@@ -69,8 +73,10 @@ pub fn run(program: &Path, arguments: &[&str]) -> anyhow::Result<Took> {
     let (mut peak_kib, mut resident_kib) = (0, Vec::new());
     let status = loop {
         // The mark only rises; read often, for it is gone with the process.
-        peak_kib = peak_kib.max(status_kib(&pid, "VmHWM").unwrap_or(0));
-        resident_kib.extend(status_kib(&pid, "VmRSS").map(|kib| kib as f64));
+        if let Some([peak, resident]) = status_kib(&pid, ["VmHWM", "VmRSS"]) {
+            peak_kib = peak_kib.max(peak);
+            resident_kib.push(resident as f64);
+        }
         if let Some(status) = child.try_wait()? {
             break status;
         }
@@ -86,39 +92,34 @@ pub fn run(program: &Path, arguments: &[&str]) -> anyhow::Result<Took> {
     })
 }
 
-/// The most that a process may take of memory, in MB.
-const GOAL: f64 = 128.0;
+/// Makes a world of samples in a folder `world` of this one, with these further arguments.
+pub fn sample(facilitator: &Path, folder: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+    let into = folder.join("world");
+    let into = into.to_str().context("a folder's name isn't UTF-8")?;
+    run(facilitator, &[&["sample", "--into", into], arguments].concat()).map(drop)
+}
+
+/// Runs a command of a party's in such a folder.
+fn work(facilitator: &Path, command: &str, folder: &Path, party: &str) -> anyhow::Result<Took> {
+    let parameters = folder.join(format!("world/{party}.json"));
+    let parameters = parameters.to_str().context("a folder's name isn't UTF-8")?;
+    run(facilitator, &[command, "--parameters", parameters])
+}
 
 /// Time and memory of one batch of so many packets.
 pub fn rows(facilitator: &Path, packets: u32) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for bins in [16, 256] {
         let folder = tempfile::tempdir()?;
-        let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
         let (bins_text, packets_text) = (bins.to_string(), packets.to_string());
-        run(
-            facilitator,
-            &[
-                "sample",
-                "--into",
-                &at("world"),
-                "--bins",
-                &bins_text,
-                "--packets",
-                &packets_text,
-                "--batches",
-                "1",
-            ],
-        )?;
+        let options = ["--bins", &bins_text, "--packets", &packets_text, "--batches", "1"];
+        sample(facilitator, folder.path(), &options)?;
         for command in ["intake", "aggregate"] {
-            for party in ["first", "second"] {
-                let took = run(
-                    facilitator,
-                    &[command, "--parameters", &at(&format!("world/{party}.json"))],
-                )?;
-                let name =
-                    |what: &str| format!("facilitator {command}, {party}, {packets} packets, {bins} bins: {what}");
-                rows.extend(took.rows(name));
+            for party in PARTIES {
+                let took = work(facilitator, command, folder.path(), party)?;
+                rows.extend(
+                    took.rows(|what| format!("facilitator {command}, {party}, {packets} packets, {bins} bins: {what}")),
+                );
             }
         }
     }
@@ -130,33 +131,13 @@ pub fn many(facilitator: &Path) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for batches in ["1000", "2000"] {
         let folder = tempfile::tempdir()?;
-        let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-        run(
-            facilitator,
-            &[
-                "sample",
-                "--into",
-                &at("world"),
-                "--bins",
-                "16",
-                "--packets",
-                "20",
-                "--batches",
-                batches,
-            ],
-        )?;
-        let parties = ["first", "second"];
-        for party in parties {
-            run(
-                facilitator,
-                &["intake", "--parameters", &at(&format!("world/{party}.json"))],
-            )?;
+        let options = ["--bins", "16", "--packets", "20", "--batches", batches];
+        sample(facilitator, folder.path(), &options)?;
+        for party in PARTIES {
+            work(facilitator, "intake", folder.path(), party)?;
         }
-        for party in parties {
-            let took = run(
-                facilitator,
-                &["aggregate", "--parameters", &at(&format!("world/{party}.json"))],
-            )?;
+        for party in PARTIES {
+            let took = work(facilitator, "aggregate", folder.path(), party)?;
             rows.extend(took.rows(|what| {
                 format!("facilitator aggregate, {party}, 16 bins, {batches} batches of 20 packets: {what}")
             }));

@@ -7,13 +7,12 @@ use crate::proxy::{Fault, Seen};
 use crate::servers::{Protocol, Server};
 use crate::stage::{Backend, Shared, Shown, Stage, shown};
 
-/// Of GCS's refusals.
-const MADE_UP: Shown = Shown::Asked("the refusal is made up: fake-gcs-server lets everybody do everything");
-
 /// What a row shows whose refusal is the server's own, or made up.
 fn denied_by(stage: &Stage) -> Shown {
     match &stage.backend {
-        Backend::Store(server) if server.protocol == Protocol::Gcs => MADE_UP,
+        Backend::Store(server) if server.protocol == Protocol::Gcs => {
+            Shown::Asked("the refusal is made up: fake-gcs-server lets everybody do everything")
+        }
         _ => Shown::Yes,
     }
 }

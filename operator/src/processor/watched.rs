@@ -13,7 +13,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Resource, ResourceExt};
-use snafu::{OptionExt, Snafu, ensure};
+use snafu::{OptionExt, Snafu};
 use tokio::sync::{Notify, watch};
 
 use crate::metrics::{Metrics, ProcessorKey};
@@ -233,11 +233,10 @@ impl WatchedBatches {
     pub async fn of(&self, key: &ProcessorKey) -> Result<Vec<Arc<GuardedBatch>>, WatchedError> {
         let (namespace, processor) = key;
         let mut watch = self.watch(namespace).context(NotListedSnafu { namespace })?;
-        let is_listed = self.is_listed(&mut watch).await;
-        if !is_listed {
+        if !self.is_listed(&mut watch).await {
             self.revive(&watch);
+            return NotListedSnafu { namespace }.fail();
         }
-        ensure!(is_listed, NotListedSnafu { namespace });
         let written = *locked(&watch.written);
         let up_to_date = tokio::time::timeout(self.patience.own_writes, watch.told.wait_for(|told| told.has(written)));
         let is_up_to_date = matches!(up_to_date.await, Ok(Ok(_)));
