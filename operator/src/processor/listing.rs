@@ -18,9 +18,11 @@ use crate::window::Scope;
 /// Stretches of names that are listed at a time.
 const LISTINGS: usize = 8;
 
-/// A stretch isn't listed again before so many times as long as that took: up to the longest pause, listing takes a tenth of
-/// the time.
-const PAUSE: i32 = 9;
+/// While Jobs work a stretch isn't listed again before so many times as long as that took: listing then takes a tenth of the
+/// time of stores that have other things to do.
+const PAUSE_AT_WORK: i32 = 9;
+/// While none works, all that can be done is to wait for what partners write.
+const PAUSE_AT_REST: i32 = 1;
 /// And not later than so long after.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 /// What would be listed again so soon is always listed.
@@ -37,21 +39,27 @@ pub struct Stretches(BTreeMap<Stretch, Held>);
 #[derive(Clone, Debug)]
 struct Held {
     listed: Timestamp,
-    pause: SignedDuration,
+    took: SignedDuration,
     names: Arc<Vec<Listed>>,
 }
 
 impl Held {
-    fn is_fresh(&self, now: Timestamp) -> bool {
+    fn is_fresh(&self, at_work: bool, now: Timestamp) -> bool {
         let age = now.duration_since(self.listed);
         // Nothing is fresh that was listed later than now: the clock was set back.
-        !age.is_negative() && age < self.pause
+        !age.is_negative() && age < pause_after(self.took, at_work)
+    }
+
+    /// Whether a later look may do with it.
+    fn may_stay_fresh(&self) -> bool {
+        !pause_after(self.took, true).is_zero()
     }
 }
 
 /// How long what took so long to list isn't listed again.
-fn pause_after(took: SignedDuration) -> SignedDuration {
-    let pause = took.checked_mul(PAUSE).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
+fn pause_after(took: SignedDuration, at_work: bool) -> SignedDuration {
+    let times = if at_work { PAUSE_AT_WORK } else { PAUSE_AT_REST };
+    let pause = took.checked_mul(times).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
     if pause < SHORTEST_PAUSE {
         SignedDuration::ZERO
     } else {
@@ -65,6 +73,8 @@ pub(super) struct Listing<'a> {
     pub(super) scope: &'a Scope,
     /// Empty: all.
     pub(super) aggregations: &'a BTreeSet<String>,
+    /// Whether Jobs of the processor work.
+    pub(super) at_work: bool,
 }
 
 impl Listing<'_> {
@@ -89,19 +99,19 @@ impl Listing<'_> {
                 let fresh = known
                     .0
                     .get(&stretch(&request))
-                    .filter(|held| held.is_fresh(now))
+                    .filter(|held| held.is_fresh(self.at_work, now))
                     .cloned();
                 self.held(request, fresh, clock).boxed()
             })
             .collect();
         let mut held = stream::iter(held).buffered(LISTINGS);
         while let Some((stretch, held)) = held.try_next().await? {
-            if held.pause.is_zero() {
-                known.0.remove(&stretch);
-                listed.extend(Arc::unwrap_or_clone(held.names));
-            } else {
+            if held.may_stay_fresh() {
                 listed.extend_from_slice(&held.names);
                 known.0.insert(stretch, held);
+            } else {
+                known.0.remove(&stretch);
+                listed.extend(Arc::unwrap_or_clone(held.names));
             }
         }
         Ok(listed)
@@ -122,7 +132,7 @@ impl Listing<'_> {
         let page = self.mailbox.list_all(&request).await?;
         let held = Held {
             listed,
-            pause: pause_after(clock().duration_since(listed)),
+            took: clock().duration_since(listed),
             names: Arc::new(page.objects.into_iter().map(of).collect()),
         };
         Ok((stretch, held))
@@ -443,26 +453,36 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_listing_is_fresh_for_nine_times_as_long_as_it_took_where_that_is_a_second() {
+    fn a_listing_is_fresh_for_nine_times_as_long_as_it_took_and_at_rest_for_once_where_that_is_a_second() {
         let second = |seconds: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
         let table = [
-            // Milliseconds that it took, seconds since then, fresh.
-            (100, 0, false),
-            (112, 1, true),
-            (112, 2, false),
-            (2_000, 17, true),
-            (2_000, 18, false),
-            (60_000, 299, true),
-            (60_000, 300, false),
-            (60_000, -1, false),
+            // Milliseconds that it took, seconds since then, fresh while Jobs work, and while none does.
+            (100, 0, false, false),
+            (112, 1, true, false),
+            (112, 2, false, false),
+            (999, 0, true, false),
+            (2_000, 1, true, true),
+            (2_000, 2, true, false),
+            (2_000, 17, true, false),
+            (2_000, 18, false, false),
+            (60_000, 59, true, true),
+            (60_000, 60, true, false),
+            (60_000, 299, true, false),
+            (60_000, 300, false, false),
+            (600_000, 299, true, true),
+            (600_000, 300, false, false),
+            (60_000, -1, false, false),
         ];
-        for (took, age, expected) in table {
+        for (took, age, at_work, at_rest) in table {
             let held = Held {
                 listed: second(1_000),
-                pause: pause_after(SignedDuration::from_millis(took)),
+                took: SignedDuration::from_millis(took),
                 names: Arc::default(),
             };
-            assert_eq!(held.is_fresh(second(1_000 + age)), expected, "{took} ms, {age} s ago");
+            let now = second(1_000 + age);
+            let fresh = (held.is_fresh(true, now), held.is_fresh(false, now));
+            assert_eq!(fresh, (at_work, at_rest), "{took} ms, {age} s ago");
+            assert!(held.may_stay_fresh() || fresh == (false, false));
         }
     }
 
@@ -478,25 +498,29 @@ pub(super) mod tests {
         let (ingestion, _, ledger, mailboxes) = three();
         let (mut cache, metrics) = (MailboxCache::default(), Metrics::default());
         let (scope, all) = (scope(false), BTreeSet::new());
-        let mut listed = async || {
+        let mut listed = async |at_work| {
+            cache.at_work = at_work;
             let listings = mailboxes.listings(&scope, &all, &mut cache, &metrics, slow);
             let Listings { ingestion, ledger, .. } = listings.await.unwrap();
             (ingestion.len(), ledger.len())
         };
         let time = "2026/11/20/08/00";
         put(&ingestion, &[&format!("agg/{time}/{UUID}.batch")]);
-        assert_eq!(listed().await, (1, 0));
+        assert_eq!(listed(true).await, (1, 0));
         put(&ingestion, &[&format!("agg/{time}/{UUID}.batch.sig")]);
         put(&ledger, &[&format!("delivered/agg/{time}/{UUID}")]);
         assert_eq!(
-            listed().await,
+            listed(true).await,
             (1, 1),
             "it took half a second, and nine times that hasn't passed; the ledger is listed always"
         );
         for _ in 0..2 {
-            assert_eq!(listed().await, (1, 1));
+            assert_eq!(listed(true).await, (1, 1));
         }
-        assert_eq!(listed().await, (2, 1));
+        assert_eq!(listed(true).await, (2, 1));
+        put(&ingestion, &[&format!("agg/{time}/{UUID}.batch.avro")]);
+        assert_eq!(listed(true).await, (2, 1));
+        assert_eq!(listed(false).await, (3, 1), "no Job works any more");
     }
 
     /// Windows of eight hours from the beginning of time.
