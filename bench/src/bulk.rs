@@ -69,23 +69,25 @@ impl Ingestor {
         })
     }
 
-    /// Writes a batch of at least so many packets and so many bytes of packets below the mailbox's folder; how many packets
-    /// and bytes it has.
+    /// Writes a batch of at least so many packets and so many bytes of packets below the mailbox's folder, in blocks that end
+    /// after so many records or bytes; how many packets and bytes it has.
     pub fn write(
         &mut self,
         mailbox: &Path,
         batch: &BatchId,
         packets: usize,
         bytes: u64,
+        (block_records, block_bytes): (usize, usize),
     ) -> anyhow::Result<(usize, u64)> {
         let file = |part| mailbox.join(batch.ingestion_key(part).as_str());
         std::fs::create_dir_all(file(IngestionPart::Packets).parent().context("a folder")?)?;
         let bytes_there = Cell::new(0);
-        let mut writer = RecordWriter::new(Counted {
+        let target = Counted {
             file: BufWriter::new(File::create(file(IngestionPart::Packets))?),
             digest: Context::new(&SHA256),
             bytes: &bytes_there,
-        });
+        };
+        let mut writer = RecordWriter::with_blocks(target, block_records, block_bytes);
         let mut written = 0;
         while written < packets || bytes_there.get() < bytes {
             let together = match packets.saturating_sub(written) {

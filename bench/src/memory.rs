@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use facilitator_core::formats::avro::{BLOCK_BYTES, BLOCK_RECORDS};
 use facilitator_core::formats::names::BatchId;
 use facilitator_core::formats::work::Share;
 use uuid::Uuid;
@@ -13,6 +14,10 @@ use crate::process::{run, sample};
 const BINS: u32 = 16;
 /// Packets that Second's batch has at least.
 const SECOND_PACKETS: usize = 2_400_000;
+/// Blocks as ours: records and bytes, after either of which one ends.
+const OUR_BLOCKS: (usize, usize) = (BLOCK_RECORDS, BLOCK_BYTES);
+/// Blocks nearly as long as are taken.
+const LONG_BLOCKS: (usize, usize) = (usize::MAX, 60_000_000);
 /// Batches that are taken in one after another.
 const MANY: u32 = 1_000;
 /// And as many in each quarter of a longer run: what is read of claims at a time reaches its bound in the first half.
@@ -57,11 +62,18 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
             Share::Second => SECOND_PACKETS.min(usize::try_from(bytes / 160)?),
         };
         let large = batch("large", 0)?;
-        let (packets, bytes) = ingestor.write(&mailbox, &large, packets, bytes)?;
-        let name = format!(
-            "facilitator intake, {party}, {BINS} bins, {} MB, {packets} packets",
-            bytes / 1_000_000
-        );
+        let name = |(packets, bytes): (usize, u64)| {
+            format!(
+                "facilitator intake, {party}, {BINS} bins, {} MB, {packets} packets",
+                bytes / 1_000_000
+            )
+        };
+        let in_long_blocks = batch("long-blocks", 0)?;
+        let written = ingestor.write(&mailbox, &in_long_blocks, packets, bytes, LONG_BLOCKS)?;
+        rows.extend(intake("long-blocks")?.rows(|what| format!("{} in blocks of 60 MB: {what}", name(written))));
+        std::fs::remove_dir_all(mailbox.join("long-blocks"))?;
+
+        let name = name(ingestor.write(&mailbox, &large, packets, bytes, OUR_BLOCKS)?);
         rows.extend(intake("large")?.rows(|what| format!("{name}: {what}")));
         std::fs::remove_file(
             world
@@ -75,7 +87,7 @@ pub fn rows(facilitator: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
         };
         let mut many = |aggregation: &str, batches: u32| {
             for number in 0..batches {
-                ingestor.write(&mailbox, &batch(aggregation, number)?, SMALL_PACKETS, 0)?;
+                ingestor.write(&mailbox, &batch(aggregation, number)?, SMALL_PACKETS, 0, OUR_BLOCKS)?;
             }
             intake(aggregation)
         };

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use facilitator_core::claims::ReplayGuard;
 use facilitator_core::crypto::{encrypt, sha256};
-use facilitator_core::formats::avro::RecordWriter;
+use facilitator_core::formats::avro::{BLOCK_RECORDS, RecordWriter};
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::{BatchId, IngestionPart, InstanceName, ValidationPart};
 use facilitator_core::formats::parameters::BatchParameters;
@@ -71,10 +71,15 @@ fn packets(keys: &Keys, count: usize) -> Vec<DataSharePacket> {
 
 /// Puts a batch into the ingestion mailbox.
 fn put(folder: &Path, keys: &Keys, batch: &BatchId, packets: &[DataSharePacket]) {
+    put_in_blocks(folder, keys, batch, packets, BLOCK_RECORDS);
+}
+
+/// The same, of blocks of so many packets.
+fn put_in_blocks(folder: &Path, keys: &Keys, batch: &BatchId, packets: &[DataSharePacket], block: usize) {
     let file = |part| folder.join("ingestion").join(batch.ingestion_key(part).as_str());
     std::fs::create_dir_all(file(IngestionPart::Packets).parent().unwrap()).unwrap();
     let target = BufWriter::new(File::create(file(IngestionPart::Packets)).unwrap());
-    let mut writer = RecordWriter::new(target);
+    let mut writer = RecordWriter::with_blocks(target, block, usize::MAX);
     packets.iter().for_each(|packet| writer.write(packet).unwrap());
     drop(writer.finish().unwrap());
     let header = IngestionHeader {
@@ -183,6 +188,7 @@ fn intake_grows_by_fingerprints_alone_and_many_batches_take_no_more_than_one() {
     let mut packets = packets(&keys, MANY);
     put(folder.path(), &keys, &batch(0), &packets[..FEW]);
     put(folder.path(), &keys, &batch(1), &packets);
+    put_in_blocks(folder.path(), &keys, &batch(3), &packets, MANY);
     for n in 10..40 {
         put(folder.path(), &keys, &batch(n), &packets[..100]);
     }
@@ -215,6 +221,11 @@ fn intake_grows_by_fingerprints_alone_and_many_batches_take_no_more_than_one() {
         let bound = fixed + (MANY - FEW) * PACKET_BYTES;
         let once = peak(&processor, &batch(1), MANY, 0).await;
         assert!(once <= bound, "{once} bytes for {MANY} packets, {fixed} for {FEW}");
+        let one_block = peak(&processor, &batch(3), MANY, 0).await;
+        assert!(
+            one_block <= bound,
+            "{one_block} bytes for a block of {MANY} packets, {fixed} for blocks of {BLOCK_RECORDS}"
+        );
         let twice = peak(&processor, &batch(2), MANY, 1).await;
         assert!(twice <= bound, "{twice} bytes in two passes, {fixed} for {FEW} in one");
 

@@ -1,6 +1,6 @@
 //! A quick reader of the records that we know, and schemas parsed once.
 //!
-//! It reads what is plainly well formed and gives up on anything else: then apache-avro reads the block again, and what
+//! It reads what is plainly well formed and gives up on anything else: then apache-avro reads the record again, and what
 //! it says counts. So the two agree by construction on all that is refused, and by test on what is read.
 
 use std::collections::HashMap;
@@ -29,10 +29,9 @@ impl<'a> Decoder<'a> {
         Self(bytes)
     }
 
-    /// Whether all was read.
-    #[must_use]
-    pub fn is_at_end(&self) -> bool {
-        self.0.is_empty()
+    /// What wasn't read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.0
     }
 
     /// A long, in at most nine bytes: longer ones are for apache-avro.
@@ -117,16 +116,6 @@ impl<'a> Decoder<'a> {
     pub fn inline_bytes(&mut self) -> Option<Option<Vec<u8>>> {
         self.optional(|decoder| decoder.slice(usize::MAX).map(<[u8]>::to_vec))
     }
-}
-
-/// The records of a block; `None` where apache-avro must say what is wrong.
-pub(super) fn decode_block<T: Record>(block: &[u8], count: u64) -> Option<Vec<T>> {
-    let mut decoder = Decoder::new(block);
-    let mut records = Vec::with_capacity(count.min(1024) as usize);
-    for _ in 0..count {
-        records.push(T::decode(&mut decoder)?);
-    }
-    decoder.is_at_end().then_some(records)
 }
 
 /// A writer's schema.

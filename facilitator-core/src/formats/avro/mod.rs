@@ -1,9 +1,11 @@
 //! Avro object containers: what partners share (`docs/formats.md` §2).
 //!
 //! Reading trusts nothing before it is checked: lengths are believed only as far as bytes follow, recursive schemas are
-//! refused, and apache-avro decodes one bounded block at a time, of which every length was looked at first. Writing is our own and deterministic: codec null,
-//! one sync marker, blocks of at most [`BLOCK_RECORDS`] records, schema text as frozen beside each record.
+//! refused, and apache-avro decodes one record at a time, of which every length was looked at first. Blocks may be long: none
+//! is held whole, but for compressed ones. Writing is our own and deterministic: codec null, one sync marker, blocks of at
+//! most [`BLOCK_RECORDS`] records, schema text as frozen beside each record.
 
+mod block;
 mod bounds;
 mod decoder;
 mod fields;
@@ -21,7 +23,7 @@ use super::FormatError;
 pub const BLOCK_RECORDS: usize = 1_000;
 /// A block that we write ends after the record that passes so many bytes, so that readers need little memory.
 pub const BLOCK_BYTES: usize = 4 << 20;
-/// The largest block of a stream that is read, before and after decompression apart, in bytes.
+/// The largest block of a stream that is read, before and after decompression each, in bytes.
 pub const MAX_BLOCK_BYTES: u64 = 64 << 20;
 /// The longest string or byte string of a record, in bytes (inline packets of a single-object validation apart).
 pub const MAX_VALUE_BYTES: usize = 16 << 20;

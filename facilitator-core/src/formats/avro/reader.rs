@@ -1,4 +1,4 @@
-//! Reading containers: our frame, apache-avro's schemas, codecs and values.
+//! Reading containers: our frame, apache-avro's schemas. What is in their blocks: `block.rs`.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -6,18 +6,15 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::types::Value;
 use apache_avro::{Codec, Schema};
 
-use super::decoder::{WriterSchema, decode_block, schema_of};
-use super::{Fields, MAX_BLOCK_BYTES, Record, bounds};
+use super::block::Block;
+use super::decoder::{WriterSchema, schema_of};
+use super::{MAX_BLOCK_BYTES, Record, bounds};
 use crate::formats::FormatError;
 
 /// The container's metadata; ours has 1.5 KiB.
 const MAX_METADATA_BYTES: u64 = 64 << 10;
-/// The most records of an object: a batch of 400 MB has 2.4 million packets of 16 bins.
-const MAX_RECORDS: u64 = 1 << 24;
 /// What an entry of the metadata costs besides its length, so that a million empty ones don't pass.
 const ENTRY_BYTES: u64 = 16;
 /// What apache-avro may allocate for one value: inline packets of a single-object validation (an object of 1 GiB).
@@ -30,7 +27,8 @@ const MAX_ALLOCATION_BYTES: usize = 1 << 30;
 pub struct RecordReader<R, T> {
     source: BufReader<R>,
     container: Option<Container>,
-    started: bool,
+    /// The block that was begun and not left.
+    block: Option<Block>,
     failed: bool,
     max_block: u64,
     /// The object must hold one record alone: a block of more isn't looked into.
@@ -57,7 +55,7 @@ impl<R: Read, T: Record> RecordReader<R, T> {
         Self {
             source: BufReader::new(source),
             container: None,
-            started: false,
+            block: None,
             failed: false,
             max_block,
             only_one: false,
@@ -70,39 +68,34 @@ impl<R: Read, T: Record> RecordReader<R, T> {
     fn next_record(&mut self) -> Result<Option<T>, FormatError> {
         loop {
             if let Some(record) = self.decoded.pop_front() {
+                self.index += 1;
                 return Ok(Some(record));
             }
-            if self.at_end()? {
-                return Ok(None);
-            }
-            if !self.started {
-                self.started = true;
+            let Some(container) = &self.container else {
+                if at_end::<T>(&mut self.source)? {
+                    return Ok(None);
+                }
                 self.container = Some(read_header::<T>(&mut self.source)?);
                 continue;
-            }
-            self.read_block()?;
-        }
-    }
-
-    fn at_end(&mut self) -> Result<bool, FormatError> {
-        loop {
-            match self.source.fill_buf() {
-                Ok(buffer) => return Ok(buffer.is_empty()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(source) => {
-                    return Err(FormatError::Read {
-                        record: T::NAME,
-                        source,
-                    });
+            };
+            match &mut self.block {
+                Some(block) if block.is_over() => {
+                    block.end::<T>(&mut self.source, &container.marker)?;
+                    self.block = None;
+                }
+                Some(block) => {
+                    block.decode(&mut self.source, &container.schema, self.index, &mut self.decoded)?;
+                }
+                None if at_end::<T>(&mut self.source)? => return Ok(None),
+                None => {
+                    let codec = container.codec;
+                    self.block = Some(self.begin_block(codec)?);
                 }
             }
         }
     }
 
-    fn read_block(&mut self) -> Result<(), FormatError> {
-        let Some(container) = &self.container else {
-            return Ok(());
-        };
+    fn begin_block(&mut self, codec: Codec) -> Result<Block, FormatError> {
         let count = read_long::<T>(&mut self.source)?;
         let size = read_long::<T>(&mut self.source)?;
         let (Ok(count), Ok(size)) = (u64::try_from(count), u64::try_from(size)) else {
@@ -111,60 +104,14 @@ impl<R: Read, T: Record> RecordReader<R, T> {
         if self.only_one && count.saturating_add(self.index) > 1 {
             return Err(FormatError::ExtraRecord { record: T::NAME });
         }
-        let mut block = read_bytes::<T>(&mut self.source, size, self.max_block, "a block")?;
-        let mut marker = [0; 16];
-        read_exact::<T>(&mut self.source, &mut marker)?;
-        if marker != container.marker {
-            return Err(damaged::<T>("a block doesn't end with the container's sync marker"));
-        }
-        bounds::decompress::<T>(container.codec, &mut block)?;
-        // Every record of ours has a field of a byte or more, so that a count beyond the bytes is a lie.
-        if count > block.len() as u64 {
-            return Err(damaged::<T>("a block promises more records than it has bytes"));
-        }
-        if count > MAX_RECORDS.saturating_sub(self.index) {
+        if size > self.max_block {
             return Err(FormatError::TooLarge {
                 record: T::NAME,
-                what: "the number of records",
-                limit: MAX_RECORDS,
+                what: "a block",
+                limit: self.max_block,
             });
         }
-        if T::DECODES
-            && container.schema.ours
-            && let Some(records) = decode_block(&block, count)
-        {
-            self.decoded.extend(records);
-            self.index += count;
-            return Ok(());
-        }
-        let reader = GenericDatumReader::builder(&container.schema.schema)
-            .build()
-            .map_err(|error| FormatError::Schema {
-                record: T::NAME,
-                detail: error.to_string(),
-            })?;
-        let mut rest = block.as_slice();
-        for _ in 0..count {
-            let wrong = |detail: String| FormatError::Record {
-                record: T::NAME,
-                index: self.index,
-                detail,
-            };
-            let (mut ahead, mut items) = (rest, T::MAX_ITEMS);
-            bounds::walk(&container.schema.schema, &mut ahead, &mut items)
-                .map_err(|detail| wrong(detail.to_owned()))?;
-            let value = reader.read_value(&mut rest).map_err(|error| wrong(error.to_string()))?;
-            let Value::Record(values) = value else {
-                return Err(wrong("it is no Avro record".to_owned()));
-            };
-            self.decoded
-                .push_back(T::from_fields(&mut Fields::new(T::NAME, values))?);
-            self.index += 1;
-        }
-        if !rest.is_empty() {
-            return Err(damaged::<T>("a block has bytes after its last record"));
-        }
-        Ok(())
+        Block::begin::<T>(&mut self.source, codec, (count, size), self.index)
     }
 }
 
@@ -206,14 +153,29 @@ pub fn read_all<T: Record>(bytes: &[u8]) -> Result<Vec<T>, FormatError> {
     RecordReader::with_block_limit(bytes, bytes.len() as u64).collect()
 }
 
-fn damaged<T: Record>(detail: &str) -> FormatError {
+fn at_end<T: Record>(source: &mut impl BufRead) -> Result<bool, FormatError> {
+    loop {
+        match source.fill_buf() {
+            Ok(buffer) => return Ok(buffer.is_empty()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(source) => {
+                return Err(FormatError::Read {
+                    record: T::NAME,
+                    source,
+                });
+            }
+        }
+    }
+}
+
+pub(super) fn damaged<T: Record>(detail: &str) -> FormatError {
     FormatError::Container {
         record: T::NAME,
         detail: detail.to_owned(),
     }
 }
 
-fn read_exact<T: Record>(source: &mut impl Read, buffer: &mut [u8]) -> Result<(), FormatError> {
+pub(super) fn read_exact<T: Record>(source: &mut impl Read, buffer: &mut [u8]) -> Result<(), FormatError> {
     source.read_exact(buffer).map_err(|source| match source.kind() {
         ErrorKind::UnexpectedEof => damaged::<T>("it ends too early"),
         _ => FormatError::Read {
@@ -224,19 +186,7 @@ fn read_exact<T: Record>(source: &mut impl Read, buffer: &mut [u8]) -> Result<()
 }
 
 /// Reads `size` bytes, of which no more is allocated than comes.
-fn read_bytes<T: Record>(
-    source: &mut impl Read,
-    size: u64,
-    limit: u64,
-    what: &'static str,
-) -> Result<Vec<u8>, FormatError> {
-    if size > limit {
-        return Err(FormatError::TooLarge {
-            record: T::NAME,
-            what,
-            limit,
-        });
-    }
+pub(super) fn read_bytes<T: Record>(source: &mut impl Read, size: u64) -> Result<Vec<u8>, FormatError> {
     let mut bytes = Vec::new();
     source
         .take(size)
@@ -309,17 +259,13 @@ fn read_header<T: Record>(source: &mut impl Read) -> Result<Container, FormatErr
 fn read_entry<T: Record>(source: &mut impl Read, budget: &mut u64) -> Result<Vec<u8>, FormatError> {
     let size =
         u64::try_from(read_long::<T>(source)?).map_err(|_| damaged::<T>("its metadata has a negative length"))?;
-    let what = "the container's metadata";
-    let limit = MAX_METADATA_BYTES;
     let cost = size.saturating_add(ENTRY_BYTES);
-    let left = budget.checked_sub(cost).ok_or(FormatError::TooLarge {
+    *budget = budget.checked_sub(cost).ok_or(FormatError::TooLarge {
         record: T::NAME,
-        what,
-        limit,
+        what: "the container's metadata",
+        limit: MAX_METADATA_BYTES,
     })?;
-    let bytes = read_bytes::<T>(source, size, *budget, what)?;
-    *budget = left;
-    Ok(bytes)
+    read_bytes::<T>(source, size)
 }
 
 fn parse_codec<T: Record>(codec: Option<Vec<u8>>) -> Result<Codec, FormatError> {

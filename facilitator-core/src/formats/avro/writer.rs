@@ -94,17 +94,26 @@ pub struct RecordWriter<W, T> {
     target: W,
     block: Vec<u8>,
     records: usize,
+    most_records: usize,
+    most_bytes: usize,
     started: bool,
     record: std::marker::PhantomData<T>,
 }
 
 impl<W: Write, T: Record> RecordWriter<W, T> {
-    /// Writes to `target`.
+    /// Writes to `target`, in blocks as ours are.
     pub fn new(target: W) -> Self {
+        Self::with_blocks(target, BLOCK_RECORDS, BLOCK_BYTES)
+    }
+
+    /// Writes as a partner may: a block ends after `records` records, or after the one with which it has `bytes` bytes.
+    pub fn with_blocks(target: W, records: usize, bytes: usize) -> Self {
         Self {
             target,
             block: Vec::new(),
             records: 0,
+            most_records: records,
+            most_bytes: bytes,
             started: false,
             record: std::marker::PhantomData,
         }
@@ -117,7 +126,7 @@ impl<W: Write, T: Record> RecordWriter<W, T> {
     pub fn write(&mut self, record: &T) -> Result<(), FormatError> {
         record.encode(&mut Encoder::new(&mut self.block));
         self.records += 1;
-        if self.records >= BLOCK_RECORDS || self.block.len() >= BLOCK_BYTES {
+        if self.records >= self.most_records || self.block.len() >= self.most_bytes {
             self.end_block()?;
         }
         Ok(())

@@ -226,6 +226,43 @@ fn the_quick_way_and_apache_avro_agree() {
 }
 
 #[test]
+fn they_agree_on_blocks_and_records_that_are_longer_than_what_is_read_at_a_time() {
+    let mut rng = StdRng::seed_from_u64(32);
+    let (few, many) = ([200_000, 0, 131_072, 300_000, 7], vec![113; 3_000]);
+    for lengths in [few.as_slice(), &many] {
+        let packet = |rng: &mut StdRng, length| DataSharePacket {
+            uuid: uuid(rng),
+            encrypted_payload: vec![rng.random(); length],
+            encryption_key_id: option(rng, text),
+            r_pit: long(rng),
+            version_configuration: None,
+            device_nonce: option(rng, |rng| bytes(rng, 20)),
+        };
+        let packets: Vec<_> = lengths.iter().map(|length| packet(&mut rng, *length)).collect();
+        for (codec, same) in [("null", Codec::Null), ("snappy", Codec::Snappy)] {
+            let object = container(&packets, (codec, same), packets.len());
+            assert_eq!(read_all::<DataSharePacket>(&object).unwrap(), packets);
+            assert_eq!(theirs::<DataSharePacket>(&object), packets);
+            assert!(
+                read_all::<Slow<DataSharePacket>>(&object)
+                    .unwrap()
+                    .iter()
+                    .map(|slow| &slow.0)
+                    .eq(&packets)
+            );
+            for _ in 0..40 {
+                let mut wrong = object.clone();
+                match rng.random_range(0..3) {
+                    0 => wrong.truncate(rng.random_range(1_000..object.len())),
+                    _ => wrong[rng.random_range(0..object.len())] ^= 1 << rng.random_range(0..8),
+                }
+                agree_on::<DataSharePacket>(&wrong);
+            }
+        }
+    }
+}
+
+#[test]
 fn only_schemas_that_are_encoded_as_ours_are_read_quickly() {
     let known = |text: &str| {
         schema_of::<ValidationPacket, apache_avro::Error>(text.as_bytes(), |text| {
