@@ -1,5 +1,6 @@
 //! Blocks of Avro object containers, and containers that are cut off.
 
+use std::io::Read;
 use std::rc::Rc;
 
 use facilitator_core::formats::avro::{Record, read_one};
@@ -94,6 +95,55 @@ fn blocks() -> Vec<Case> {
         })
         // 18 MB of them, each looked at, twice.
         .within_ms(400.0),
+        in_a_stream(
+            "60 MB whose first packet has a negative length",
+            "record 0 can't be decoded: a length is negative",
+            [sized(1, 60 << 20), long(-1)].concat(),
+        ),
+        in_a_stream(
+            "60 MB with a string that is longer",
+            "record 0 can't be decoded: it promises more bytes than there are",
+            [sized(1, 60 << 20), long(61 << 20)].concat(),
+        ),
+        in_a_stream("20,000 packets with another marker", "container's sync marker", {
+            let mut bytes = raw(&block(20_000, &record.repeat(20_000)));
+            let marker = bytes.len() - 16;
+            bytes[marker] ^= 1;
+            bytes
+        }),
+        in_a_stream(
+            "20,000 packets with bytes after them",
+            "bytes after its last record",
+            raw(&block(20_000, &[&record.repeat(20_000), [0].as_slice()].concat())),
+        ),
+        in_a_stream(
+            "20,000 packets of which one has a number of 11 bytes",
+            "record 15000 can't be decoded: a number is longer than 64 bits",
+            {
+                let fields = packet_fields().into_iter().flat_map(|(name, _, value)| match name {
+                    "r_pit" => vec![0xff; 11],
+                    _ => value,
+                });
+                let wrong: Vec<u8> = fields.collect();
+                raw(&block(
+                    20_000,
+                    &[record.repeat(15_000), wrong, record.repeat(4_999)].concat(),
+                ))
+            },
+        ),
+        header(
+            "another marker",
+            "doesn't end with the container's sync marker",
+            |content| {
+                let mut block = block(1, content);
+                let marker = block.len() - 1;
+                block[marker] ^= 1;
+                block
+            },
+        ),
+        header("bytes after its record", "bytes after its last record", |content| {
+            block(1, &[content, &[0]].concat())
+        }),
         case("a header object of no record", "holds no record", {
             let bytes = head(&[("avro.schema", IngestionHeader::SCHEMA.as_bytes())]);
             move || said(read_one::<IngestionHeader>(&bytes))
@@ -122,6 +172,24 @@ fn blocks() -> Vec<Case> {
             move || said(read_one::<IngestionHeader>(&bytes))
         }),
     ]
+}
+
+/// A block of packets that comes as a stream, with no end to it.
+fn in_a_stream(name: &str, expected: &str, bytes: Vec<u8>) -> Case {
+    case(format!("a block of {name}, in a stream"), expected, move || {
+        let mut packets = DataSharePacket::stream(bytes.chain(std::io::repeat(0)));
+        said(packets.try_for_each(|packet| packet.map(drop)))
+    })
+}
+
+/// A header object of which its one block is wrong.
+fn header(name: &str, expected: &str, block: impl Fn(&[u8]) -> Vec<u8>) -> Case {
+    let content: Vec<u8> = header_fields().iter().flat_map(|(_, _, value)| value.clone()).collect();
+    let begin = head(&[("avro.schema", schema(&header_fields()).as_bytes())]);
+    let bytes = [begin, block(&content)].concat();
+    case(format!("a header object with {name}"), expected, move || {
+        said(read_one::<IngestionHeader>(&bytes))
+    })
 }
 
 /// The original's objects, cut at every place where something begins.

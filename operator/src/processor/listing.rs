@@ -20,9 +20,9 @@ const LISTINGS: usize = 8;
 
 /// While Jobs work a stretch isn't listed again before so many times as long as that took: listing then takes a tenth of the
 /// time of stores that have other things to do.
-const PAUSE_AT_WORK: i32 = 9;
+const SELDOM: i32 = 9;
 /// While none works, all that can be done is to wait for what partners write.
-const PAUSE_AT_REST: i32 = 1;
+const OFTEN: i32 = 1;
 /// And not later than so long after.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 /// What would be listed again so soon is always listed.
@@ -38,16 +38,16 @@ pub struct Stretches(BTreeMap<Stretch, Held>);
 
 #[derive(Clone, Debug)]
 struct Held {
-    listed: Timestamp,
+    ended: Timestamp,
     took: SignedDuration,
     names: Arc<Vec<Listed>>,
 }
 
 impl Held {
-    fn is_fresh(&self, at_work: bool, now: Timestamp) -> bool {
-        let age = now.duration_since(self.listed);
+    fn is_fresh(&self, seldom: bool, now: Timestamp) -> bool {
+        let age = now.duration_since(self.ended);
         // Nothing is fresh that was listed later than now: the clock was set back.
-        !age.is_negative() && age < pause_after(self.took, at_work)
+        !age.is_negative() && age < pause_after(self.took, seldom)
     }
 
     /// Whether a later look may do with it.
@@ -57,8 +57,8 @@ impl Held {
 }
 
 /// How long what took so long to list isn't listed again.
-fn pause_after(took: SignedDuration, at_work: bool) -> SignedDuration {
-    let times = if at_work { PAUSE_AT_WORK } else { PAUSE_AT_REST };
+fn pause_after(took: SignedDuration, seldom: bool) -> SignedDuration {
+    let times = if seldom { SELDOM } else { OFTEN };
     let pause = took.checked_mul(times).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
     if pause < SHORTEST_PAUSE {
         SignedDuration::ZERO
@@ -73,8 +73,8 @@ pub(super) struct Listing<'a> {
     pub(super) scope: &'a Scope,
     /// Empty: all.
     pub(super) aggregations: &'a BTreeSet<String>,
-    /// Whether Jobs of the processor work.
-    pub(super) at_work: bool,
+    /// As [`MailboxCache::seldom`](super::observe::MailboxCache::seldom).
+    pub(super) seldom: bool,
 }
 
 impl Listing<'_> {
@@ -99,7 +99,7 @@ impl Listing<'_> {
                 let fresh = known
                     .0
                     .get(&stretch(&request))
-                    .filter(|held| held.is_fresh(self.at_work, now))
+                    .filter(|held| held.is_fresh(self.seldom, now))
                     .cloned();
                 self.held(request, fresh, clock).boxed()
             })
@@ -128,11 +128,12 @@ impl Listing<'_> {
         if let Some(held) = fresh {
             return Ok((stretch, held));
         }
-        let listed = clock();
+        let begun = clock();
         let page = self.mailbox.list_all(&request).await?;
+        let ended = clock();
         let held = Held {
-            listed,
-            took: clock().duration_since(listed),
+            ended,
+            took: ended.duration_since(begun),
             names: Arc::new(page.objects.into_iter().map(of).collect()),
         };
         Ok((stretch, held))
@@ -453,10 +454,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_listing_is_fresh_for_nine_times_as_long_as_it_took_and_at_rest_for_once_where_that_is_a_second() {
+    fn a_listing_is_fresh_for_nine_times_as_long_as_it_took_or_for_once_where_that_is_a_second() {
         let second = |seconds: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
         let table = [
-            // Milliseconds that it took, seconds since then, fresh while Jobs work, and while none does.
+            // Milliseconds that it took, seconds since then, fresh where it is to be listed seldom, and where often.
             (100, 0, false, false),
             (112, 1, true, false),
             (112, 2, false, false),
@@ -473,15 +474,15 @@ pub(super) mod tests {
             (600_000, 300, false, false),
             (60_000, -1, false, false),
         ];
-        for (took, age, at_work, at_rest) in table {
+        for (took, age, seldom, often) in table {
             let held = Held {
-                listed: second(1_000),
+                ended: second(1_000),
                 took: SignedDuration::from_millis(took),
                 names: Arc::default(),
             };
             let now = second(1_000 + age);
             let fresh = (held.is_fresh(true, now), held.is_fresh(false, now));
-            assert_eq!(fresh, (at_work, at_rest), "{took} ms, {age} s ago");
+            assert_eq!(fresh, (seldom, often), "{took} ms, {age} s ago");
             assert!(held.may_stay_fresh() || fresh == (false, false));
         }
     }
@@ -498,8 +499,8 @@ pub(super) mod tests {
         let (ingestion, _, ledger, mailboxes) = three();
         let (mut cache, metrics) = (MailboxCache::default(), Metrics::default());
         let (scope, all) = (scope(false), BTreeSet::new());
-        let mut listed = async |at_work| {
-            cache.at_work = at_work;
+        let mut listed = async |seldom| {
+            cache.seldom = seldom;
             let listings = mailboxes.listings(&scope, &all, &mut cache, &metrics, slow);
             let Listings { ingestion, ledger, .. } = listings.await.unwrap();
             (ingestion.len(), ledger.len())
@@ -514,7 +515,7 @@ pub(super) mod tests {
             (1, 1),
             "it took half a second, and nine times that hasn't passed; the ledger is listed always"
         );
-        for _ in 0..2 {
+        for _ in 0..3 {
             assert_eq!(listed(true).await, (1, 1));
         }
         assert_eq!(listed(true).await, (2, 1));

@@ -145,7 +145,7 @@ impl Look<'_> {
             .await
             .context(ClusterSnafu)?;
         ground.schedule.overrides = window::overrides(&windows);
-        memory.seen.at_work = unfinished(&jobs).next().is_some();
+        memory.seen.seldom = unfinished(&jobs).next().is_some() || memory.failures > 0;
         let inventory = self.inventory(&mailboxes, &ground.schedule, memory).await?;
         findings.listed = Some(Ok(()));
         let keys = self

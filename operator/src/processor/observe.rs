@@ -127,8 +127,8 @@ pub struct Mailboxes {
 /// What was listed and read before.
 #[derive(Clone, Debug, Default)]
 pub struct MailboxCache {
-    /// Whether Jobs of the processor work: then what partners write is listed less often.
-    pub at_work: bool,
+    /// Whether what partners write is to be listed seldom: their stores have other things to do, or a look took too long.
+    pub seldom: bool,
     /// Of the ingestion mailbox.
     ingestion: Stretches,
     /// Of the mailbox for the peer's validations.
@@ -273,12 +273,12 @@ impl Mailboxes {
         metrics: &Metrics,
         clock: fn() -> Timestamp,
     ) -> Result<Listings, ObserveError> {
-        let at_work = cache.at_work;
+        let seldom = cache.seldom;
         let listing = |mailbox| Listing {
             mailbox,
             scope,
             aggregations,
-            at_work,
+            seldom,
         };
         let ledger = measured("ledger", metrics, listing(self.ledger.as_ref()).ledger()).await?;
         let results = ledger.iter().filter_map(result_of).collect();

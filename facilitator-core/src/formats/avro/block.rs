@@ -7,9 +7,10 @@ use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use apache_avro::{Codec, Schema};
 
+use super::bounds::{Bounds, Unwalkable, decompress};
 use super::decoder::{Decoder, WriterSchema};
 use super::reader::{damaged, read_bytes, read_exact};
-use super::{Fields, Record, bounds};
+use super::{Fields, Record};
 use crate::formats::FormatError;
 
 /// The most records of an object: a batch of 400 MB has 2.4 million packets of 16 bins.
@@ -46,7 +47,7 @@ impl Block {
         };
         if !matches!(codec, Codec::Null) {
             block.bytes = read_bytes::<T>(source, size)?;
-            bounds::decompress::<T>(codec, &mut block.bytes)?;
+            decompress::<T>(codec, &mut block.bytes)?;
             block.unread = 0;
         }
         // Every record of ours has a field of a byte or more, so that a count beyond the bytes is a lie.
@@ -94,7 +95,7 @@ impl Block {
         while self.records > 0 && taken < PIECE_BYTES {
             let rest = &self.bytes[self.decoded..];
             let index = index + (records.len() - already) as u64;
-            match decode_record(schema, &mut reader, rest, index, self.unread == 0)? {
+            match decode_record(schema, &mut reader, rest, index, self.unread)? {
                 Some((record, length)) => {
                     records.push_back(record);
                     self.records -= 1;
@@ -124,14 +125,13 @@ impl Block {
     }
 }
 
-/// The first record of these bytes, and how many of them it takes; `None`: it isn't whole, which may be where they aren't
-/// `all` that there is.
+/// The first record of these bytes, of whose block others are `unread`, and how many of them it takes; `None`: it isn't whole.
 fn decode_record<'a, T: Record>(
     schema: &'a WriterSchema,
     reader: &mut Option<GenericDatumReader<'a>>,
     bytes: &[u8],
     index: u64,
-    all: bool,
+    unread: u64,
 ) -> Result<Option<(T, usize)>, FormatError> {
     if T::DECODES && schema.ours {
         let mut decoder = Decoder::new(bytes);
@@ -144,11 +144,14 @@ fn decode_record<'a, T: Record>(
         index,
         detail,
     };
-    let (mut rest, mut items) = (bytes, T::MAX_ITEMS);
-    match bounds::walk(&schema.schema, &mut rest, &mut items) {
+    let mut bounds = Bounds {
+        items: T::MAX_ITEMS,
+        unread,
+    };
+    match bounds.walk(&schema.schema, &mut { bytes }) {
         Ok(()) => {}
-        Err(_) if !all => return Ok(None),
-        Err(detail) => return Err(wrong(detail.to_owned())),
+        Err(Unwalkable::NotWhole) => return Ok(None),
+        Err(Unwalkable::Wrong(detail)) => return Err(wrong(detail.to_owned())),
     }
     let reader = match reader {
         Some(reader) => reader,

@@ -4,6 +4,7 @@
 use apache_avro::schema::UuidSchema;
 use apache_avro::{Codec, Schema};
 
+use self::Unwalkable::Wrong;
 use super::{MAX_BLOCK_BYTES, Record};
 use crate::formats::FormatError;
 
@@ -95,77 +96,107 @@ fn varint(bytes: &[u8]) -> Option<u64> {
     None
 }
 
-/// Walks over one value without decoding it: every length is followed by so many bytes, and every number ends. `items` is
-/// how many items its lists may still have.
-///
-/// # Errors
-/// What is wrong, for the message.
-pub(super) fn walk(schema: &Schema, rest: &mut &[u8], items: &mut usize) -> Result<(), &'static str> {
-    match schema {
-        Schema::Null => Ok(()),
-        Schema::Boolean => skip(rest, 1),
-        Schema::Float => skip(rest, 4),
-        Schema::Double => skip(rest, 8),
-        Schema::Fixed(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => skip(rest, fixed.size as u64),
-        Schema::Bytes | Schema::String | Schema::Uuid(_) => {
-            let length = u64::try_from(long(rest)?).map_err(|_| "a length is negative")?;
-            skip(rest, length)
-        }
-        Schema::Record(record) => record
-            .fields
-            .iter()
-            .try_for_each(|field| walk(&field.schema, rest, items)),
-        Schema::Union(union) => {
-            let variant = usize::try_from(long(rest)?)
-                .ok()
-                .and_then(|index| union.variants().get(index));
-            walk(
-                variant.ok_or("a union's branch isn't one of its schema's")?,
-                rest,
-                items,
-            )
-        }
-        Schema::Enum(_) => long(rest).map(drop),
-        Schema::Array(list) => loop {
-            let count = long(rest)?;
-            if count == 0 {
-                return Ok(());
-            }
-            if count < 0 {
-                // A negative count is followed by the size of the items.
-                long(rest)?;
-            }
-            // Every item that is allowed takes a byte or more.
-            let count = usize::try_from(count.unsigned_abs())
-                .ok()
-                .filter(|count| *count <= rest.len());
-            let count = count.ok_or("a list promises more items than there are bytes")?;
-            *items = items.checked_sub(count).ok_or("its lists have too many items")?;
-            (0..count).try_for_each(|_| walk(&list.items, rest, items))?;
-        },
-        Schema::Map(_) | Schema::Decimal(_) | Schema::BigDecimal | Schema::Duration(_) | Schema::Ref { .. } => {
-            Err("the type isn't read here")
-        }
-        // Ints, longs, and the times that they stand for.
-        _ => long(rest).map(drop),
-    }
+/// Why a value can't be walked over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unwalkable {
+    /// It goes on beyond the bytes that were read, and may be right.
+    NotWhole,
+    /// What is wrong, for the message.
+    Wrong(&'static str),
 }
 
-fn skip(rest: &mut &[u8], length: u64) -> Result<(), &'static str> {
-    let after = usize::try_from(length).ok().and_then(|length| rest.get(length..));
-    *rest = after.ok_or("it promises more bytes than there are")?;
-    Ok(())
+/// What a walk over one record knows besides its bytes.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// How many items its lists may still have.
+    pub items: usize,
+    /// Bytes of the block that weren't read yet.
+    pub unread: u64,
 }
 
-fn long(rest: &mut &[u8]) -> Result<i64, &'static str> {
-    let mut zigzag = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, after) = rest.split_first().ok_or("it ends too early")?;
-        *rest = after;
-        zigzag |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
+impl Bounds {
+    fn too_few(&self, detail: &'static str) -> Unwalkable {
+        match self.unread {
+            0 => Wrong(detail),
+            _ => Unwalkable::NotWhole,
         }
     }
-    Err("a number is longer than 64 bits")
+
+    /// Refuses what is more than all that can come.
+    fn check(&self, length: u64, rest: &[u8], detail: &'static str) -> Result<usize, Unwalkable> {
+        if length > (rest.len() as u64).saturating_add(self.unread) {
+            return Err(Wrong(detail));
+        }
+        usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= rest.len())
+            .ok_or(Unwalkable::NotWhole)
+    }
+
+    /// Walks over one value without decoding it: every length is followed by so many bytes, and every number ends.
+    pub(super) fn walk(&mut self, schema: &Schema, rest: &mut &[u8]) -> Result<(), Unwalkable> {
+        match schema {
+            Schema::Null => Ok(()),
+            Schema::Boolean => self.skip(rest, 1),
+            Schema::Float => self.skip(rest, 4),
+            Schema::Double => self.skip(rest, 8),
+            Schema::Fixed(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => self.skip(rest, fixed.size as u64),
+            Schema::Bytes | Schema::String | Schema::Uuid(_) => {
+                let length = u64::try_from(self.long(rest)?).map_err(|_| Wrong("a length is negative"))?;
+                self.skip(rest, length)
+            }
+            Schema::Record(record) => record
+                .fields
+                .iter()
+                .try_for_each(|field| self.walk(&field.schema, rest)),
+            Schema::Union(union) => {
+                let variant = usize::try_from(self.long(rest)?)
+                    .ok()
+                    .and_then(|index| union.variants().get(index));
+                let variant = variant.ok_or(Wrong("a union's branch isn't one of its schema's"))?;
+                self.walk(variant, rest)
+            }
+            Schema::Enum(_) => self.long(rest).map(drop),
+            Schema::Array(list) => loop {
+                let count = self.long(rest)?;
+                if count == 0 {
+                    return Ok(());
+                }
+                if count < 0 {
+                    // A negative count is followed by the size of the items.
+                    self.long(rest)?;
+                }
+                // Every item that is allowed takes a byte or more.
+                let detail = "a list promises more items than there are bytes";
+                let count = self.check(count.unsigned_abs(), rest, detail)?;
+                let left = self.items.checked_sub(count);
+                self.items = left.ok_or(Wrong("its lists have too many items"))?;
+                (0..count).try_for_each(|_| self.walk(&list.items, rest))?;
+            },
+            Schema::Map(_) | Schema::Decimal(_) | Schema::BigDecimal | Schema::Duration(_) | Schema::Ref { .. } => {
+                Err(Wrong("the type isn't read here"))
+            }
+            // Ints, longs, and the times that they stand for.
+            _ => self.long(rest).map(drop),
+        }
+    }
+
+    fn skip(&self, rest: &mut &[u8], length: u64) -> Result<(), Unwalkable> {
+        let length = self.check(length, rest, "it promises more bytes than there are")?;
+        *rest = &rest[length..];
+        Ok(())
+    }
+
+    fn long(&self, rest: &mut &[u8]) -> Result<i64, Unwalkable> {
+        let mut zigzag = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let (byte, after) = rest.split_first().ok_or_else(|| self.too_few("it ends too early"))?;
+            *rest = after;
+            zigzag |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
+            }
+        }
+        Err(Wrong("a number is longer than 64 bits"))
+    }
 }

@@ -49,8 +49,8 @@ pub trait Record: Sized {
     /// Whether [`Record::decode`] is there.
     const DECODES: bool = false;
 
-    /// Reads the record from its binary encoding by [`Record::SCHEMA`]; `None` where [`Record::from_fields`] must say what
-    /// is wrong. What this reads, that reads the same.
+    /// Reads the record from its binary encoding by [`Record::SCHEMA`], and nothing of what follows; `None` where that ends too
+    /// early, and where [`Record::from_fields`] must say what is wrong. What this reads, that reads the same.
     fn decode(_: &mut Decoder<'_>) -> Option<Self> {
         None
     }

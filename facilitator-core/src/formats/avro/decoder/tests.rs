@@ -68,16 +68,22 @@ fn parameters(rng: &mut StdRng) -> BatchParameters {
     }
 }
 
-/// A container of blocks of a few records each. Its frame is written here, its blocks are compressed by apache-avro.
-fn container<T: Record>(records: &[T], codec: (&str, Codec), block_records: usize) -> Vec<u8> {
+/// A container's head.
+fn head(codec: &str, schema: &str) -> Vec<u8> {
     let mut object = b"Obj\x01".to_vec();
     let mut encoder = Encoder::new(&mut object);
     encoder.long(2);
-    for text in ["avro.codec", codec.0, "avro.schema", T::SCHEMA] {
+    for text in ["avro.codec", codec, "avro.schema", schema] {
         encoder.bytes(text.as_bytes());
     }
     encoder.long(0);
     object.extend_from_slice(&SYNC_MARKER);
+    object
+}
+
+/// A container of blocks of a few records each. Its frame is written here, its blocks are compressed by apache-avro.
+fn container<T: Record>(records: &[T], codec: (&str, Codec), block_records: usize) -> Vec<u8> {
+    let mut object = head(codec.0, T::SCHEMA);
     for records in records.chunks(block_records) {
         let mut block = Vec::new();
         records
@@ -260,6 +266,36 @@ fn they_agree_on_blocks_and_records_that_are_longer_than_what_is_read_at_a_time(
             }
         }
     }
+}
+
+#[test]
+fn a_long_block_of_another_schema_is_read_piece_by_piece() {
+    let schema = ValidationPacket::SCHEMA.replace(
+        r#""fields":["#,
+        r#""fields":[{"name":"more","type":{"type":"array","items":"long"}},"#,
+    );
+    let mut rng = StdRng::seed_from_u64(33);
+    let packets: Vec<_> = (0..5_000)
+        .map(|_| ValidationPacket {
+            uuid: uuid(&mut rng),
+            f_r: long(&mut rng),
+            g_r: i64::MIN,
+            h_r: 0,
+        })
+        .collect();
+    let mut block = Vec::new();
+    for packet in &packets {
+        let more: Vec<i64> = (0..rng.random_range(0..40)).map(|_| long(&mut rng)).collect();
+        Encoder::new(&mut block).list(&more, |encoder, number| encoder.long(*number));
+        packet.encode(&mut Encoder::new(&mut block));
+    }
+    let mut object = head("null", &schema);
+    let mut encoder = Encoder::new(&mut object);
+    encoder.length(packets.len());
+    encoder.bytes(&block);
+    object.extend_from_slice(&SYNC_MARKER);
+    assert_eq!(read_all::<ValidationPacket>(&object).unwrap(), packets);
+    assert_eq!(theirs::<ValidationPacket>(&object), packets);
 }
 
 #[test]
