@@ -8,6 +8,7 @@ use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use facilitator_core::formats::names::IngestionPart;
 use facilitator_core::formats::signature::BatchSignature;
 use facilitator_core::formats::work::Share;
+use serde_json::json;
 
 use crate::avro::{block, container, encoded, head, header_fields, long, packet_fields, schema};
 use crate::containers::{good_schema, packets};
@@ -104,6 +105,16 @@ fn blocks() -> Vec<Case> {
             "60 MB with a string that is longer",
             "record 0 can't be decoded: it promises more bytes than there are",
             [sized(1, 60 << 20), long(61 << 20)].concat(),
+        ),
+        in_a_stream(
+            "60 MB with a list of 50 million in an unknown field",
+            "record 0 can't be decoded: its lists have too many items",
+            {
+                let mut fields = packet_fields();
+                fields.insert(0, ("more", json!({"type": "array", "items": "long"}), long(50_000_000)));
+                let begin = head(&[("avro.schema", schema(&fields).as_bytes())]);
+                [begin, long(1), long(60 << 20), long(50_000_000)].concat()
+            },
         ),
         in_a_stream("20,000 packets with another marker", "container's sync marker", {
             let mut bytes = raw(&block(20_000, &record.repeat(20_000)));

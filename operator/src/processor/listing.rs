@@ -18,11 +18,13 @@ use crate::window::Scope;
 /// Stretches of names that are listed at a time.
 const LISTINGS: usize = 8;
 
-/// While Jobs work a stretch isn't listed again before so many times as long as that took: listing then takes a tenth of the
-/// time of stores that have other things to do.
+/// A stretch that is to be listed seldom isn't listed again before so many times as long as that took: listing then takes a
+/// tenth of the time of stores that have other things to do.
 const SELDOM: i32 = 9;
-/// While none works, all that can be done is to wait for what partners write.
+/// Where no Job works, all that can be done is to wait for what partners write.
 const OFTEN: i32 = 1;
+/// A stretch that takes longer is listed seldom, so that a look ends in time that lists all of them.
+const LONG: SignedDuration = SignedDuration::from_secs(30);
 /// And not later than so long after.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 /// What would be listed again so soon is always listed.
@@ -58,7 +60,7 @@ impl Held {
 
 /// How long what took so long to list isn't listed again.
 fn pause_after(took: SignedDuration, seldom: bool) -> SignedDuration {
-    let times = if seldom { SELDOM } else { OFTEN };
+    let times = if seldom || took > LONG { SELDOM } else { OFTEN };
     let pause = took.checked_mul(times).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
     if pause < SHORTEST_PAUSE {
         SignedDuration::ZERO
@@ -466,9 +468,10 @@ pub(super) mod tests {
             (2_000, 2, true, false),
             (2_000, 17, true, false),
             (2_000, 18, false, false),
-            (60_000, 59, true, true),
-            (60_000, 60, true, false),
-            (60_000, 299, true, false),
+            (30_000, 29, true, true),
+            (30_000, 30, true, false),
+            (30_001, 269, true, true),
+            (60_000, 299, true, true),
             (60_000, 300, false, false),
             (600_000, 299, true, true),
             (600_000, 300, false, false),
@@ -521,7 +524,7 @@ pub(super) mod tests {
         assert_eq!(listed(true).await, (2, 1));
         put(&ingestion, &[&format!("agg/{time}/{UUID}.batch.avro")]);
         assert_eq!(listed(true).await, (2, 1));
-        assert_eq!(listed(false).await, (3, 1), "no Job works any more");
+        assert_eq!(listed(false).await, (3, 1), "often now");
     }
 
     /// Windows of eight hours from the beginning of time.

@@ -127,7 +127,7 @@ pub struct Mailboxes {
 /// What was listed and read before.
 #[derive(Clone, Debug, Default)]
 pub struct MailboxCache {
-    /// Whether what partners write is to be listed seldom: their stores have other things to do, or a look took too long.
+    /// Whether what partners write is to be listed seldom: Jobs work, or the last look failed, perhaps for want of time.
     pub seldom: bool,
     /// Of the ingestion mailbox.
     ingestion: Stretches,

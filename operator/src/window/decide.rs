@@ -9,7 +9,7 @@ use facilitator_core::formats::ledger::Verdict;
 use facilitator_core::formats::names::WindowId;
 use facilitator_core::formats::work::{AggregateItem, WindowOutcome, WindowReport, WorkList};
 use facilitator_core::window::{due, planned_at, planned_at_with_legacy_peer};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::further::{self, Further};
@@ -22,6 +22,9 @@ use crate::batch::Tally;
 use crate::inventory::WindowInventory;
 use crate::workload::{Blocked, JobView, Retries, Try};
 
+/// So long after its last cutoff, or after it was first seen, the peer's validations of a window are still looked for.
+const AWAITED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
 /// One window as the decision sees it.
 pub(super) struct Seen<'a> {
     pub(super) id: &'a WindowId,
@@ -32,6 +35,8 @@ pub(super) struct Seen<'a> {
     /// Those that may be planned by now.
     pub(super) due: Vec<Timestamp>,
     pub(super) first_seen: Timestamp,
+    /// Validations of the peer's are missing of what we have delivered, and may still come.
+    awaits_answers: bool,
     pub(super) state: State,
     /// Its override, if it has one.
     pub(super) further: Option<Further<'a>>,
@@ -267,9 +272,11 @@ fn see<'a>(
     let first_seen = object
         .and_then(|object| object.metadata.creation_timestamp.as_ref())
         .map_or(now, |time| time.0);
+    let last = cutoffs.last().copied().map_or(first_seen, |last| last.max(first_seen));
     let mut one = Seen {
         id,
         inventory,
+        awaits_answers: tally.matched < tally.delivered && now.duration_since(last) < AWAITED_FOR,
         tally,
         cutoffs,
         due,
@@ -361,9 +368,11 @@ impl Seen<'_> {
         self.cutoffs.last().is_some_and(|last| *last < self.first_seen)
     }
 
-    /// Whether the next looks must list its batches.
+    /// Whether the next looks must list its batches. One without a cutoff to come gets another when people see that all is
+    /// there, the peer's answers too.
     pub(super) fn needs_listing(&self) -> bool {
-        self.state.needs_listing(&self.tally)
+        let is_over = matches!(self.state, State::CutoffPassed | State::Missed);
+        self.state.needs_listing(&self.tally) || is_over && self.awaits_answers
     }
 
     fn is_overdue(&self, input: &WindowInput<'_>, now: Timestamp) -> bool {

@@ -298,7 +298,8 @@ fn without_a_member_the_cutoff_moves_then_the_window_is_missed_then_reopened() {
             decision.events[0].reason,
             decision.open.len()
         ),
-        (1, "Missed", 0)
+        (1, "Missed", 1),
+        "the peer's answers are looked for, to be told when a cutoff is agreed on"
     );
     assert!(world.is(STALLED) && !world.is(READY));
     world.forget();
@@ -341,21 +342,48 @@ fn an_old_window_is_taken_in_looked_at_once_and_waits_for_an_agreed_cutoff() {
     world.mailboxes = world.mailboxes.delivered(&ids, "2026-11-25T00:01:00Z");
     world.report("2026-11-25T00:02:00Z", WindowOutcome::NoMembers);
     let decision = world.step("2026-11-25T00:03:00Z");
-    assert_eq!(
-        (world.says().0, decision.counts.without_sum, decision.open.len()),
-        ("CutoffPassed", 1, 0)
-    );
+    assert_eq!((world.says().0, decision.counts.without_sum), ("CutoffPassed", 1));
     assert!(
         decision.events[0]
             .message
             .contains("aggregation kittens-seen, start 202611200000")
     );
     assert!(decision.overdue.is_empty());
+    // For a day the peer's answers are looked for: who agrees on a cutoff wants to know that all are there.
+    let is_listed = |decision: &WindowDecision| decision.open.contains(&window(WINDOW));
+    assert!(is_listed(&decision) && is_listed(&world.step("2026-11-25T23:59:59Z")));
+    assert!(!is_listed(&world.step("2026-11-26T00:00:00Z")));
     assert!(world.step("2026-11-26T00:00:00Z").jobs.is_empty());
     world.agree("2026-11-26T00:00:15Z");
     assert!(world.step("2026-11-26T00:00:01Z").jobs.is_empty());
     assert_eq!(world.says().0, "Collecting");
     assert_eq!(world.step("2026-11-26T00:10:15Z").jobs.len(), 1);
+}
+
+#[test]
+fn an_old_window_needs_no_listing_any_more_once_the_peer_has_answered_all() {
+    let ids = kittens(2);
+    let mut world = World::new(Mailboxes::default().ingested(&ids, "01:00"));
+    world.step("2026-11-25T00:00:00Z");
+    world.mailboxes = world.mailboxes.delivered(&ids, "2026-11-25T00:01:00Z");
+    world.report("2026-11-25T00:02:00Z", WindowOutcome::NoMembers);
+    let mut looked = |mailboxes: Mailboxes, now: &str| {
+        world.mailboxes = mailboxes;
+        let decision = world.step(now);
+        assert_eq!(world.says().0, "CutoffPassed");
+        (
+            world.status().batches.as_ref().unwrap().matched,
+            !decision.open.is_empty(),
+        )
+    };
+    let delivered = Mailboxes::default()
+        .ingested(&ids, "01:00")
+        .delivered(&ids, "2026-11-25T00:01:00Z");
+    let one = delivered.clone().answered(&ids[..1], 1, "2026-11-25T00:03:00Z");
+    let both = one.clone().answered(&ids[1..], 1, "2026-11-25T00:04:00Z");
+    assert_eq!(looked(delivered, "2026-11-25T00:03:00Z"), (0, true));
+    assert_eq!(looked(one, "2026-11-25T00:04:00Z"), (1, true));
+    assert_eq!(looked(both, "2026-11-25T00:05:00Z"), (2, false));
 }
 
 #[test]

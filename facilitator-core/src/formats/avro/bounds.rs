@@ -122,15 +122,12 @@ impl Bounds {
         }
     }
 
-    /// Refuses what is more than all that can come.
-    fn check(&self, length: u64, rest: &[u8], detail: &'static str) -> Result<usize, Unwalkable> {
-        if length > (rest.len() as u64).saturating_add(self.unread) {
+    /// Refuses what takes more bytes than can come.
+    fn check(&self, bytes: u64, rest: &[u8], detail: &'static str) -> Result<(), Unwalkable> {
+        if bytes > (rest.len() as u64).saturating_add(self.unread) {
             return Err(Wrong(detail));
         }
-        usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= rest.len())
-            .ok_or(Unwalkable::NotWhole)
+        Ok(())
     }
 
     /// Walks over one value without decoding it: every length is followed by so many bytes, and every number ends.
@@ -167,10 +164,12 @@ impl Bounds {
                     self.long(rest)?;
                 }
                 // Every item that is allowed takes a byte or more.
-                let detail = "a list promises more items than there are bytes";
-                let count = self.check(count.unsigned_abs(), rest, detail)?;
-                let left = self.items.checked_sub(count);
-                self.items = left.ok_or(Wrong("its lists have too many items"))?;
+                let count = count.unsigned_abs();
+                self.check(count, rest, "a list promises more items than there are bytes")?;
+                let count = usize::try_from(count).ok();
+                let left = count.and_then(|count| self.items.checked_sub(count));
+                let left = left.ok_or(Wrong("its lists have too many items"))?;
+                let count = std::mem::replace(&mut self.items, left) - left;
                 (0..count).try_for_each(|_| self.walk(&list.items, rest))?;
             },
             Schema::Map(_) | Schema::Decimal(_) | Schema::BigDecimal | Schema::Duration(_) | Schema::Ref { .. } => {
@@ -182,8 +181,9 @@ impl Bounds {
     }
 
     fn skip(&self, rest: &mut &[u8], length: u64) -> Result<(), Unwalkable> {
-        let length = self.check(length, rest, "it promises more bytes than there are")?;
-        *rest = &rest[length..];
+        self.check(length, rest, "it promises more bytes than there are")?;
+        let after = usize::try_from(length).ok().and_then(|length| rest.get(length..));
+        *rest = after.ok_or(Unwalkable::NotWhole)?;
         Ok(())
     }
 
