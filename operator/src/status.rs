@@ -1,4 +1,4 @@
-//! Conditions and Events: told once when something changes, never once a tick.
+//! Conditions and Events: told once when something changes, never once a tick; and what a refused write says.
 
 use std::fmt::Debug;
 
@@ -19,6 +19,15 @@ pub const FIELD_MANAGER: &str = "prio-operator";
 
 /// A condition's message is at most so long: the API's bound is 32,768, a person's is lower.
 const MESSAGE_CHARACTERS: usize = 1_024;
+
+/// What the API server said where it refused, and would refuse again: any 4xx but 429, which is "later".
+#[must_use]
+pub fn refusal(error: &kube::Error) -> Option<&str> {
+    match error {
+        kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => Some(&status.message),
+        _ => None,
+    }
+}
 
 /// What a condition is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +182,28 @@ impl Events {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_would_be_refused_again_is_a_refusal() {
+        let table = [
+            (400, true),
+            (401, true),
+            (403, true),
+            (404, true),
+            (413, true),
+            (422, true),
+            (429, false),
+            (431, true),
+            (500, false),
+            (504, false),
+        ];
+        for (code, is_refusal) in table {
+            let status = serde_json::json!({"code": code, "message": "no"});
+            let error = kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()));
+            assert_eq!(refusal(&error), is_refusal.then_some("no"), "{code}");
+        }
+        assert_eq!(refusal(&kube::Error::LinesCodecMaxLineLengthExceeded), None);
+    }
 
     #[test]
     fn the_time_of_transition_changes_only_with_the_status() {

@@ -19,7 +19,7 @@ use super::parameters;
 use super::watched::WatchedBatches;
 use crate::batch::{BatchDecision, BatchPatch};
 use crate::settings::Settings;
-use crate::status::{Events, FIELD_MANAGER, apply_status};
+use crate::status::{Events, FIELD_MANAGER, apply_status, refusal};
 use crate::window::WindowDecision;
 use crate::workload::{self, KeySet, ObjectEvent, PlannedJob, Stage, Subject, Work, WorkerContext};
 
@@ -64,7 +64,7 @@ impl ActError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         let Self::Api { source, .. } = self else { return false };
-        matches!(source, kube::Error::Api(status) if matches!(status.code, 400..=499) && status.code != 429)
+        refusal(source).is_some()
     }
 }
 
@@ -220,21 +220,17 @@ impl Actor<'_> {
                 Ok(created) => created,
                 // Made before, and seen by the next list.
                 Err(kube::Error::Api(status)) if status.code == 409 => continue,
-                Err(kube::Error::Api(status)) if matches!(status.code, 400..=422) => {
-                    tracing::warn!(
-                        job = name,
-                        message = status.message,
-                        "the API server refuses a worker Job"
-                    );
-                    started.refused.push((stage, status.message.clone()));
-                    continue;
-                }
                 Err(source) => {
-                    return Err(ActError::Api {
-                        verb: "create Job",
-                        what: name,
-                        source,
-                    });
+                    let Some(message) = refusal(&source) else {
+                        return Err(ActError::Api {
+                            verb: "create Job",
+                            what: name,
+                            source,
+                        });
+                    };
+                    tracing::warn!(job = name, message, "the API server refuses a worker Job");
+                    started.refused.push((stage, message.to_owned()));
+                    continue;
                 }
             };
             let config_map = workload::owned_by(config_map, &created);

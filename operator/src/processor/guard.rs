@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::look::Look;
 use super::memory::Memory;
 use crate::settings::PolicyNames;
-use crate::status::Verdict;
+use crate::status::{Verdict, refusal};
 use crate::workload::{KeySet, PlannedJob, Work};
 
 /// Name of every object that is only tried.
@@ -52,10 +52,10 @@ impl Answer {
     pub(crate) fn of<T>(result: kube::Result<T>) -> kube::Result<Self> {
         match result {
             Ok(_) => Ok(Self::Accepted),
-            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
-                Ok(Self::Refused(status.message.clone()))
-            }
-            Err(error) => Err(error),
+            Err(error) => match refusal(&error) {
+                Some(message) => Ok(Self::Refused(message.to_owned())),
+                None => Err(error),
+            },
         }
     }
 }

@@ -24,7 +24,7 @@ use super::keys::PublicParts;
 use super::parameters;
 use super::served::{Documents, Expected, LookedFor, Served, served, verdict};
 use crate::peer::{self, Fetcher, Limits};
-use crate::status::{FIELD_MANAGER, Verdict};
+use crate::status::{FIELD_MANAGER, Verdict, refusal};
 
 /// What partners get is looked at so often.
 const SERVED_EVERY: SignedDuration = SignedDuration::from_mins(5);
@@ -167,10 +167,12 @@ impl Publisher<'_> {
                     "the operator may not write ConfigMap {name}: add it to manifests.configMaps of the party chart"
                 )));
             }
-            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
-                return Ok(Err(format!("ConfigMap {name} is refused: {}", status.message)));
+            Err(error) => {
+                return match refusal(&error) {
+                    Some(message) => Ok(Err(format!("ConfigMap {name} is refused: {message}"))),
+                    None => Err(error),
+                };
             }
-            Err(error) => return Err(error),
         }
         tracing::info!(config_map = name, "own manifests written");
         let read = api.get(name).await?.data.unwrap_or_default();
