@@ -102,6 +102,7 @@ impl Look<'_> {
         let own = usage(&jobs).plus(memory.preflights);
         context.memories.usages().found(self.key, own);
         findings.preflight = self.preflight(memory, &preflights, own).await;
+        self.report_preflight(findings).await;
         let health = self.health(memory, &jobs);
         let condition = &health.condition;
         findings.workers = Some(Verdict::new(

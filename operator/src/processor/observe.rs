@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crds::conditions::reasons;
 use facilitator_core::formats::claims::ClaimDay;
@@ -16,7 +16,9 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use mailbox::{Access, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, open_mailbox};
+use mailbox::{
+    Access, ListRequest, Mailbox, MailboxError, MailboxErrorKind, MailboxUrl, ObjectKey, Patience, open_mailbox_with,
+};
 use snafu::{ResultExt, Snafu};
 
 use super::access;
@@ -151,6 +153,15 @@ impl MailboxCache {
     }
 }
 
+/// Shorter than work's: a look is made again soon, and people wait for what it says of a store that doesn't answer.
+fn patience() -> Patience {
+    Patience {
+        answer: Duration::from_secs(10),
+        attempts: 3,
+        ..Patience::default()
+    }
+}
+
 impl Mailboxes {
     /// Opens those of these places.
     ///
@@ -159,7 +170,7 @@ impl Mailboxes {
     pub fn open(places: &Places) -> Result<Self, ObserveError> {
         let open = |mailbox, (url, access): &(String, Access)| {
             MailboxUrl::parse(url)
-                .and_then(|url| open_mailbox(&url, access))
+                .and_then(|url| open_mailbox_with(&url, access, patience()))
                 .context(ListingSnafu { mailbox })
         };
         let [ingestion, peer_validation, ledger] = &places.0;

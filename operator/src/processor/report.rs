@@ -71,6 +71,8 @@ pub struct Findings {
     pub keys: Option<KeyFindings>,
     /// What a preflight found, and its condition; `None`: not known this time.
     pub preflight: Option<(Option<PreflightStatus>, Verdict)>,
+    /// The status as the look itself wrote it before its end.
+    pub written: Option<DataShareProcessorStatus>,
     /// Whether the admission policies stand.
     pub guarded: Option<Verdict>,
     /// The ledger's identity, if it has one.
@@ -180,6 +182,26 @@ pub fn status(
         status.windows = Some(windows.clone());
     }
     status
+}
+
+/// The status with nothing but what a preflight found; `None`: it says that already.
+#[must_use]
+pub fn with_preflight(
+    before: Option<&DataShareProcessorStatus>,
+    found: &(Option<PreflightStatus>, Verdict),
+    generation: i64,
+    now: Timestamp,
+) -> Option<DataShareProcessorStatus> {
+    let (preflight, verdict) = found;
+    let known = before.and_then(|before| before.preflight.as_ref());
+    let lines = |status: Option<&PreflightStatus>| status.map(|status| (status.lines.clone(), status.finished.clone()));
+    if lines(known) == lines(preflight.as_ref()) {
+        return None;
+    }
+    let mut status = before.cloned().unwrap_or_default();
+    status.preflight.clone_from(preflight);
+    set_condition(&mut status.conditions, verdict, Some(generation), now);
+    Some(status)
 }
 
 fn on_time(overdue: &[WindowId]) -> Verdict {

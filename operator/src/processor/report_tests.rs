@@ -189,3 +189,47 @@ fn a_suspended_processor_says_that_cutoffs_do_not_wait() {
     );
     assert!(suspended(None).ends_with("window's sum."));
 }
+
+#[test]
+fn what_a_preflight_found_can_be_told_before_all_else() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let before = status(None, &good(), 1, at(1));
+    let found = |lines: usize, finished: Option<&str>| PreflightStatus {
+        inputs: "inputs".to_owned(),
+        asked: None,
+        started: "2026-11-20T00:00:00Z".to_owned(),
+        finished: finished.map(str::to_owned),
+        lines: vec![
+            crds::processor::PreflightLine {
+                stage: crds::processor::PreflightStage::Intake,
+                check: "Write".to_owned(),
+                mailbox: None,
+                outcome: crds::processor::PreflightOutcome::Passed,
+                detail: String::new(),
+                remedy: String::new(),
+            };
+            lines
+        ],
+    };
+    let verdict = || Verdict::new(crds::conditions::PREFLIGHT, None, reasons::RUNNING, "");
+    let told = |before: &DataShareProcessorStatus, found| {
+        with_preflight(Some(before), &(Some(found), verdict()), 1, at(2)).map(|status| {
+            let mut rest = status.clone();
+            rest.preflight.clone_from(&before.preflight);
+            rest.conditions
+                .retain(|condition| condition.type_ != crds::conditions::PREFLIGHT);
+            let mut others = before.clone();
+            others
+                .conditions
+                .retain(|condition| condition.type_ != crds::conditions::PREFLIGHT);
+            assert_eq!(rest, others, "nothing else changes");
+            status
+        })
+    };
+    assert!(with_preflight(Some(&before), &(None, verdict()), 1, at(2)).is_none());
+    let begun = told(&before, found(0, None)).unwrap();
+    assert!(told(&begun, found(0, None)).is_none(), "told already");
+    let half = told(&begun, found(1, None)).unwrap();
+    let over = told(&half, found(1, Some("2026-11-20T00:01:00Z"))).unwrap();
+    assert!(told(&over, found(1, Some("2026-11-20T00:01:00Z"))).is_none());
+}

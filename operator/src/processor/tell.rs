@@ -9,7 +9,7 @@ use super::look::Look;
 use super::manifest::Published;
 use super::memory::Memory;
 use super::report::{self, Findings};
-use super::{ClusterSnafu, ReconcileError, manifest};
+use super::{ClusterSnafu, ReconcileError, WRITE_TIMEOUT, manifest, within};
 use crate::inventory::Inventory;
 use crate::status::{Verdict, apply_status};
 
@@ -29,18 +29,40 @@ impl Look<'_> {
     }
 
     pub(super) async fn report(&self, findings: &Findings) -> Result<(), ReconcileError> {
-        let before = self.processor.status.as_ref();
+        let before = findings.written.as_ref().or(self.processor.status.as_ref());
         let generation = self.processor.metadata.generation.unwrap_or_default();
         let after = report::status(before, findings, generation, self.now);
         self.context.metrics.conditions(self.key, &after.conditions);
+        self.write(before, &after).await
+    }
+
+    /// Tells at once what a preflight found: the rest of the look waits for stores, which may not answer.
+    pub(super) async fn report_preflight(&self, findings: &mut Findings) {
+        let before = self.processor.status.as_ref();
+        let generation = self.processor.metadata.generation.unwrap_or_default();
+        let found = findings.preflight.as_ref();
+        let Some(after) = found.and_then(|found| report::with_preflight(before, found, generation, self.now)) else {
+            return;
+        };
+        match within(WRITE_TIMEOUT, self.write(before, &after)).await {
+            Ok(()) => findings.written = Some(after),
+            Err(error) => tracing::warn!(%error, "what a preflight found can't be told yet; the look's end tells it"),
+        }
+    }
+
+    async fn write(
+        &self,
+        before: Option<&DataShareProcessorStatus>,
+        after: &DataShareProcessorStatus,
+    ) -> Result<(), ReconcileError> {
         let api: Api<DataShareProcessor> = Api::namespaced(self.context.client.clone(), &self.key.0);
-        let written = match apply_status(&api, &self.key.1, before, &after).await {
+        let written = match apply_status(&api, &self.key.1, before, after).await {
             Ok(written) => written.is_some(),
             // Deleted meanwhile.
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(source) => return Err(ReconcileError::Cluster { source }),
         };
-        for (reason, message) in news(before, &after).into_iter().filter(|_| written) {
+        for (reason, message) in news(before, after).into_iter().filter(|_| written) {
             self.context
                 .events
                 .publish(self.processor, true, &reason, "Reconcile", &message)

@@ -156,6 +156,11 @@ impl Place {
 
     /// One that looks at a processor every so many seconds where nothing happens.
     pub fn start_operator_every(&self, seconds: u32) -> Running {
+        self.start_operator_with(seconds, &[])
+    }
+
+    /// The same with further flags.
+    pub fn start_operator_with(&self, seconds: u32, further: &[&str]) -> Running {
         let tick = format!("--tick-seconds={seconds}");
         let flags = [
             "operator",
@@ -169,7 +174,8 @@ impl Place {
             "--blocked-retry-seconds=600",
             "--http-address=127.0.0.1:0",
         ];
-        self.start(Settings::try_from(Flags::try_parse_from(flags).unwrap()).unwrap(), run)
+        let flags = Flags::try_parse_from(flags.iter().chain(further)).unwrap();
+        self.start(Settings::try_from(flags).unwrap(), run)
     }
 
     /// The keys controller, for the same namespace.

@@ -1,7 +1,7 @@
 //! Preflights: begun by themselves and when asked, under both accounts, told line by line, and no Job of work waits.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::DataShareProcessor;
 use crds::processor::{PreflightOutcome, PreflightStage, PreflightStatus};
@@ -179,6 +179,42 @@ async fn what_pods_find_under_each_account_is_told_line_by_line_and_again_when_a
         begun.len() == 1 && begun.is_subset(&asked),
         "those of before are taken away, and the restart began none"
     );
+    operator.stopped().await;
+    place.gone().await;
+}
+
+/// Connections come to be and nothing is ever answered: the rest of each look waits for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_never_answers_is_named_soon_and_what_pods_found_does_not_wait_for_it() {
+    let Some(place) = place("silent").await else { return };
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let mut spec = place.spec();
+    spec["mailboxes"]["ingestion"] = json!({
+        "url": "s3://us-west-1/ingestion", "endpoint": endpoint, "pathStyle": true, "credentials": {"anonymous": {}},
+    });
+    place.create_processor("us-ct", spec).await;
+    let operator = place.start_operator_with(1, &[&format!("--mailbox-endpoints={endpoint}")]);
+    let begun = Instant::now();
+    for job in place.preflights(&BTreeSet::new()).await {
+        let passed = Line::new(Check::SigningKey, Outcome::Passed, "fine", "");
+        place.let_pods_exit(&job, 0, &told(vec![passed])).await;
+    }
+    let status = place.finished_preflight(None).await;
+    assert!(begun.elapsed() < Duration::from_secs(60), "after {:?}", begun.elapsed());
+    let listed = status
+        .lines
+        .iter()
+        .find(|line| line.check == "MailboxesListed")
+        .unwrap();
+    assert_eq!(
+        (listed.stage, listed.outcome),
+        (PreflightStage::Operator, PreflightOutcome::Failed),
+        "{listed:?}"
+    );
+    assert!(listed.detail.contains("ingestion mailbox"), "{listed:?}");
+    // Ends what the operator waits for.
+    drop(silent);
     operator.stopped().await;
     place.gone().await;
 }

@@ -179,13 +179,21 @@ fn settling(status: &PreflightStatus, input: &PreflightInput<'_>, now: Timestamp
     if now.duration_since(started) >= SETTLING {
         return None;
     }
+    let is_current = |condition: &Condition| condition.observed_generation == Some(input.generation);
+    // A look that can't list mailboxes doesn't come to the keys.
+    let is_unlisted = |condition: &Condition| condition.type_ == MAILBOXES_LISTED && condition.status == "False";
+    let ends_early = input
+        .conditions
+        .iter()
+        .any(|condition| is_current(condition) && is_unlisted(condition));
     let mut own = input
         .conditions
         .iter()
-        .filter(|condition| CONDITIONS.contains(&condition.type_.as_str()));
+        .filter(|condition| CONDITIONS.contains(&condition.type_.as_str()))
+        .filter(|condition| !(ends_early && condition.type_ == KEYS_LOADED));
     own.find_map(|condition| {
         let Condition { type_, message, .. } = condition;
-        if condition.observed_generation != Some(input.generation) {
+        if !is_current(condition) {
             return Some(format!("a look at the spec as it is now, for {type_}"));
         }
         let passes = condition.status == "False" && PASSING.contains(&condition.reason.as_str());
