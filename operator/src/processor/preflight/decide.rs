@@ -20,6 +20,8 @@ const WORK_LIST_GRACE: SignedDuration = SignedDuration::from_mins(1);
 const SETTLING: SignedDuration = SignedDuration::from_mins(2);
 /// Such reasons.
 const PASSING: [&str; 2] = [reasons::NOT_SERVED, reasons::PROBING];
+/// What makes a look at what partners get.
+const SAY_WHERE: &str = "set manifest.servedAt to the URL that partners read, and the operator looks";
 
 /// All that a decision rests on.
 pub struct PreflightInput<'a> {
@@ -29,6 +31,8 @@ pub struct PreflightInput<'a> {
     pub asked: Option<&'a str>,
     /// Our own manifest as it is published.
     pub manifest: Option<&'a str>,
+    /// Whether `spec.manifest.servedAt` says where partners get it: else nobody looks there.
+    pub has_served_at: bool,
     /// What the status says.
     pub before: Option<&'a PreflightStatus>,
     /// The conditions of the last look.
@@ -197,6 +201,8 @@ fn own(kind: &str, input: &PreflightInput<'_>) -> Option<PreflightLine> {
     let (outcome, what_to_do) = match condition.status.as_str() {
         _ if condition.observed_generation != Some(input.generation) => (PreflightOutcome::NotCheckable, ""),
         "True" if reasons::TO_MEND.contains(&reason) => (PreflightOutcome::Failed, remedy(reason)),
+        // What was written isn't what partners get.
+        "True" if kind == MANIFEST_PUBLISHED && !input.has_served_at => (PreflightOutcome::NotCheckable, SAY_WHERE),
         "True" => (PreflightOutcome::Passed, ""),
         "False" => (PreflightOutcome::Failed, remedy(reason)),
         _ => (PreflightOutcome::NotCheckable, ""),
