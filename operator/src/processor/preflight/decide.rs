@@ -6,8 +6,9 @@ use facilitator_core::formats::work::WorkList;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::judge::{Progress, age, judge, remedy_of, stands};
+use super::judge::{Progress, age, judge, stands};
 use super::lines::{checker, no_pod, short, told};
+use super::remedy::remedy;
 use crate::status::Verdict;
 use crate::workload::{JobView, PlannedJob, Stage, Work, cause_of_refusal};
 
@@ -19,6 +20,8 @@ const WORK_LIST_GRACE: SignedDuration = SignedDuration::from_mins(1);
 const SETTLING: SignedDuration = SignedDuration::from_mins(2);
 /// Such reasons.
 const PASSING: [&str; 2] = [reasons::NOT_SERVED, reasons::PROBING];
+/// What makes a look at what partners get.
+const SAY_WHERE: &str = "set manifest.servedAt to the URL that partners read, and the operator looks";
 
 /// All that a decision rests on.
 pub struct PreflightInput<'a> {
@@ -28,6 +31,8 @@ pub struct PreflightInput<'a> {
     pub asked: Option<&'a str>,
     /// Our own manifest as it is published.
     pub manifest: Option<&'a str>,
+    /// Whether `spec.manifest.servedAt` says where partners get it: else nobody looks there.
+    pub has_served_at: bool,
     /// What the status says.
     pub before: Option<&'a PreflightStatus>,
     /// The conditions of the last look.
@@ -105,8 +110,8 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
         match (view, refused) {
             (Some(view), _) => match judge(view, input.start_deadline, now) {
                 Progress::Over(lines) => status.lines.extend(lines.into_iter().map(|line| told(stage, line))),
-                Progress::Stuck(detail, remedy) => {
-                    status.lines.push(no_pod(stage, &detail, &remedy));
+                Progress::Stuck(detail, what_to_do) => {
+                    status.lines.push(no_pod(stage, &detail, &what_to_do));
                     // Of one that is over, the pods' logs are all that is left to look at.
                     if !view.is_finished() {
                         remove.push(view.name().to_owned());
@@ -119,9 +124,7 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
                 let begun: Option<Timestamp> = status.started.parse().ok();
                 let for_long = begun.is_none_or(|begun| now.duration_since(begun) >= input.start_deadline);
                 if stands(&cause) || for_long {
-                    status
-                        .lines
-                        .push(no_pod(stage, &cause.message, &remedy_of(cause.reason)));
+                    status.lines.push(no_pod(stage, &cause.message, remedy(cause.reason)));
                 } else {
                     waits.push(format!("the API server, which says: {}", cause.message));
                 }
@@ -137,9 +140,7 @@ pub fn decide(input: &PreflightInput<'_>, now: Timestamp) -> PreflightDecision {
         waits.extend(settling(&status, input, now));
     }
     if status.finished.is_none() && waits.is_empty() {
-        let own = CONDITIONS
-            .into_iter()
-            .filter_map(|kind| own(kind, input.conditions, input.generation));
+        let own = CONDITIONS.into_iter().filter_map(|kind| own(kind, input));
         let mut lines: Vec<PreflightLine> = own.collect();
         status.lines.sort_by_key(|line| line.stage == PreflightStage::Aggregate);
         lines.append(&mut status.lines);
@@ -202,18 +203,17 @@ fn settling(status: &PreflightStatus, input: &PreflightInput<'_>, now: Timestamp
 }
 
 /// What a condition of this spec says, as a line.
-fn own(kind: &str, conditions: &[Condition], generation: i64) -> Option<PreflightLine> {
-    let condition = conditions.iter().find(|condition| condition.type_ == kind)?;
-    let is_current = condition.observed_generation == Some(generation);
-    let outcome = match condition.status.as_str() {
-        "True" if is_current && reasons::TO_MEND.contains(&condition.reason.as_str()) => PreflightOutcome::Failed,
-        "True" if is_current => PreflightOutcome::Passed,
-        "False" if is_current => PreflightOutcome::Failed,
-        _ => PreflightOutcome::NotCheckable,
-    };
-    let remedy = match outcome {
-        PreflightOutcome::Failed => remedy_of(&condition.reason),
-        _ => String::new(),
+fn own(kind: &str, input: &PreflightInput<'_>) -> Option<PreflightLine> {
+    let condition = input.conditions.iter().find(|condition| condition.type_ == kind)?;
+    let reason = condition.reason.as_str();
+    let (outcome, what_to_do) = match condition.status.as_str() {
+        _ if condition.observed_generation != Some(input.generation) => (PreflightOutcome::NotCheckable, ""),
+        "True" if reasons::TO_MEND.contains(&reason) => (PreflightOutcome::Failed, remedy(reason)),
+        // What was written isn't what partners get.
+        "True" if kind == MANIFEST_PUBLISHED && !input.has_served_at => (PreflightOutcome::NotCheckable, SAY_WHERE),
+        "True" => (PreflightOutcome::Passed, ""),
+        "False" => (PreflightOutcome::Failed, remedy(reason)),
+        _ => (PreflightOutcome::NotCheckable, ""),
     };
     Some(PreflightLine {
         stage: PreflightStage::Operator,
@@ -221,7 +221,7 @@ fn own(kind: &str, conditions: &[Condition], generation: i64) -> Option<Prefligh
         mailbox: None,
         outcome,
         detail: short(&condition.message),
-        remedy,
+        remedy: what_to_do.to_owned(),
     })
 }
 

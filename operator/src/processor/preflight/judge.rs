@@ -4,6 +4,7 @@ use crds::conditions::reasons;
 use facilitator_core::formats::preflight::{Line, PreflightReport};
 use jiff::{SignedDuration, Timestamp};
 
+use super::remedy::remedy;
 use crate::workload::{Cause, JobEnd, JobView, cause};
 
 /// The most lines that a pod may tell: of both stages, with the operator's own four, as many as a status holds.
@@ -72,12 +73,12 @@ fn wait(view: &JobView, start_deadline: SignedDuration, now: Timestamp) -> Progr
     let age = age(view, now);
     match cause(view) {
         Some(cause) if for_long(start_deadline) || (stands(&cause) && for_long(CAUSE_STANDS)) => {
-            Progress::Stuck(cause.message, remedy_of(cause.reason))
+            Progress::Stuck(cause.message, remedy(cause.reason).to_owned())
         }
         Some(cause) => Progress::Running(format!(" ({})", cause.message)),
         None if for_long(start_deadline) => Progress::Stuck(
             format!("no pod of Job {} started, and Kubernetes names no cause", view.name()),
-            remedy_of(reasons::NOT_STARTED),
+            remedy(reasons::NOT_STARTED).to_owned(),
         ),
         None if waited.is_none() && age >= start_deadline + LONGEST => Progress::Stuck(
             format!("Job {} isn't over after {} s", view.name(), age.as_secs()),
@@ -106,8 +107,4 @@ pub(super) fn age(view: &JobView, now: Timestamp) -> SignedDuration {
     view.created()
         .map(|created| now.duration_since(created))
         .unwrap_or_default()
-}
-
-pub(super) fn remedy_of(reason: &str) -> String {
-    format!("the guide's table of reasons says what to do about {reason}")
 }

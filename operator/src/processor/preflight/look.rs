@@ -86,6 +86,7 @@ impl Look<'_> {
                     inputs: &inputs,
                     asked: asked.as_deref(),
                     manifest: manifest.as_deref(),
+                    has_served_at: spec.manifest.as_ref().is_some_and(|ours| ours.served_at.is_some()),
                     before,
                     conditions: status.map_or(&[][..], |status| &status.conditions),
                     generation,

@@ -5,6 +5,7 @@ mod decide;
 mod judge;
 mod lines;
 mod look;
+mod remedy;
 #[cfg(test)]
 mod tests;
 

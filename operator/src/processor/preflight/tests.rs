@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
-use crds::conditions::{MANIFEST_PUBLISHED, PEERS_KNOWN, reasons};
+
+mod conditions;
+
+use crds::conditions::{PEERS_KNOWN, reasons};
 use crds::processor::{PreflightOutcome, PreflightStage, PreflightStatus};
 use facilitator_core::formats::preflight::{Check, Line, Outcome, Place, PreflightReport};
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +18,7 @@ use crate::workload::{JobView, PlannedJob, Stage, Work};
 struct World {
     inputs: &'static str,
     asked: Option<&'static str>,
+    has_served_at: bool,
     hold: Option<&'static str>,
     room: u32,
     status: Option<PreflightStatus>,
@@ -36,6 +40,7 @@ impl World {
         Self {
             inputs: "one",
             asked: None,
+            has_served_at: true,
             hold: None,
             room: 5,
             status: None,
@@ -51,6 +56,7 @@ impl World {
                 inputs: self.inputs,
                 asked: self.asked,
                 manifest: None,
+                has_served_at: self.has_served_at,
                 before: self.status.as_ref(),
                 conditions: &self.conditions,
                 generation: 3,
@@ -395,59 +401,4 @@ fn it_waits_for_room_and_for_a_person_and_takes_old_jobs_away() {
         panic!("{:?}", decision.start);
     };
     assert_eq!(inputs, "two");
-}
-
-#[test]
-fn what_passes_by_itself_is_waited_for_and_then_told() {
-    let mut world = World::begun();
-    world.ended(0, vec![passed()]);
-    world.ended(1, vec![passed()]);
-    let lags = Verdict::new(
-        MANIFEST_PUBLISHED,
-        Some(false),
-        reasons::NOT_SERVED,
-        "the one of before.",
-    );
-    set_condition(&mut world.conditions, &lags, Some(3), Timestamp::UNIX_EPOCH);
-    assert_eq!(told(&world.look("02:01")).1, reasons::RUNNING);
-    let decision = world.look("02:03");
-    assert_eq!(told(&decision).1, reasons::FAILED);
-    assert!(
-        told(&decision)
-            .2
-            .starts_with("Operator ManifestPublished: the one of before;"),
-        "{decision:?}"
-    );
-}
-
-#[test]
-fn what_the_operator_says_of_the_spec_of_before_is_waited_out() {
-    for (seen, at, expected) in [
-        (Some(2), "02:01", reasons::RUNNING),
-        (None, "02:01", reasons::RUNNING),
-        (Some(3), "02:01", reasons::PASSED),
-        (Some(2), "02:03", reasons::PASSED),
-    ] {
-        let mut world = World::begun();
-        world.ended(0, vec![passed()]);
-        world.ended(1, vec![passed()]);
-        let published = Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, "it is.");
-        set_condition(&mut world.conditions, &published, seen, Timestamp::UNIX_EPOCH);
-        assert_eq!(told(&world.look(at)).1, expected, "{seen:?} {at}");
-    }
-}
-
-#[test]
-fn what_is_so_and_should_be_mended_is_no_line_that_passed() {
-    let mut world = World::begun();
-    world.ended(0, vec![passed()]);
-    world.ended(1, vec![passed()]);
-    let differs = Verdict::new(PEERS_KNOWN, Some(true), reasons::IDENTITY_DIFFERS, "another role.");
-    set_condition(&mut world.conditions, &differs, Some(3), Timestamp::UNIX_EPOCH);
-    let decision = world.look("02:01");
-    assert_eq!(told(&decision).1, reasons::FAILED);
-    assert!(
-        told(&decision).2.starts_with("Operator PeersKnown: another role;"),
-        "{decision:?}"
-    );
 }
