@@ -1,6 +1,6 @@
 //! What the operator itself says, and which lines come of it.
 
-use crds::conditions::MANIFEST_PUBLISHED;
+use crds::conditions::{KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED};
 
 use super::*;
 use crate::processor::preflight::remedy::remedy;
@@ -42,6 +42,26 @@ fn what_the_operator_says_of_the_spec_of_before_is_waited_out() {
         let published = Verdict::new(MANIFEST_PUBLISHED, Some(true), reasons::OK, "it is.");
         set_condition(&mut world.conditions, &published, seen, Timestamp::UNIX_EPOCH);
         assert_eq!(told(&world.look(at)).1, expected, "{seen:?} {at}");
+    }
+}
+
+#[test]
+fn keys_that_a_look_does_not_come_to_are_not_waited_for() {
+    for (listed, expected) in [
+        (None, reasons::RUNNING),
+        (Some(true), reasons::RUNNING),
+        (Some(false), reasons::FAILED),
+    ] {
+        let mut world = World::begun();
+        world.ended(0, vec![passed()]);
+        world.ended(1, vec![passed()]);
+        let loaded = Verdict::new(KEYS_LOADED, Some(true), reasons::OK, "of the spec of before.");
+        set_condition(&mut world.conditions, &loaded, Some(2), Timestamp::UNIX_EPOCH);
+        if listed.is_some() {
+            let listed = Verdict::new(MAILBOXES_LISTED, listed, reasons::LISTING_FAILED, "no answer.");
+            set_condition(&mut world.conditions, &listed, Some(3), Timestamp::UNIX_EPOCH);
+        }
+        assert_eq!(told(&world.look("02:01")).1, expected, "{listed:?}");
     }
 }
 
