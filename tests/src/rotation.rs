@@ -28,7 +28,7 @@ use crate::wait::{Seen, until};
 /// The name of the pod that writes, and of its journal.
 const TRAFFIC: &str = "ingestor-traffic";
 /// Seconds between two batches.
-const EVERY_SECONDS: i64 = 5;
+pub const EVERY_SECONDS: i64 = 5;
 /// Batches of a window.
 const BATCHES: u32 = 6;
 /// Windows that there are times for: all of two days.

@@ -26,6 +26,9 @@ pub const AFTER: &str = "\
 The Secret is read as `kubectl get secret -o json` shows it: its key_versions,
 or else its one key with `key` and `id` (`secret_key` and `primary_kid`), as in
 secretRef. Such a key keeps its id, which must be the key-id prefix.
+`secret_key` alone, as before there was a key rotator, tells no id: the key-id
+prefix is to be its id in the manifest. As with the rotator it is of 1970, so
+that a KeyRing makes its successor at once.
 What is written is secret (mode 0600): apply it, then delete it.
 
 Example:
@@ -52,7 +55,8 @@ pub struct Args {
     /// What the keys are for.
     #[arg(long, value_enum)]
     purpose: Purpose,
-    /// What the keys' ids begin with, as in the manifest; the time of creation follows.
+    /// What the keys' ids begin with, as in the manifest; the time of creation follows. The whole id of a key that is
+    /// alone in its Secret.
     #[arg(long)]
     key_id_prefix: String,
     /// The common name of certificate signing requests; packet-encryption keys only.
@@ -275,13 +279,27 @@ fn existing(args: &Args, secret: &Secret, now: Timestamp) -> Result<Vec<Existing
             .map(existing)
             .collect();
     }
-    let (Some(key), Some(id)) = (text(["key", "secret_key"]), text(["id", "primary_kid"])) else {
-        return Err(Failure::data(
-            "the Secret has neither key_versions, as the original's key rotator makes them, nor key and id",
-        ));
+    let prefix = args.key_id_prefix.as_str();
+    let (key, id, created) = match (text(["key", "secret_key"]), text(["id", "primary_kid"])) {
+        (Some(key), Some(id)) => {
+            let made = secret.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+            (key, id.trim(), made.min(now))
+        }
+        (Some(_), None) if is_legacy(secret) && prefix.is_empty() => {
+            return Err(Failure::data(
+                "the Secret has secret_key alone: give the key's id in the manifest as --key-id-prefix",
+            ));
+        }
+        // Its age isn't known either: the original's rotator says 0.
+        (Some(key), None) if is_legacy(secret) => (key, prefix, Timestamp::UNIX_EPOCH),
+        _ => {
+            return Err(Failure::data(
+                "the Secret has neither key_versions, as the original's key rotator makes them, nor key and id, nor \
+                 secret_key alone",
+            ));
+        }
     };
-    let id = id.trim();
-    if id != args.key_id_prefix {
+    if id != prefix {
         return Err(Failure::data(format!(
             "the key's id is {id}: it stays, so that --key-id-prefix must be {id}, and the ids of later versions begin with it"
         )));
@@ -294,13 +312,19 @@ fn existing(args: &Args, secret: &Secret, now: Timestamp) -> Result<Vec<Existing
             PacketDecryptionKey::parse(key).and_then(|key| NewKey::of_packet_encryption(id, &key, name))
         }
     };
-    let made = secret.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     Ok(vec![Existing {
         number: 0,
-        created: made.min(now),
+        created,
         primary: true,
         key: key.map_err(wrong)?,
     }])
+}
+
+/// Whether it is of before the original's key rotator: `secret_key`, and nothing that tells its id or its age.
+fn is_legacy(secret: &Secret) -> bool {
+    let has = |name: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(name));
+    let others = ["key_versions", "primary_kid", "key", "id"];
+    has("secret_key") && !others.iter().any(|name| has(name))
 }
 
 fn forms(args: &Args, id: &str, original: &OriginalVersion) -> Result<NewKey, Failure> {

@@ -46,8 +46,8 @@ impl fmt::Debug for OriginalVersion {
 
 #[derive(Deserialize)]
 struct Written<'a> {
-    #[serde(borrow)]
-    key: std::borrow::Cow<'a, str>,
+    /// Never a copy, which nobody would wipe.
+    key: &'a str,
     creation_time: String,
     #[serde(default)]
     primary: bool,
@@ -67,16 +67,22 @@ pub fn read_versions(text: &str) -> Result<Vec<OriginalVersion>, KeyError> {
     if text.len() > MAX_BYTES {
         return Err(wrong(format!("they are longer than {MAX_BYTES} bytes")));
     }
+    let plain =
+        unescaped(text).ok_or_else(|| wrong("a backslash in them stands before no character of base64".to_owned()))?;
     // The error's own text may quote what is there.
-    let written: Vec<Written<'_>> = serde_json::from_str(text).map_err(|error| {
+    let written: Vec<Written<'_>> = serde_json::from_str(&plain).map_err(|error| {
         wrong(format!(
             "line {}, column {} is no JSON list of them",
             error.line(),
             error.column()
         ))
     })?;
-    let mut versions = written.iter().map(read_version).collect::<Result<Vec<_>, _>>()?;
-    versions.sort_by_key(|version| version.created);
+    // Neither grown nor sorted by way of other memory, in which scalars would stay.
+    let mut versions = Vec::with_capacity(written.len());
+    for one in &written {
+        versions.push(read_version(one)?);
+    }
+    versions.sort_unstable_by_key(|version| version.created);
     let twice = versions.windows(2).any(|pair| pair[0].created == pair[1].created);
     if twice {
         return Err(wrong("two have the same creation_time".to_owned()));
@@ -85,6 +91,36 @@ pub fn read_versions(text: &str) -> Result<Vec<OriginalVersion>, KeyError> {
         1 => Ok(versions),
         count => Err(wrong(format!("{count} are primary, and one must be"))),
     }
+}
+
+/// The list without the escapes that JSON allows in base64 (`\/`, `\u002b`), in memory that is wiped: `serde_json` would
+/// resolve them in memory that isn't. `None`: there is another one.
+fn unescaped(text: &str) -> Option<Zeroizing<String>> {
+    // An escape is longer than what it stands for.
+    let mut plain = Zeroizing::new(String::with_capacity(text.len()));
+    let mut rest = text;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let (character, after) = match escape.strip_prefix('u') {
+            Some(escape) => {
+                let (digits, after) = escape.split_at_checked(4)?;
+                (base64_character(digits)?, after)
+            }
+            None => ('/', escape.strip_prefix('/')?),
+        };
+        plain.push(character);
+        rest = after;
+    }
+    plain.push_str(rest);
+    Some(plain)
+}
+
+/// The character of base64 that has this number, in hexadecimal digits.
+fn base64_character(digits: &str) -> Option<char> {
+    let is_number = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let code = u8::from_str_radix(digits, 16).ok().filter(|_| is_number)?;
+    let is_base64 = code.is_ascii_alphanumeric() || b"+/=".contains(&code);
+    is_base64.then(|| char::from(code))
 }
 
 fn read_version(written: &Written<'_>) -> Result<OriginalVersion, KeyError> {
@@ -149,6 +185,33 @@ mod tests {
     }
 
     #[test]
+    fn escapes_of_base64_are_resolved_and_no_others_are_taken() {
+        let table = [
+            ("a", Some("a")),
+            (r"\/", Some("/")),
+            (r"a\u002bb\u003D\/", Some("a+b=/")),
+            (r"\u0041\u007a", Some("Az")),
+            (r"\n", None),
+            (r"\\/", None),
+            (r"\u0022", None),
+            (r"\u005c", None),
+            (r"\u0141", None),
+            (r"\u+02b", None),
+            (r"\u00", None),
+            (r"\u00é", None),
+            ("\\", None),
+        ];
+        for (text, expected) in table {
+            let plain = unescaped(text);
+            assert_eq!(plain.as_ref().map(|plain| plain.as_str()), expected, "{text}");
+        }
+        let key = generator();
+        let escaped = list(&[(&key, "1", true)]).replacen(&key[..1], r"\u0041", 1);
+        assert_eq!(&key[..1], "A");
+        assert_eq!(read_versions(&escaped).unwrap()[0].scalar[31], 1);
+    }
+
+    #[test]
     fn what_is_not_a_list_of_usable_keys_is_refused_and_never_quoted() {
         let key = generator();
         let mut other = base64::engine::general_purpose::STANDARD_NO_PAD.decode(&key).unwrap();
@@ -164,6 +227,7 @@ mod tests {
             (list(&[(&key[..60], "1", true)]), "isn't one on P-256"),
             (list(&[("secret text", "1", true)]), "no standard base64"),
             (list(&[(&other, "1", true)]), "doesn't belong to its scalar"),
+            (list(&[("secret text\n", "1", true)]), "a backslash"),
         ];
         for (text, expected) in table {
             let error = read_versions(&text).unwrap_err().to_string();

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use facilitator_core::crypto::new_key::NewKey;
+use facilitator_core::crypto::original::read_versions;
 use facilitator_core::crypto::{BatchSigningKey, ClaimKey, PacketDecryptionKey, encrypt, open, seal};
 use facilitator_core::formats::ingestion::DataSharePacket;
 use facilitator_core::formats::work::Share;
@@ -67,6 +68,36 @@ fn what_is_not_wiped_is_found() {
         }),
         0
     );
+}
+
+/// Six versions in the original's form, youngest first, with an escape in each key; and the keys, as bytes and as text.
+fn originals() -> (String, Vec<Vec<u8>>) {
+    let mut secrets = Vec::new();
+    let entry = |created: u8| {
+        let scalar: [u8; 32] = std::array::from_fn(|at| 7 * u8::try_from(at).unwrap() + created);
+        let key = PacketDecryptionKey::from_scalar(scalar.into()).unwrap();
+        let (x, y) = key.public_point()[1..].split_at(32);
+        let text = STANDARD.encode([&[1, 2 + (y[31] & 1)], x, &scalar].concat());
+        secrets.extend([scalar.to_vec(), text.as_bytes()[48..].to_vec()]);
+        let escaped = text.replacen('A', r"\u0041", 1);
+        let primary = created == 6;
+        format!(r#"{{"key":"{escaped}","creation_time":"{created}","primary":{primary}}}"#)
+    };
+    let entries: Vec<_> = (1..=6).rev().map(entry).collect();
+    (format!("[{}]", entries.join(",")), secrets)
+}
+
+#[test]
+fn versions_of_the_original_leave_nothing_behind() {
+    let _turn = turn();
+    let (versions, secrets) = originals();
+    assert!(versions.matches(r"\u0041").count() == 6 && read_versions(&versions).unwrap().len() == 6);
+    let secrets: Vec<&[u8]> = secrets.iter().map(Vec::as_slice).collect();
+    let read = |text: &str| left_behind_of(&secrets, || drop(read_versions(text)));
+    assert_eq!(read(&versions), 0, "read");
+    let refused = versions.replace(r#""creation_time":"1""#, r#""creation_time":"2""#);
+    assert!(read_versions(&refused).is_err());
+    assert_eq!(read(&refused), 0, "refused");
 }
 
 #[test]
@@ -281,6 +312,9 @@ fn debug_shows_no_secret() {
         let bytes = STANDARD.decode(key.secret()).unwrap();
         assert!(shows(&key.secret(), &bytes[at..]), "the text itself is found");
         assert!(!shows(&key, &bytes[at..]), "new key");
+    }
+    for version in read_versions(&originals().0).unwrap() {
+        assert!(!shows(&version, version.scalar.as_slice()), "a version of the original");
     }
     let claims = format!("{:?}", ClaimKey::of(&keys.first_packets));
     assert!(

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use facilitator_core::crypto::new_key::NewKey;
+use facilitator_core::crypto::original::OriginalVersion;
 use facilitator_core::crypto::{BatchSigningKey, ClaimKey, PacketDecryptionKey};
 use facilitator_core::intake::Accumulated;
 use facilitator_core::processor::{MountedPacketKey, Processor};
@@ -29,6 +30,7 @@ macro_rules! never {
 never!(PacketDecryptionKey: PartialEq, Display, Serialize, Clone);
 never!(BatchSigningKey: PartialEq, Display, Serialize, Clone);
 never!(NewKey: PartialEq, Display, Serialize, Clone);
+never!(OriginalVersion: PartialEq, Display, Serialize, Clone);
 never!(ClaimKey: PartialEq, Display, Serialize, Clone);
 never!(MountedPacketKey: PartialEq, Display, Serialize, Clone);
 never!(Processor: PartialEq, Display, Serialize, Clone);

@@ -107,7 +107,7 @@ fn keep_waits(versions: &mut [KeyVersion], known: &[KeyVersion]) {
 
 fn readiness(status: &KeyRingStatus) -> Verdict {
     match (&status.in_use, &status.next) {
-        (Some(id), _) => Verdict::new(READY, Some(true), reasons::OK, format!("{id} is in use and public.")),
+        (Some(id), _) => Verdict::new(READY, Some(true), reasons::OK, format!("{id} is in use.")),
         (None, next) => {
             let waits = next
                 .as_ref()

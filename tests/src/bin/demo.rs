@@ -147,7 +147,10 @@ async fn demo(name: &str) -> Result<bool> {
 
     step(
         6,
-        "Rotation under traffic: a batch every four seconds, windows that close one after the other, and new keys of both kinds at both parties",
+        &format!(
+            "Rotation under traffic: a batch every {} seconds, windows that close one after the other, and new keys of both kinds at both parties",
+            rotation::EVERY_SECONDS
+        ),
     );
     expected.extend(rotation::under_traffic(&pair, &ingestor, TRAFFIC).await?);
 

@@ -28,6 +28,8 @@ use crate::scenario::{LIMIT, MINUTE, Scenario, run, wait_blocked, wait_condition
 
 const INGESTOR: &str = "ingestor";
 const OTHER: &str = "other-party";
+/// What is said of a manifest once all is well with it.
+const WELL: &str = "What is published is in use";
 
 #[tokio::test]
 #[ignore = "needs a node: tests/run --only end-to-end"]
@@ -99,7 +101,7 @@ async fn what_is_known_of_parties_stays_in_use_whatever_they_publish() {
         // Approved as the message says, it is taken, and what it signed with it.
         for (party, message) in pair.parties.iter().zip(&held) {
             pair.cluster.kubectl(&command_in(message)?).await?;
-            told(&scenario, party, INGESTOR, reasons::OK, "").await?;
+            told(&scenario, party, INGESTOR, reasons::OK, WELL).await?;
             let changed = "batch-signing key \"ingestor-fresh-1\" replaced";
             scenario
                 .event(party, INGESTOR, reasons::MANIFEST_CHANGED, changed)
@@ -108,7 +110,7 @@ async fn what_is_known_of_parties_stays_in_use_whatever_they_publish() {
         scenario.sum(&old.and(new)).await?;
 
         publish(pair, &first.worker_namespace, &specific_object(INSTANCE), &good).await?;
-        told(&scenario, second, OTHER, reasons::OK, "").await?;
+        told(&scenario, second, OTHER, reasons::OK, WELL).await?;
         // Still down, since then, and no reason to hold up anything.
         told(&scenario, first, OTHER, reasons::FETCH_FAILED, &server_of_second).await?;
         let now = self::since(pair, first, OTHER).await?;

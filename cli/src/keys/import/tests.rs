@@ -246,6 +246,112 @@ fn the_secret_of_a_secret_reference_becomes_the_first_version_under_its_id() {
     assert!(neither.contains("neither key_versions"), "{neither}");
 }
 
+/// A Secret that has been there for a year.
+fn of_fields(fields: &[(&str, &str)]) -> Secret {
+    let metadata = json!({"name": "of-before", "creationTimestamp": "2025-11-20T00:00:00Z"});
+    let data = fields
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), ByteString(text.as_bytes().to_vec())));
+    Secret {
+        metadata: serde_json::from_value(metadata).unwrap(),
+        data: Some(data.collect()),
+        ..Secret::default()
+    }
+}
+
+#[test]
+fn a_key_that_is_alone_in_its_secret_becomes_version_0_of_1970_and_the_prefix_is_its_id() {
+    let now: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
+    let signer = BatchSigningKey::from_scalar("k", &[2; 32]).unwrap();
+    let packets = PacketDecryptionKey::from_scalar([2; 32].into()).unwrap();
+    let packets_spec = json!({
+        "purpose": "PacketEncryption", "keyIdPrefix": "prod-us-ct", "certificate": {"commonName": "a.example"},
+        "backup": {"method": "None"},
+    });
+    let table = [
+        (
+            Purpose::BatchSigning,
+            signer.to_base64().unwrap(),
+            signing("prod-us-ct"),
+        ),
+        (Purpose::PacketEncryption, packets.to_base64(), packets_spec),
+    ];
+    for (purpose, key, spec) in table {
+        let args = args(purpose, Vec::new());
+        let secret = of_fields(&[("secret_key", key.as_str())]);
+        let imported = import(&args, "workers", &secret, None, now).unwrap();
+        assert_eq!(imported.secrets.len(), 1, "{purpose:?}");
+        assert_eq!(imported.secrets[0].metadata.name.as_deref(), Some("ring.0"));
+        let data = imported.secrets[0].data.as_ref().unwrap();
+        assert_eq!(
+            (data["id"].0.as_slice(), data["key"].0.as_slice()),
+            (b"prod-us-ct".as_slice(), key.as_bytes())
+        );
+        let record = record(&imported, spec);
+        let version = &record.versions[0];
+        assert_eq!((version.number, version.id.as_str()), (0, "prod-us-ct"));
+        assert_eq!((version.created, version.is_in_use()), (Timestamp::UNIX_EPOCH, true));
+        assert_eq!(version.public_key, signer.verifying_key().to_pem());
+    }
+}
+
+#[test]
+fn a_key_whose_id_is_not_known_for_sure_is_refused() {
+    let key = BatchSigningKey::from_scalar("k", &[2; 32]).unwrap();
+    let text = key.to_base64().unwrap();
+    let other = BatchSigningKey::from_scalar("k", &[3; 32]).unwrap();
+    let (pem, other) = (key.verifying_key().to_pem(), other.verifying_key().to_pem());
+    let (text, pem, other) = (text.as_str(), pem.as_str(), other.as_str());
+    let alone = [("secret_key", text)];
+    let table: [(&str, &[(&str, &str)], Option<(&str, &str)>, &str); 8] = [
+        ("", &alone, None, "give the key's id in the manifest as --key-id-prefix"),
+        (
+            "k",
+            &[("secret_key", "no key")],
+            None,
+            "k: the key is no standard base64",
+        ),
+        (
+            "k",
+            &alone,
+            Some(("another", pem)),
+            "the manifest holds the key another",
+        ),
+        ("k", &alone, Some(("k", other)), "another key under the id k"),
+        ("k", &[("key", text)], None, "nor secret_key alone"),
+        (
+            "k",
+            &[("key", text), ("secret_key", text)],
+            None,
+            "nor secret_key alone",
+        ),
+        (
+            "k",
+            &[("secret_key", text), ("primary_kid", "other")],
+            None,
+            "--key-id-prefix must be other",
+        ),
+        ("k", &[("primary_kid", "k")], None, "nor secret_key alone"),
+    ];
+    for (prefix, fields, held, expected) in table {
+        let args = Args {
+            key_id_prefix: prefix.into(),
+            ..args(Purpose::BatchSigning, Vec::new())
+        };
+        let held = held.map(|(id, public)| BTreeMap::from([(id.to_owned(), public.to_owned())]));
+        let refused = import(
+            &args,
+            "workers",
+            &of_fields(fields),
+            held.as_ref(),
+            Timestamp::UNIX_EPOCH,
+        );
+        let message = refused.unwrap_err().message;
+        assert!(message.contains(expected), "{message}");
+        assert!(!message.contains(text) && !message.contains("no key"), "{message}");
+    }
+}
+
 #[test]
 fn the_packet_key_of_a_secret_reference_keeps_the_request_that_partners_have() {
     let now = Timestamp::UNIX_EPOCH;

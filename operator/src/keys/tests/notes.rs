@@ -1,6 +1,6 @@
 //! What people are told.
 
-use crds::conditions::{WAITS_FOR_PERSON, reasons};
+use crds::conditions::{READY, WAITS_FOR_PERSON, reasons};
 use crds::key_ring::{KeyPurpose, KeyRingStatus};
 use serde_json::json;
 
@@ -99,6 +99,9 @@ fn a_person_is_asked_once_for_each_version_and_task() {
     let (told, idle) = look(&ring, None, 20);
     assert_eq!(told, []);
     assert_eq!(waits_for_person(&idle), ("False", reasons::OK));
+    let ready = idle.conditions.iter().find(|one| one.type_ == READY).unwrap();
+    let expected = format!("{} is in use.", id(0));
+    assert_eq!(ready.message, expected, "nobody looks whether partners get it");
 
     ring.add(100, |version| version.loaded = Some(at(101)));
     ring.load(100, 101);
