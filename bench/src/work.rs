@@ -121,7 +121,7 @@ fn scaling(name: String, one: &[Round], two: &[Round]) -> Row {
     Row {
         name,
         value,
-        unit: "times",
+        unit: "times".to_owned(),
         floor: Some(floor),
         ratio: Some(ratio),
         goal: Some(0.95),
