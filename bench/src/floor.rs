@@ -1,5 +1,7 @@
 //! The floor of intake: what the cryptography alone takes, over the same bytes.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
 use aws_lc_rs::digest::{Context, SHA256};
 use facilitator_core::crypto::gcm;
@@ -49,6 +51,9 @@ impl Points {
     }
 }
 
+/// Packets that a core takes at a time: few, so that all end together.
+const PIECE: usize = 16;
+
 /// A point, what is sealed under a key that we know, that key, its nonce.
 type Sealed = ([u8; 65], Vec<u8>, [u8; 16], [u8; 16]);
 
@@ -89,29 +94,32 @@ impl IntakeFloor {
         self.packets.len()
     }
 
-    /// The work itself, on one core, or on several: each its part of the packets, the first the digest besides.
+    /// The work itself, on one core, or on several: each takes packets until none is left, the first after the digest.
     pub fn run(&self, cores: usize) {
-        let part = self.packets.len().div_ceil(cores);
+        let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
-            for packets in self.packets.chunks(part).skip(1) {
-                scope.spawn(|| self.open(packets));
+            for _ in 1..cores {
+                scope.spawn(|| self.open_from(&next));
             }
             let mut digest = Context::new(&SHA256);
             self.object.chunks(256 << 10).for_each(|chunk| digest.update(chunk));
             std::hint::black_box(digest.finish());
-            self.open(&self.packets[..part.min(self.packets.len())]);
+            self.open_from(&next);
         });
     }
 
-    fn open(&self, packets: &[Sealed]) {
+    /// Opens one piece after another; `next` is the first that nobody has taken.
+    fn open_from(&self, next: &AtomicUsize) {
         let mut plaintext = Vec::new();
-        for (point, sealed, key, nonce) in packets {
-            std::hint::black_box(ecdh(&self.private, point));
-            assert!(
-                gcm::open(key, nonce, sealed, &mut plaintext).is_ok(),
-                "sealed with this key"
-            );
-            std::hint::black_box(&plaintext);
+        while let Some(packets) = self.packets.chunks(PIECE).nth(next.fetch_add(1, Ordering::Relaxed)) {
+            for (point, sealed, key, nonce) in packets {
+                std::hint::black_box(ecdh(&self.private, point));
+                assert!(
+                    gcm::open(key, nonce, sealed, &mut plaintext).is_ok(),
+                    "sealed with this key"
+                );
+                std::hint::black_box(&plaintext);
+            }
         }
     }
 }

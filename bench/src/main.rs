@@ -5,6 +5,7 @@
 
 mod bulk;
 mod claims;
+mod document;
 mod floor;
 mod large;
 mod measure;
@@ -18,15 +19,17 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::Parser;
-use comfy_table::{Table, presets};
+use clap::{Parser, Subcommand};
 
-use crate::measure::Row;
+/// Where the figures of all parts go.
+const SUMMARY: &str = "target/bench/summary.json";
 
 /// Measures the core; every figure stands beside its floor.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Only parts whose name holds this: pieces, intake, small, sums, parts, claims, process, memory (minutes, and two
     /// gigabytes of disk).
     #[arg(default_value = "")]
@@ -63,11 +66,28 @@ struct Args {
     document: Option<PathBuf>,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Measures nothing: puts the figures of an earlier run into a document.
+    Document {
+        /// A document with a place for the table, as of `--document`.
+        file: PathBuf,
+        /// What the run wrote.
+        #[arg(long, default_value = SUMMARY)]
+        summary: PathBuf,
+    },
+}
+
 /// Exit status where a goal is missed.
 const MISSED: u8 = 1;
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
+    if let Some(Command::Document { file, summary }) = &args.command {
+        document::write_into(file, &document::read_summary(summary)?)?;
+        println!("the figures of {} are in {}", summary.display(), file.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     let wanted = |part: &str| part.contains(&args.only);
     let keys = world::Keys::new()?;
     let mut rows = Vec::new();
@@ -99,11 +119,10 @@ fn main() -> anyhow::Result<ExitCode> {
         rows.extend(process::many(&args.facilitator)?);
         rows.extend(large::rows(&args.facilitator, args.large)?);
     }
-    let table = table(&rows).to_string();
-    println!("{table}");
-    let summary = args.summary.unwrap_or_else(|| {
-        let part = if args.only.is_empty() { "summary" } else { &args.only };
-        Path::new("target/bench").join(part).with_extension("json")
+    println!("{}", document::table(&rows));
+    let summary = args.summary.unwrap_or_else(|| match args.only.as_str() {
+        "" => SUMMARY.into(),
+        part => Path::new(SUMMARY).with_file_name(part).with_extension("json"),
     });
     if let Some(folder) = summary.parent() {
         std::fs::create_dir_all(folder)?;
@@ -111,7 +130,7 @@ fn main() -> anyhow::Result<ExitCode> {
     std::fs::write(&summary, serde_json::to_vec_pretty(&rows)?)?;
     println!("summary in {}", summary.display());
     if let Some(document) = &args.document {
-        write_into(document, &table)?;
+        document::write_into(document, &rows)?;
     }
     let goals = rows.iter().filter(|row| row.met.is_some()).count();
     let missed: Vec<_> = rows.iter().filter(|row| row.met == Some(false)).collect();
@@ -125,35 +144,4 @@ fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(MISSED)
     })
-}
-
-fn write_into(document: &Path, table: &str) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(document).with_context(|| format!("reading {}", document.display()))?;
-    let [begin, end] = ["<!-- figures -->\n", "<!-- end of figures -->"];
-    let parts = text
-        .split_once(begin)
-        .and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
-    let (before, after) = parts.with_context(|| format!("{} has no place for figures", document.display()))?;
-    std::fs::write(document, format!("{before}{begin}{table}\n{end}{after}"))?;
-    Ok(())
-}
-
-fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(["What", "Value", "Unit", "Floor", "Ratio", "Goal", "Met"]);
-    let figure = |figure: Option<f64>| figure.map_or(String::new(), |figure| format!("{figure:.3}"));
-    for row in rows {
-        let met = row.met.map_or("", |met| if met { "yes" } else { "no" });
-        table.add_row([
-            row.name.clone(),
-            figure(Some(row.value)),
-            row.unit.to_owned(),
-            figure(row.floor),
-            figure(row.ratio),
-            figure(row.goal),
-            met.to_owned(),
-        ]);
-    }
-    table
 }

@@ -4,17 +4,17 @@ use std::time::Instant;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, Timespec, clock_gettime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One line of the table and of `summary.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What was measured.
     pub name: String,
     /// The figure: a median over rounds.
     pub value: f64,
     /// Its unit; the floor has the same.
-    pub unit: &'static str,
+    pub unit: String,
     /// What bounds it from below (from above, for scaling), measured in the same rounds; or the most that is allowed.
     pub floor: Option<f64>,
     /// Median over rounds of value / floor.
@@ -27,12 +27,12 @@ pub struct Row {
 
 impl Row {
     /// A row whose ratio must be at most `goal`.
-    pub fn at_most(name: impl Into<String>, unit: &'static str, rounds: &[(f64, f64)], goal: Option<f64>) -> Self {
+    pub fn at_most(name: impl Into<String>, unit: &str, rounds: &[(f64, f64)], goal: Option<f64>) -> Self {
         let ratio = median(rounds.iter().map(|(floor, value)| value / floor).collect());
         Self {
             name: name.into(),
             value: median(rounds.iter().map(|(_, value)| *value).collect()),
-            unit,
+            unit: unit.to_owned(),
             floor: Some(median(rounds.iter().map(|(floor, _)| *floor).collect())),
             ratio: Some(ratio),
             goal,
@@ -41,11 +41,11 @@ impl Row {
     }
 
     /// A figure without a floor. `allowed`: the most that it may be, which stands in a floor's place, with a goal of 1.
-    pub fn plain(name: impl Into<String>, unit: &'static str, value: f64, allowed: Option<f64>) -> Self {
+    pub fn plain(name: impl Into<String>, unit: &str, value: f64, allowed: Option<f64>) -> Self {
         Self {
             name: name.into(),
             value,
-            unit,
+            unit: unit.to_owned(),
             floor: allowed,
             ratio: allowed.map(|allowed| value / allowed),
             goal: allowed.map(|_| 1.0),

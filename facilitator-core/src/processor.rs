@@ -20,13 +20,17 @@ use crate::uses::UseMarks;
 pub const REREAD_PAUSE: Duration = Duration::from_secs(2);
 
 /// Up to what size the work on a batch is all in memory. Beyond, memory doesn't grow with the batch: packets may be looked at
-/// twice ([`crate::guards::duplicates`]), and objects are uploaded in parts as they are made.
+/// twice ([`crate::guards::duplicates`]), and objects are uploaded in parts as they are made. And from how many batches on
+/// the ledger is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InMemory {
     /// Packets of a batch whose names are remembered whole.
     pub packets: usize,
     /// The length of an object, in bytes.
     pub object_bytes: usize,
+    /// So many batches of one aggregation that are taken in together are worth two listings of the ledger, where each would
+    /// be looked for twice: stores charge some ten reads for a listing.
+    pub worth_listing: usize,
 }
 
 impl Default for InMemory {
@@ -34,6 +38,7 @@ impl Default for InMemory {
         Self {
             packets: 1 << 14,
             object_bytes: SINGLE_PUT_BYTES,
+            worth_listing: 32,
         }
     }
 }

@@ -138,6 +138,7 @@ fn processor(folder: &Path, keys: Keys) -> Processor {
         in_memory: InMemory {
             packets: 1_000,
             object_bytes: 64 << 10,
+            ..InMemory::default()
         },
     }
 }

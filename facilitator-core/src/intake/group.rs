@@ -55,7 +55,7 @@ pub async fn take_in_all(processor: &Processor, wanted: &[Wanted]) -> Vec<Result
         results: Vec::new(),
     };
     let mut open: Vec<Open> = (0..wanted.len()).map(|index| (index, None)).collect();
-    let mut listed = Listed::of(&*processor.mailboxes.ledger, wanted).await;
+    let mut listed = Listed::of(processor, wanted).await;
     for look in 0..LOOKS {
         if look > 0 {
             listed = Listed::default();

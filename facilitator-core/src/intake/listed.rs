@@ -7,9 +7,8 @@ use mailbox::{ListRequest, Mailbox, MailboxError};
 use super::Wanted;
 use crate::formats::ledger::{RECORDS, REJECTED};
 use crate::formats::names::{AggregationId, BatchId, BatchTime, batches_of};
+use crate::processor::Processor;
 
-/// So many batches of an aggregation are worth listings: stores charge some ten reads for one.
-const WORTH: usize = 32;
 /// Names of others between the first batch and the last, at most, for each that is wanted.
 const OTHERS: usize = 4;
 
@@ -36,13 +35,14 @@ impl Folder {
 
 impl Listed {
     /// Lists what is worth it. An error is none: what isn't known is looked for.
-    pub(super) async fn of(ledger: &dyn Mailbox, wanted: &[Wanted]) -> Self {
+    pub(super) async fn of(processor: &Processor, wanted: &[Wanted]) -> Self {
+        let (ledger, worth) = (&*processor.mailboxes.ledger, processor.in_memory.worth_listing);
         let mut times: BTreeMap<&AggregationId, Vec<BatchTime>> = BTreeMap::new();
         for Wanted { batch, .. } in wanted {
             times.entry(&batch.aggregation).or_default().push(batch.time);
         }
         let mut listed = Self::default();
-        for (aggregation, times) in times.into_iter().filter(|(_, times)| times.len() >= WORTH) {
+        for (aggregation, times) in times.into_iter().filter(|(_, times)| times.len() >= worth) {
             for (folder, name) in [(&mut listed.recorded, RECORDS), (&mut listed.rejected, REJECTED)] {
                 match names(ledger, name, aggregation, &times).await {
                     Ok(Some(batches)) => {

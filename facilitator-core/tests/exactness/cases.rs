@@ -6,7 +6,7 @@ use facilitator_core::sample::FaultKind;
 
 use crate::orders::Case;
 use crate::work::{Task, other_window, window};
-use crate::world::{Build, Mounts, SHARES, Setup, Signer, TINY, World};
+use crate::world::{Build, Mounts, SHARES, Setup, Signer, TINY, World, listing};
 
 /// Has the batches taken in.
 pub async fn answered(world: &World, shares: &[Share], batches: &[BatchId]) {
@@ -82,21 +82,33 @@ pub async fn intakes_with_other_signers(build: Build) -> Case {
     intakes([Signer::Own, Signer::New].map(|signer| Setup { signer, ..setup })).await
 }
 
-/// Batches that are claimed together, with an original and its replay among them, and a worker that takes the replay in.
+/// Batches that are claimed together, each looked for, with an original and its replay among them, and a worker that takes
+/// the replay in.
 pub async fn group_and_replay(build: Build) -> Case {
-    let world = World::new();
-    let batches = [1, 2, 3].map(|minute| world.batch(minute, 1, &[]));
-    world.replay(&batches[0], &batches[1]);
     let setup = Setup {
         build,
         ..Setup::of(Share::First)
     };
+    grouped_beside_replay(setup, 3)
+}
+
+/// An original and its replay, both listed and claimed together, and a worker that takes the replay in: what it puts may
+/// come after the listing.
+pub async fn listed_group_and_replay() -> Case {
+    let setup = Setup {
+        in_memory: listing(),
+        ..Setup::of(Share::First)
+    };
+    grouped_beside_replay(setup, 2)
+}
+
+fn grouped_beside_replay(setup: Setup, batches: u8) -> Case {
+    let world = World::new();
+    let batches: Vec<BatchId> = (1..=batches).map(|minute| world.batch(minute, 1, &[])).collect();
+    world.replay(&batches[0], &batches[1]);
     let replay = vec![Task::Intake(batches[1].clone())];
-    Case::new(
-        world,
-        vec![(setup, vec![Task::IntakeAll(batches.into())]), (setup, replay)],
-        false,
-    )
+    let workers = vec![(setup, vec![Task::IntakeAll(batches)]), (setup, replay)];
+    Case::new(world, workers, false)
 }
 
 /// One worker takes a replay in while another compacts the claims that show it.

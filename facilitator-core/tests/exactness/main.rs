@@ -110,7 +110,7 @@ fn on_all_cores(jobs: Vec<Job>) -> Vec<Done> {
 }
 
 /// Every order of the calls of two or three workers, with the fewest that there must be.
-const EXHAUSTIVE: [(&str, usize, MakeCase); 26] = {
+const EXHAUSTIVE: [(&str, usize, MakeCase); 27] = {
     use ValidationFormat::{SingleObject, ThreeObjects};
     [
         ("two intakes", 220, || {
@@ -137,6 +137,9 @@ const EXHAUSTIVE: [(&str, usize, MakeCase); 26] = {
         }),
         ("group and replay", 180, || {
             Box::pin(cases::group_and_replay(Build::Right))
+        }),
+        ("listed group and replay", 100, || {
+            Box::pin(cases::listed_group_and_replay())
         }),
         ("intake and compaction", 3, || Box::pin(cases::intake_and_compaction())),
         ("two aggregations", 1150, || Box::pin(cases::same_window(Share::Second))),
@@ -183,7 +186,7 @@ const RANDOM: [(&str, u64, MakeCase); 6] = [
 ];
 
 /// What one worker does, with the fewest single faults and pairs of stops: somewhat more than half of what there are.
-const SCENES: [(Plot, usize, usize); 15] = {
+const SCENES: [(Plot, usize, usize); 16] = {
     use ValidationFormat::{SingleObject, ThreeObjects};
     [
         (Plot::Batches(ThreeObjects), 115, 1870),
@@ -196,6 +199,7 @@ const SCENES: [(Plot, usize, usize); 15] = {
         (Plot::Keys([Mounts::One, Mounts::One]), 75, 810),
         (Plot::Replay, 105, 1780),
         (Plot::Group, 135, 1610),
+        (Plot::Listed, 90, 800),
         (Plot::Compaction, 90, 1100),
         (Plot::Unusable, 85, 1040),
         (Plot::BelowFloor, 95, 1400),

@@ -6,7 +6,7 @@ use facilitator_core::formats::work::Share;
 use crate::cases::answered;
 use crate::orders::Case;
 use crate::work::{Task, window};
-use crate::world::{Build, Setup, World};
+use crate::world::{Build, Setup, World, listing};
 
 /// Two workers, each with one of two batches that have a packet in common.
 pub async fn original_and_replay(build: Build) -> Case {
@@ -24,7 +24,7 @@ pub async fn original_and_replay(build: Build) -> Case {
     Case::new(world, workers, false)
 }
 
-/// Replays, one of them by a worker that takes the original in as well, while claims are compacted.
+/// Replays, one of them by a worker that takes the original in as well and one by one that lists, while claims are compacted.
 pub async fn replays_and_compaction() -> Case {
     let world = World::new();
     let old: Vec<BatchId> = (11..15).map(|minute| world.batch(minute, 1, &[])).collect();
@@ -33,11 +33,15 @@ pub async fn replays_and_compaction() -> Case {
     world.replay(&one, &two);
     world.replay(&old[0], &three);
     world.replay(&two, &three);
-    let worker = |tasks| (Setup::of(Share::First), tasks);
+    let of = Setup::of(Share::First);
+    let lists = Setup {
+        in_memory: listing(),
+        ..of
+    };
     let workers = vec![
-        worker(vec![Task::Intake(one.clone()), Task::Intake(two.clone())]),
-        worker(vec![Task::IntakeAll(vec![two, three]), Task::Intake(one)]),
-        worker(vec![Task::Compact, Task::Aggregate(window()), Task::Compact]),
+        (of, vec![Task::Intake(one.clone()), Task::Intake(two.clone())]),
+        (lists, vec![Task::IntakeAll(vec![two, three]), Task::Intake(one)]),
+        (of, vec![Task::Compact, Task::Aggregate(window()), Task::Compact]),
     ];
     Case::new(world, workers, false)
 }

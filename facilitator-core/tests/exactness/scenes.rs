@@ -8,7 +8,7 @@ use crate::cases::answered;
 use crate::overrides;
 use crate::stops::Scene;
 use crate::work::{Task, in_parts, other_window, window};
-use crate::world::{Build, Mounts, SHARES, Setup, TINY, World};
+use crate::world::{Build, Mounts, SHARES, Setup, TINY, World, listing};
 
 /// A kind of scene.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,10 @@ pub enum Plot {
     Keys([Mounts; 2]),
     /// An original and a replay of it.
     Replay,
-    /// An original, a replay of it and another batch, claimed together.
+    /// An original, a replay of it and another batch, each looked for and all claimed together.
     Group,
+    /// An original and a replay of it, listed and claimed together.
+    Listed,
     /// Claims are compacted between two batches that each replay an older one.
     Compaction,
     /// A batch without a packet that may be answered, and one with.
@@ -65,7 +67,7 @@ impl Plot {
                 (vec![world.batch_of_two_keys(1, 2, &[])], clients)
             }
             Self::Marked => (vec![world.batch_of_two_keys(1, 1, &[])], 2),
-            Self::Replay | Self::Group => {
+            Self::Replay | Self::Group | Self::Listed => {
                 let minutes = if matches!(self, Self::Group) { 1..4 } else { 1..3 };
                 let batches: Vec<_> = minutes.map(|minute| world.batch(minute, 1, &[])).collect();
                 world.replay(&batches[0], &batches[1]);
@@ -101,7 +103,7 @@ impl Plot {
                 .chain(intakes(&batches))
                 .chain([Task::Aggregate(other_window())])
                 .collect(),
-            Self::Group => [Task::IntakeAll(batches)].into_iter().chain(aggregate).collect(),
+            Self::Group | Self::Listed => [Task::IntakeAll(batches)].into_iter().chain(aggregate).collect(),
             Self::Compaction => {
                 let [one, two] = [0, 1].map(|n| Task::Intake(batches[n].clone()));
                 vec![one, Task::Compact, two]
@@ -112,6 +114,7 @@ impl Plot {
             Self::Batches(format) => setup.format = format,
             Self::Streamed(format) => (setup.format, setup.in_memory) = (format, TINY),
             Self::Replay => setup.format = ValidationFormat::SingleObject,
+            Self::Listed => setup.in_memory = listing(),
             Self::BelowFloor => setup.min_clients = 100,
             Self::Keys([first, _]) => setup.mounts = first,
             _ => {}
@@ -127,7 +130,7 @@ impl Plot {
         scene.truth.marked = setup.marks;
         // A worker that stops between its claims and its records finds them as another's when it comes back, and the
         // original loses what is in the replay as well: rule 1.
-        scene.has_one_end &= !matches!(self, Self::Group);
+        scene.has_one_end &= !matches!(self, Self::Group | Self::Listed);
         scene
     }
 }

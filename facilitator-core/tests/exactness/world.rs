@@ -139,11 +139,21 @@ impl Setup {
     }
 }
 
-/// So little that every batch is worked on as large ones are: in uploads, and looked at twice where a packet comes twice.
+/// So little that batches are worked on as large ones are: in uploads, and looked at twice where a packet comes twice; and
+/// several as many are: listed.
 pub const TINY: InMemory = InMemory {
     packets: 1,
     object_bytes: 64,
+    worth_listing: 2,
 };
+
+/// Short batches, several of them listed as many are.
+pub fn listing() -> InMemory {
+    InMemory {
+        worth_listing: TINY.worth_listing,
+        ..InMemory::default()
+    }
+}
 
 pub fn second_key(share: Share) -> PacketDecryptionKey {
     PacketDecryptionKey::generate(&mut StdRng::seed_from_u64(77 + u64::from(share.index())))

@@ -25,24 +25,15 @@ use crate::world::{World, intake, verdict, window};
 const SHARES: [Share; 2] = [Share::First, Share::Second];
 
 /// From nothing in memory to everything.
-const SIZES: [InMemory; 4] = [
+const SIZES: [InMemory; 4] = [sized(0, 0), sized(1, 700), sized(7, 2_000), sized(1 << 14, 8 << 20)];
+
+const fn sized(packets: usize, object_bytes: usize) -> InMemory {
     InMemory {
-        packets: 0,
-        object_bytes: 0,
-    },
-    InMemory {
-        packets: 1,
-        object_bytes: 700,
-    },
-    InMemory {
-        packets: 7,
-        object_bytes: 2_000,
-    },
-    InMemory {
-        packets: 1 << 14,
-        object_bytes: 8 << 20,
-    },
-];
+        packets,
+        object_bytes,
+        worth_listing: 32,
+    }
+}
 
 const FAULTS: [(usize, FaultKind); 10] = [
     (1, FaultKind::InvalidProof),

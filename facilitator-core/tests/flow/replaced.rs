@@ -95,6 +95,7 @@ async fn a_long_record_that_is_another_at_one_of_its_reads_is_told_and_nothing_i
         processor.in_memory = InMemory {
             packets: 1,
             object_bytes: 64,
+            ..InMemory::default()
         };
         let outcome = aggregate(&processor, &window(), &[second(NOW)]).await;
         let is_swapped = swapped.opens.load(Ordering::SeqCst) > at;

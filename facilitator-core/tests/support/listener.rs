@@ -17,6 +17,7 @@ use crate::world::{NOW, World, intake_both, second, window};
 const STREAMED: InMemory = InMemory {
     packets: 1,
     object_bytes: 64,
+    worth_listing: 2,
 };
 
 /// First, with a window of one batch that both took in.
