@@ -213,7 +213,7 @@ fn what_a_preflight_found_can_be_told_before_all_else() {
     };
     let verdict = || Verdict::new(crds::conditions::PREFLIGHT, None, reasons::RUNNING, "");
     let told = |before: &DataShareProcessorStatus, found| {
-        with_preflight(Some(before), &(Some(found), verdict()), 1, at(2)).map(|status| {
+        with_preflight(Some(before), &(Some(found), verdict()), 1, at(2)).inspect(|status| {
             let mut rest = status.clone();
             rest.preflight.clone_from(&before.preflight);
             rest.conditions
@@ -223,7 +223,6 @@ fn what_a_preflight_found_can_be_told_before_all_else() {
                 .conditions
                 .retain(|condition| condition.type_ != crds::conditions::PREFLIGHT);
             assert_eq!(rest, others, "nothing else changes");
-            status
         })
     };
     assert!(with_preflight(Some(&before), &(None, verdict()), 1, at(2)).is_none());

@@ -303,7 +303,7 @@ fn a_key_whose_id_is_not_known_for_sure_is_refused() {
     let (pem, other) = (key.verifying_key().to_pem(), other.verifying_key().to_pem());
     let (text, pem, other) = (text.as_str(), pem.as_str(), other.as_str());
     let alone = [("secret_key", text)];
-    /// The prefix, the Secret's entries, another entry for its public key, and what it is told.
+    /// The prefix, the Secret's entries, the key that the manifest holds, and why it is refused.
     type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<(&'a str, &'a str)>, &'a str);
     let table: [Row<'_>; 8] = [
         ("", &alone, None, "give the key's id in the manifest as --key-id-prefix"),
