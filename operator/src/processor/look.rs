@@ -70,7 +70,7 @@ impl Look<'_> {
             }
         }
         // What was found out is told even where the rest failed.
-        let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
+        let told = within(WRITE_TIMEOUT, self.report(memory, &findings)).await;
         result.and(told)
     }
 
