@@ -17,6 +17,7 @@ pub mod run;
 pub mod schema;
 pub mod settings;
 pub mod status;
+pub mod told;
 mod undecodable;
 pub mod window;
 pub mod workload;

@@ -87,17 +87,20 @@ pub fn set_condition(conditions: &mut Vec<Condition>, verdict: &Verdict, generat
     }
 }
 
+/// The condition of a type.
+#[must_use]
+pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
 /// Whether a condition is True; `None` where it is absent or Unknown.
 #[must_use]
 pub fn condition_is_true(conditions: &[Condition], kind: &str) -> Option<bool> {
-    conditions
-        .iter()
-        .find(|condition| condition.type_ == kind)
-        .and_then(|condition| match condition.status.as_str() {
-            "True" => Some(true),
-            "False" => Some(false),
-            _ => None,
-        })
+    match condition(conditions, kind)?.status.as_str() {
+        "True" => Some(true),
+        "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// Cut at a character, with a sign that it was.

@@ -10,7 +10,8 @@ use kube::ResourceExt;
 
 use super::difference::{Difference, removed_keys, shown};
 use super::publication::Publication;
-use crate::status::{Verdict, set_condition};
+use crate::status::{Verdict, condition, set_condition};
+use crate::told::{Tidings, Told};
 
 /// For so long the original asks for a global manifest that its server doesn't give, before it asks for the specific one.
 pub const FALLBACK_AFTER: SignedDuration = SignedDuration::from_mins(10);
@@ -48,6 +49,8 @@ pub struct Decision {
     pub status: PeerStatus,
     /// Told once, when it is written.
     pub news: Vec<News>,
+    /// For the next decision.
+    pub told: Told,
 }
 
 /// Whether an ingestor's specific manifest is asked for, its global one not having come.
@@ -61,9 +64,9 @@ pub fn falls_back(missing: bool, in_use: Option<&PeerManifest>, global: &str, fa
     missing || uses_specific || failing >= FALLBACK_AFTER
 }
 
-/// Decides what is in use from now on.
+/// Decides what is in use from now on. `told` is [`Decision::told`] of the last decision; default at start.
 #[must_use]
-pub fn decide(peer: &Peer, sight: &Sight, now: Timestamp) -> Decision {
+pub fn decide(peer: &Peer, sight: &Sight, told: &Told, now: Timestamp) -> Decision {
     let mut status = peer.status.clone().unwrap_or_default();
     let mut changed = None;
     let (current, stalled) = match sight {
@@ -107,8 +110,13 @@ pub fn decide(peer: &Peer, sight: &Sight, now: Timestamp) -> Decision {
     });
     set(&current);
     status.observed_generation = generation;
-    let news = changed.into_iter().chain(turned(before.as_ref(), &current)).collect();
-    Decision { status, news }
+    let mut told = told.clone();
+    // As it is written: a long message is cut.
+    let after = condition(&status.conditions, MANIFEST_CURRENT);
+    let is_news = told.note(MANIFEST_CURRENT, tidings(before.as_ref()), tidings(after));
+    let turned = turned(before.as_ref(), &current, is_news);
+    let news = changed.into_iter().chain(turned).collect();
+    Decision { status, news, told }
 }
 
 /// Takes a good publication into use, or holds it back.
@@ -250,12 +258,20 @@ fn current(is_so: Option<bool>, reason: &str, status: &PeerStatus, message: Stri
     Verdict::new(MANIFEST_CURRENT, is_so, reason, message + &in_use)
 }
 
-fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind)
+/// What `ManifestCurrent` says to those who hear Events: of a held change its digest counts, of other trouble the cause.
+fn tidings(condition: Option<&Condition>) -> Tidings {
+    let Some(Condition { reason, message, .. }) = condition else {
+        return Tidings::Over;
+    };
+    match reason.as_str() {
+        reasons::CHANGE_HELD => Tidings::Wrong(message.clone()),
+        reasons::FETCH_FAILED | reasons::MANIFEST_REFUSED | reasons::INVALID_SPEC => Tidings::wrong(reason, message),
+        _ => Tidings::Over,
+    }
 }
 
-/// Trouble is told once for each reason (of a held change once for each digest), and its end once.
-fn turned(before: Option<&Condition>, now: &Verdict) -> Option<News> {
+/// Trouble is told where it is news, and its end once.
+fn turned(before: Option<&Condition>, now: &Verdict, is_news: bool) -> Option<News> {
     let reason = match now.reason.as_str() {
         reasons::FETCH_FAILED => reasons::FETCH_FAILED,
         reasons::MANIFEST_REFUSED => reasons::MANIFEST_REFUSED,
@@ -270,10 +286,7 @@ fn turned(before: Option<&Condition>, now: &Verdict) -> Option<News> {
             });
         }
     };
-    let told = before.is_some_and(|before| {
-        before.reason == reason && (reason != reasons::CHANGE_HELD || before.message == now.message)
-    });
-    (!told).then(|| News {
+    is_news.then(|| News {
         warning: true,
         reason,
         message: now.message.clone(),

@@ -184,7 +184,9 @@ async fn look(context: &Context, key: &PeerKey, memory: &mut Memory) -> Result<A
     };
     let config_maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
     let sight = observer.look(&config_maps, memory).await.context(ClusterSnafu)?;
-    report(context, key, &peer, &decide(&peer, &sight, now)).await?;
+    let decision = decide(&peer, &sight, &memory.told, now);
+    report(context, key, &peer, &decision).await?;
+    memory.told = decision.told;
     memory.failures = match sight {
         Sight::Failed(_) => memory.failures.saturating_add(1),
         _ => 0,

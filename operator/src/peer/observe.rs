@@ -12,6 +12,7 @@ use kube::Api;
 use super::decide::{Sight, falls_back};
 use super::fetch::{Copy, FetchError, Fetcher, Limits};
 use super::publication::{Document, Publication, WithoutGlobal};
+use crate::told::Told;
 
 /// What is remembered of one Peer between looks. All of it may be lost.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Memory {
     global_fails: Option<Timestamp>,
     /// Looks that failed since the last one that didn't.
     pub failures: u32,
+    /// What Events told of its conditions.
+    pub told: Told,
     /// The generation that doesn't decode and of which that was told.
     pub undecodable: Option<Option<i64>>,
 }

@@ -15,9 +15,10 @@ use facilitator_core::formats::manifest::{GLOBAL_OBJECT, ManifestKind};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::decide::{Decision, FALLBACK_AFTER, Sight, decide, falls_back};
+use super::decide::{Decision, FALLBACK_AFTER, Sight, falls_back};
 use super::difference::Difference;
 use super::publication::{Document, Publication, WithoutGlobal};
+use crate::told::Told;
 
 const SPECIFIC: &str = include_str!("../../../facilitator-core/tests/fixtures/prio-server/manifests/dsp-specific.json");
 const GLOBAL: &str = include_str!("../../../facilitator-core/tests/fixtures/prio-server/manifests/dsp-global.json");
@@ -81,6 +82,11 @@ fn replaced(m: &mut Value) {
 
 fn added(m: &mut Value) {
     m["batch-signing-public-keys"]["new"] = key(0);
+}
+
+/// The decision of a process that has just begun.
+fn decide(peer: &Peer, sight: &Sight, now: Timestamp) -> Decision {
+    super::decide::decide(peer, sight, &Told::default(), now)
 }
 
 /// What a Peer becomes that has the status of a decision before.
@@ -167,6 +173,72 @@ fn the_last_good_manifest_stays_whatever_comes_after_it() {
     assert_eq!(said(&mended, MANIFEST_CURRENT), expected("True", reasons::OK, 40));
     assert_eq!(told(&mended), [(false, reasons::OK)]);
     assert_eq!(mended.status.manifest, good.status.manifest);
+}
+
+#[test]
+fn each_cause_of_trouble_is_told_once_while_it_lasts() {
+    let refused = |what: &str| Sight::Refused(format!("us-ct-manifest.json: {what}"));
+    let failed = |what: &str| Sight::Failed(format!("https://other.example/us-ct-manifest.json: {what}"));
+    let missing = || failed("the server answers 404 Not Found");
+    let expired = |seconds: u32| {
+        failed(&format!(
+            "certificate expired: it is {}, it was valid until 1800000000 ({seconds} seconds ago)",
+            1_800_000_000 + seconds
+        ))
+    };
+    let moved = |m: &mut Value| m["peer-validation-bucket"] = json!("gs://evil");
+    let unreadable = |line: u32| refused(&format!("expected value at line {line} column 1"));
+    let table = [
+        (
+            Sight::Published(published(same)),
+            vec![(false, reasons::MANIFEST_CHANGED)],
+        ),
+        (missing(), vec![(true, reasons::FETCH_FAILED)]),
+        (missing(), vec![]),
+        (expired(10), vec![(true, reasons::FETCH_FAILED)]),
+        (expired(310), vec![]),
+        // Two servers that take turns.
+        (missing(), vec![]),
+        (expired(900), vec![]),
+        (unreadable(1), vec![(true, reasons::MANIFEST_REFUSED)]),
+        (unreadable(2), vec![]),
+        (
+            refused("ingestion-bucket: it is missing"),
+            vec![(true, reasons::MANIFEST_REFUSED)],
+        ),
+        (Sight::Published(published(same)), vec![(false, reasons::OK)]),
+        (missing(), vec![(true, reasons::FETCH_FAILED)]),
+        (Sight::Suspended, vec![]),
+        (missing(), vec![(true, reasons::FETCH_FAILED)]),
+        (
+            Sight::Published(published(replaced)),
+            vec![(true, reasons::CHANGE_HELD)],
+        ),
+        (Sight::Published(published(moved)), vec![(true, reasons::CHANGE_HELD)]),
+        (Sight::Published(published(replaced)), vec![]),
+        (Sight::Published(published(moved)), vec![]),
+    ];
+    let (mut before, mut memory) = (peer(|_| {}), Told::default());
+    for (step, (sight, expected)) in (0..).zip(table) {
+        let decision = super::decide::decide(&before, &sight, &memory, at(10 * step));
+        assert_eq!(told(&decision), expected, "{step}: {sight:?}");
+        before = after(&decision, |_| {});
+        memory = decision.told;
+    }
+}
+
+#[test]
+fn a_held_change_is_told_once_however_long_its_text() {
+    let far = |m: &mut Value| {
+        for bucket in ["ingestion-bucket", "peer-validation-bucket"] {
+            m[bucket] = json!(format!("gs://{}", "far".repeat(150)));
+        }
+    };
+    let good = decide(&peer(|_| {}), &Sight::Published(published(same)), at(0));
+    let held = decide(&after(&good, |_| {}), &Sight::Published(published(far)), at(10));
+    assert_eq!(told(&held), [(true, reasons::CHANGE_HELD)]);
+    let again = decide(&after(&held, |_| {}), &Sight::Published(published(far)), at(20));
+    assert_eq!((&again.status, again.news.len()), (&held.status, 0));
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Look<'_> {
             }
         }
         // What was found out is told even where the rest failed.
-        let told = within(WRITE_TIMEOUT, self.report(&findings)).await;
+        let told = within(WRITE_TIMEOUT, self.report(memory, &findings)).await;
         result.and(told)
     }
 
@@ -102,7 +102,7 @@ impl Look<'_> {
         let own = usage(&jobs).plus(memory.preflights);
         context.memories.usages().found(self.key, own);
         findings.preflight = self.preflight(memory, &preflights, own).await;
-        self.report_preflight(findings).await;
+        self.report_preflight(memory, findings).await;
         let health = self.health(memory, &jobs);
         let condition = &health.condition;
         findings.workers = Some(Verdict::new(

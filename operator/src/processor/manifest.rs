@@ -22,7 +22,7 @@ use kube::{Api, Client, ResourceExt};
 
 use super::keys::PublicParts;
 use super::parameters;
-use super::served::{Documents, Expected, LookedFor, Served, served, verdict};
+use super::served::{Documents, Expected, LookedFor, SERVED_LAG, Served, missed_before, served, verdict};
 use crate::peer::{self, Fetcher, Limits};
 use crate::status::{FIELD_MANAGER, Verdict, refusal};
 
@@ -30,8 +30,6 @@ use crate::status::{FIELD_MANAGER, Verdict, refusal};
 const SERVED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// And so often while it isn't what was written: a web server's volume may lag a minute behind.
 const SERVED_RETRY: SignedDuration = SignedDuration::from_secs(15);
-/// After so long it lags no more: what else is served then is somebody else's.
-const SERVED_LAG: SignedDuration = SignedDuration::from_mins(3);
 /// And so often while partners get that, in a way that somebody is to mend.
 const SERVED_TO_MEND: SignedDuration = SignedDuration::from_secs(45);
 
@@ -109,13 +107,19 @@ impl Publisher<'_> {
                 specific,
             }));
         };
-        let following = LookedFor::follow(looked_for.take(), documents, self.now);
-        let looked_for = looked_for.insert(following);
+        let before = looked_for.take();
+        let is_first = before.is_none();
+        let looked_for = looked_for.insert(LookedFor::follow(before, documents, self.now));
+        if is_first {
+            let status = self.processor.status.as_ref();
+            looked_for.missed = status.and_then(|status| missed_before(&status.conditions));
+        }
         let verdict = match &looked_for.found {
             Some((at, verdict)) if self.now.duration_since(*at) < again_after(verdict) => verdict.clone(),
             _ => {
                 let served = self.look(served_at, looked_for).await?;
-                let verdict = verdict(&served, &written, &served_at.base_url);
+                let for_long = looked_for.note(&served, self.now);
+                let verdict = verdict(&served, &written, &served_at.base_url, for_long);
                 looked_for.found = Some((self.now, verdict.clone()));
                 verdict
             }

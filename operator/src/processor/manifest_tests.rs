@@ -3,7 +3,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::processor::example;
-use crate::processor::served::is_fresh;
+use crate::processor::served::{FOR_LONG, is_fresh};
+use crate::status::set_condition;
 
 const CSR: &str = include_str!("../../../facilitator-core/tests/fixtures/prio-server/manifests/csr.pem");
 const POINT: &str = "BIl6j+J6dYttxALdjISDv6ZI4/VWVEhUzaS05LgrsfswmbLOgNt9HUC2E0w+9RqZx3XMkdEHBHfNuCSMpOwofVQ=";
@@ -262,6 +263,7 @@ fn what_partners_get_instead_is_named() {
             &served(&expected, text.as_bytes(), header),
             "ConfigMap manifests holds it",
             "https://m",
+            false,
         );
         assert_eq!(
             (verdict.status, verdict.reason.as_str()),
@@ -299,6 +301,50 @@ fn what_partners_get_instead_is_named() {
         Served::OtherKey("a".into()).max(Served::Not("z".into())),
         Served::OtherKey("a".into())
     );
+}
+
+#[test]
+fn what_partners_do_not_get_is_told_from_a_web_server_that_lags() {
+    let documents = |text: &str| Documents::from([("m".to_owned(), text.to_owned())]);
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let not = || Served::Not("m there is still the one of before".to_owned());
+    let other_key = || Served::OtherKey("\"signing-2\" replaced under its id".to_owned());
+    let table = [
+        (0, "one", not(), false),
+        (179, "one", not(), false),
+        (180, "one", not(), true),
+        (200, "one", not(), true),
+        (210, "one", Served::Same, false),
+        (215, "two", Served::Same, false),
+        (220, "two", not(), false),
+        (390, "two", not(), false),
+        // Others have a lag of their own.
+        (395, "three", not(), false),
+        (500, "three", not(), false),
+        (580, "three", not(), true),
+        (590, "three", other_key(), false),
+        (600, "three", not(), false),
+    ];
+    let mut looked_for = None;
+    for (second, text, served, expected) in table {
+        let following = LookedFor::follow(looked_for.take(), documents(text), at(second));
+        let for_long = looked_for.insert(following).note(&served, at(second));
+        assert_eq!(for_long, expected, "{second}");
+        let message = verdict(&served, "ConfigMap manifests holds it", "https://m", for_long).message;
+        assert_eq!(message.contains(FOR_LONG), expected, "{message}");
+    }
+
+    // What the process before this one saw.
+    let published = |is_so: bool, reason: &str| {
+        let mut conditions = Vec::new();
+        let verdict = Verdict::new(MANIFEST_PUBLISHED, Some(is_so), reason, "");
+        set_condition(&mut conditions, &verdict, Some(1), at(7));
+        missed_before(&conditions)
+    };
+    assert_eq!(published(false, reasons::NOT_SERVED), Some(at(7)));
+    assert_eq!(published(false, reasons::PUBLISH_FAILED), None);
+    assert_eq!(published(true, reasons::OK), None);
+    assert_eq!(missed_before(&[]), None);
 }
 
 #[test]

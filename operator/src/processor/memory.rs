@@ -18,6 +18,7 @@ use super::usages::{Usage, Usages};
 use crate::inventory::Listed;
 use crate::metrics::ProcessorKey;
 use crate::status::Verdict;
+use crate::told::Told;
 use crate::workload::{HealthMemory, Retries, Stage};
 
 /// What is remembered of one processor.
@@ -71,6 +72,8 @@ pub struct Memory {
     pub looked: Option<Instant>,
     /// Looks that failed since the last one that didn't.
     pub failures: u32,
+    /// What Events told of its conditions.
+    pub told: Told,
     /// The generation that doesn't decode and of which that was told.
     pub undecodable: Option<Option<i64>>,
 }

@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 
 use crds::conditions::{MANIFEST_PUBLISHED, reasons};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::manifest::kind_of;
 use crate::peer;
-use crate::status::Verdict;
+use crate::status::{Verdict, condition};
+
+/// After so long a web server lags no more: what else is served then is somebody else's.
+pub(super) const SERVED_LAG: SignedDuration = SignedDuration::from_mins(3);
+/// What is said of partners who don't get what they should for so long. Until then it is as usual, and no Event tells it.
+pub(super) const FOR_LONG: &str = "no web server lags for so long";
 
 /// Caches that keep a manifest for longer than so many seconds keep partners from a new key.
 const MAX_CACHED_SECONDS: u64 = 300;
@@ -36,6 +42,8 @@ pub(super) struct LookedFor {
     pub former: Documents,
     /// Since when they should get these documents, as far as is known.
     pub since: Timestamp,
+    /// Since when they are seen not to get these, there.
+    pub missed: Option<Timestamp>,
     /// When it was looked for, and what came out.
     pub found: Option<(Timestamp, Verdict)>,
 }
@@ -49,15 +57,30 @@ impl LookedFor {
                 documents,
                 former: before.map(|before| before.documents).unwrap_or_default(),
                 since: now,
+                missed: None,
                 found: None,
             },
         }
     }
 
+    /// Takes in what partners get; whether they don't get what they should for longer than web servers lag.
+    pub fn note(&mut self, served: &Served, now: Timestamp) -> bool {
+        let is_missed = matches!(served, Served::Not(_));
+        self.missed = is_missed.then(|| self.missed.unwrap_or(now));
+        self.missed.is_some_and(|since| now.duration_since(since) >= SERVED_LAG)
+    }
+
     /// Another spec may say another place.
     pub fn forget_found(&mut self) {
-        self.found = None;
+        (self.found, self.missed) = (None, None);
     }
+}
+
+/// Since when partners don't get what they should, as the process before this one saw it. Pure.
+pub(super) fn missed_before(conditions: &[Condition]) -> Option<Timestamp> {
+    let found = condition(conditions, MANIFEST_PUBLISHED)?;
+    let is_missed = found.status == "False" && found.reason == reasons::NOT_SERVED;
+    is_missed.then_some(found.last_transition_time.0)
 }
 
 /// What partners get, for a person; the worst is the greatest.
@@ -125,8 +148,8 @@ pub(super) fn served(expected: &Expected<'_>, bytes: &[u8], cache_control: Optio
     }
 }
 
-/// `ManifestPublished`. Pure.
-pub(super) fn verdict(served: &Served, written: &str, base_url: &str) -> Verdict {
+/// `ManifestPublished`; `for_long` is what [`LookedFor::note`] says. Pure.
+pub(super) fn verdict(served: &Served, written: &str, base_url: &str, for_long: bool) -> Verdict {
     let (is_served, reason, message) = match served {
         Served::Same => (
             true,
@@ -141,7 +164,12 @@ pub(super) fn verdict(served: &Served, written: &str, base_url: &str) -> Verdict
             (true, reasons::CACHED_TOO_LONG, message)
         }
         Served::Not(problem) => {
-            let message = format!("{written}, but partners don't get that: {problem}.");
+            let how_long = if for_long {
+                format!(", and {FOR_LONG}")
+            } else {
+                String::new()
+            };
+            let message = format!("{written}, but partners don't get that{how_long}: {problem}.");
             (false, reasons::NOT_SERVED, message)
         }
         Served::OtherKey(problem) => {

@@ -1,7 +1,8 @@
 //! What a look tells: our own manifests to partners, the status and Events to people.
 
-use crds::conditions::{MANIFEST_PUBLISHED, PEERS_KNOWN, PREFLIGHT, READY, reasons};
+use crds::conditions::{KEYS_LOADED, MANIFEST_PUBLISHED, PEERS_KNOWN, PREFLIGHT, READY, reasons};
 use crds::{DataShareProcessor, DataShareProcessorStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
 use snafu::ResultExt;
 
@@ -9,9 +10,11 @@ use super::look::Look;
 use super::manifest::Published;
 use super::memory::Memory;
 use super::report::{self, Findings};
+use super::served::FOR_LONG;
 use super::{ClusterSnafu, ReconcileError, WRITE_TIMEOUT, manifest, within};
 use crate::inventory::Inventory;
-use crate::status::{Verdict, apply_status};
+use crate::status::{Verdict, apply_status, condition};
+use crate::told::{Tidings, Told};
 
 impl Look<'_> {
     /// Publishes our own manifests; `None`: none are asked for.
@@ -28,23 +31,23 @@ impl Look<'_> {
         Ok(memory.published.as_ref().map(|published| published.verdict.clone()))
     }
 
-    pub(super) async fn report(&self, findings: &Findings) -> Result<(), ReconcileError> {
+    pub(super) async fn report(&self, memory: &mut Memory, findings: &Findings) -> Result<(), ReconcileError> {
         let before = findings.written.as_ref().or(self.processor.status.as_ref());
         let generation = self.processor.metadata.generation.unwrap_or_default();
         let after = report::status(before, findings, generation, self.now);
         self.context.metrics.conditions(self.key, &after.conditions);
-        self.write(before, &after).await
+        self.write(memory, before, &after).await
     }
 
     /// Tells at once what a preflight found: the rest of the look waits for stores, which may not answer.
-    pub(super) async fn report_preflight(&self, findings: &mut Findings) {
+    pub(super) async fn report_preflight(&self, memory: &mut Memory, findings: &mut Findings) {
         let before = self.processor.status.as_ref();
         let generation = self.processor.metadata.generation.unwrap_or_default();
         let found = findings.preflight.as_ref();
         let Some(after) = found.and_then(|found| report::with_preflight(before, found, generation, self.now)) else {
             return;
         };
-        match within(WRITE_TIMEOUT, self.write(before, &after)).await {
+        match within(WRITE_TIMEOUT, self.write(memory, before, &after)).await {
             Ok(()) => findings.written = Some(after),
             Err(error) => tracing::warn!(%error, "what a preflight found can't be told yet; the look's end tells it"),
         }
@@ -52,6 +55,7 @@ impl Look<'_> {
 
     async fn write(
         &self,
+        memory: &mut Memory,
         before: Option<&DataShareProcessorStatus>,
         after: &DataShareProcessorStatus,
     ) -> Result<(), ReconcileError> {
@@ -62,7 +66,9 @@ impl Look<'_> {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(source) => return Err(ReconcileError::Cluster { source }),
         };
-        for (reason, message) in news(before, after).into_iter().filter(|_| written) {
+        // What couldn't be written isn't told, and is news the next time.
+        let news = news(&mut memory.told, before, after);
+        for (reason, message) in news.into_iter().filter(|_| written) {
             self.context
                 .events
                 .publish(self.processor, true, &reason, "Reconcile", &message)
@@ -94,70 +100,184 @@ fn with_former(after: Option<Published>, before: Option<Published>) -> Option<Pu
     Some(after)
 }
 
-/// What Events should tell: `Ready`, `ManifestPublished` or `Preflight` became False, or is False for another reason than
-/// before; or a condition is True and there is something to mend.
-fn news(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<(String, String)> {
-    // The one is a person's wish; the other is so for a minute after each change, until the web server has it.
-    const NO_NEWS: [&str; 2] = [reasons::SUSPENDED, reasons::NOT_SERVED];
-    let of = |kind: &str| {
-        let find = |status: &DataShareProcessorStatus| status.conditions.iter().find(|c| c.type_ == kind).cloned();
-        let now = find(after).filter(|now| {
-            let reason = now.reason.as_str();
-            // What isn't known of a party is what Ready says.
-            let is_false = now.status == "False" && kind != PEERS_KNOWN && !NO_NEWS.contains(&reason);
-            is_false || reasons::TO_MEND.contains(&reason) && now.status == "True"
-        })?;
-        let same = before
-            .and_then(find)
-            .is_some_and(|then| then.status == now.status && then.reason == now.reason);
-        (!same).then_some((now.reason, now.message))
+/// The conditions that Events tell of. What the others say, `Ready` says too where it keeps work from being done.
+const HEARD: [&str; 5] = [READY, KEYS_LOADED, PEERS_KNOWN, MANIFEST_PUBLISHED, PREFLIGHT];
+
+/// What Events should tell: reason and message of each condition that has a cause of trouble that wasn't told since it was
+/// well last.
+fn news(
+    told: &mut Told,
+    before: Option<&DataShareProcessorStatus>,
+    after: &DataShareProcessorStatus,
+) -> Vec<(String, String)> {
+    let mut news = Vec::new();
+    for kind in HEARD {
+        let then = before.and_then(|before| condition(&before.conditions, kind));
+        let now = condition(&after.conditions, kind);
+        if told.note(kind, tidings(then), tidings(now)) {
+            news.extend(now.map(|now| (now.reason.clone(), now.message.clone())));
+        }
+    }
+    // Keys that no work can do without keep the processor from being ready, in the same words.
+    news.dedup();
+    news
+}
+
+/// What a condition says to those who hear Events.
+fn tidings(condition: Option<&Condition>) -> Tidings {
+    let Some(condition) = condition else {
+        return Tidings::Over;
     };
-    [READY, PEERS_KNOWN, MANIFEST_PUBLISHED, PREFLIGHT]
-        .into_iter()
-        .filter_map(of)
-        .collect()
+    let (kind, reason) = (condition.type_.as_str(), condition.reason.as_str());
+    match condition.status.as_str() {
+        // It works: of what its text says besides, other conditions and other objects tell.
+        "True" if reasons::TO_MEND.contains(&reason) => Tidings::Wrong(reason.to_owned()),
+        // A person's wish.
+        "False" if reason == reasons::SUSPENDED => Tidings::Over,
+        "False" if waits(kind, reason, &condition.message) => Tidings::Waits,
+        "False" => Tidings::wrong(reason, &condition.message),
+        _ => Tidings::Over,
+    }
+}
+
+/// Whether what a condition is False for ends by itself as a rule, or is told by another one.
+fn waits(kind: &str, reason: &str, message: &str) -> bool {
+    match kind {
+        // What isn't known of a party is what Ready says.
+        PEERS_KNOWN => true,
+        KEYS_LOADED => [reasons::PROBING, reasons::NO_KEY_YET].contains(&reason),
+        // So for a minute after each change, until the web server has it.
+        MANIFEST_PUBLISHED => reason == reasons::NOT_SERVED && !message.contains(FOR_LONG),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::processor::served::{self, Served};
+    use crate::status::set_condition;
     use jiff::Timestamp;
+
+    fn status(listed: Result<(), (&'static str, String)>) -> DataShareProcessorStatus {
+        let findings = Findings {
+            peers: Some(Verdict::new(PEERS_KNOWN, Some(true), reasons::OK, "")),
+            listed: Some(listed),
+            ..Findings::default()
+        };
+        report::status(None, &findings, 1, Timestamp::UNIX_EPOCH)
+    }
+
+    fn with(status: &DataShareProcessorStatus, verdict: &Verdict) -> DataShareProcessorStatus {
+        let mut status = status.clone();
+        set_condition(&mut status.conditions, verdict, Some(1), Timestamp::UNIX_EPOCH);
+        status
+    }
+
+    /// The texts of what a process tells that has just begun.
+    fn texts(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<String> {
+        told(&mut Told::default(), before, after)
+    }
+
+    fn told(
+        told: &mut Told,
+        before: Option<&DataShareProcessorStatus>,
+        after: &DataShareProcessorStatus,
+    ) -> Vec<String> {
+        news(told, before, after).into_iter().map(|(_, text)| text).collect()
+    }
 
     #[test]
     fn an_event_is_told_once_for_each_trouble() {
-        let status = |listed: Result<(), (&'static str, String)>| {
-            let findings = Findings {
-                peers: Some(Verdict::new(PEERS_KNOWN, Some(true), reasons::OK, "")),
-                listed: Some(listed),
-                ..Findings::default()
-            };
-            report::status(None, &findings, 1, Timestamp::UNIX_EPOCH)
-        };
         let (bad, pending) = (status(Err((reasons::LISTING_FAILED, "no".into()))), status(Ok(())));
-        fn texts(before: Option<&DataShareProcessorStatus>, after: &DataShareProcessorStatus) -> Vec<String> {
-            news(before, after).into_iter().map(|(_, text)| text).collect()
-        }
         assert_eq!(texts(None, &pending), [""; 0]);
         assert_eq!(texts(Some(&pending), &bad), ["no"]);
         assert_eq!(texts(Some(&bad), &bad), [""; 0]);
-        let published = |reason: &str| {
-            let mut status = bad.clone();
-            let verdict = Verdict::new(MANIFEST_PUBLISHED, Some(false), reason, "why");
-            crate::status::set_condition(&mut status.conditions, &verdict, Some(1), Timestamp::UNIX_EPOCH);
-            status
+        type Row<'a> = (&'static str, bool, &'static str, &'a [&'a str]);
+        let table: [Row; 16] = [
+            (MANIFEST_PUBLISHED, false, reasons::PUBLISH_FAILED, &["why"]),
+            (MANIFEST_PUBLISHED, false, reasons::MANIFEST_REFUSED, &["why"]),
+            (MANIFEST_PUBLISHED, false, reasons::OTHER_KEY_SERVED, &["why"]),
+            (MANIFEST_PUBLISHED, false, reasons::NOT_SERVED, &[]),
+            (MANIFEST_PUBLISHED, true, reasons::CACHED_TOO_LONG, &["why"]),
+            (MANIFEST_PUBLISHED, true, reasons::OK, &[]),
+            (PEERS_KNOWN, true, reasons::IDENTITY_DIFFERS, &["why"]),
+            (PEERS_KNOWN, false, reasons::PEER_MISSING, &[]),
+            (KEYS_LOADED, false, reasons::PROBE_FAILED, &["why"]),
+            (KEYS_LOADED, false, reasons::KEY_RING_MISSING, &["why"]),
+            (KEYS_LOADED, false, reasons::KEY_RING_UNUSABLE, &["why"]),
+            (KEYS_LOADED, false, reasons::PROBING, &[]),
+            (KEYS_LOADED, false, reasons::NO_KEY_YET, &[]),
+            (KEYS_LOADED, true, reasons::OK, &[]),
+            (PREFLIGHT, false, reasons::FAILED, &["why"]),
+            (READY, false, reasons::SUSPENDED, &[]),
+        ];
+        for (kind, is_so, reason, expected) in table {
+            let said = with(&pending, &Verdict::new(kind, Some(is_so), reason, "why"));
+            assert_eq!(texts(Some(&pending), &said), expected, "{kind} {reason}");
+            assert_eq!(texts(Some(&said), &said), [""; 0], "{kind} {reason}");
+        }
+        // Two conditions that say one thing.
+        let no_key = |kind| Verdict::new(kind, Some(false), reasons::KEY_RING_UNUSABLE, "why");
+        let both = with(&with(&pending, &no_key(READY)), &no_key(KEYS_LOADED));
+        assert_eq!(texts(Some(&pending), &both), ["why"]);
+    }
+
+    #[test]
+    fn another_cause_is_told_under_the_same_reason_too() {
+        let bad = |text: &str| status(Err((reasons::LISTING_FAILED, text.to_owned())));
+        let probes = |reason: &'static str, text: &str| {
+            with(&status(Ok(())), &Verdict::new(KEYS_LOADED, Some(false), reason, text))
         };
-        assert_eq!(texts(Some(&bad), &published(reasons::PUBLISH_FAILED)), ["why"]);
-        assert_eq!(texts(Some(&bad), &published(reasons::NOT_SERVED)), [""; 0]);
-        let peers = |is_known, reason: &str| {
-            let mut status = bad.clone();
-            let verdict = Verdict::new(PEERS_KNOWN, Some(is_known), reason, "who");
-            crate::status::set_condition(&mut status.conditions, &verdict, Some(1), Timestamp::UNIX_EPOCH);
-            status
+        let table = [
+            (bad("no answer within 30 s"), true),
+            (bad("no answer within 31 s"), false),
+            (bad("connection refused"), true),
+            // Two stores that take turns.
+            (bad("no answer within 30 s"), false),
+            (bad("connection refused"), false),
+            (status(Ok(())), false),
+            (bad("connection refused"), true),
+            (status(Ok(())), false),
+            (probes(reasons::PROBE_FAILED, "Job a-1: no Secret"), true),
+            // A stage's probe passes, and the other one's doesn't.
+            (probes(reasons::PROBING, "Jobs look for a-1."), false),
+            (probes(reasons::PROBE_FAILED, "Job a-2: no Secret"), false),
+            (probes(reasons::PROBE_FAILED, "Job a-3: another key"), true),
+        ];
+        let (mut memory, mut before) = (Told::default(), status(Ok(())));
+        for (step, (after, is_told)) in table.into_iter().enumerate() {
+            let texts = told(&mut memory, Some(&before), &after);
+            assert_eq!(texts.len(), usize::from(is_told), "{step}: {texts:?}");
+            before = after;
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_partners_do_not_get_is_told_once_it_is_more_than_a_lag() {
+        let not = |problem: &str| Served::Not(problem.to_owned());
+        let published = |served: &Served, for_long| {
+            let verdict = served::verdict(served, "ConfigMap m holds it", "https://m.example", for_long);
+            with(&status(Ok(())), &verdict)
         };
-        let differs = peers(true, reasons::IDENTITY_DIFFERS);
-        assert_eq!(texts(Some(&bad), &differs), ["who"]);
-        assert_eq!(texts(Some(&differs), &differs), [""; 0]);
-        assert_eq!(texts(Some(&bad), &peers(false, reasons::PEER_MISSING)), [""; 0]);
+        let table = [
+            (published(&Served::Same, false), false),
+            (published(&not("it is the one of before"), false), false),
+            (published(&not("the server answers 503"), false), false),
+            (published(&not("the server answers 503"), true), true),
+            (published(&not("the server answers 503"), true), false),
+            (published(&not("certificate expired"), true), true),
+            (published(&not("the server answers 503"), true), false),
+            (published(&Served::Same, false), false),
+            (published(&not("the server answers 503"), false), false),
+            (published(&not("the server answers 503"), true), true),
+        ];
+        let (mut memory, mut before) = (Told::default(), status(Ok(())));
+        for (step, (after, is_told)) in table.into_iter().enumerate() {
+            let texts = told(&mut memory, Some(&before), &after);
+            assert_eq!(texts.len(), usize::from(is_told), "{step}: {texts:?}");
+            before = after;
+        }
     }
 
     #[test]
