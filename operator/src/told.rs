@@ -36,13 +36,14 @@ impl Told {
         if before == Tidings::Over {
             self.0.remove(condition);
         }
+        if let Tidings::Wrong(before) = before {
+            let causes = self.0.entry(condition).or_default();
+            if causes.is_empty() {
+                causes.insert(before);
+            }
+        }
         let Tidings::Wrong(now) = now else { return false };
         let causes = self.0.entry(condition).or_default();
-        if let Tidings::Wrong(before) = before
-            && causes.is_empty()
-        {
-            causes.insert(before);
-        }
         causes.len() < MAX_CAUSES && causes.insert(now)
     }
 }
@@ -130,6 +131,9 @@ mod tests {
         assert!(told.note("Ready", wrong("refused"), wrong("slow")));
         assert!(!told.note("Ready", wrong("slow"), wrong("refused")));
         assert!(told.note("Preflight", Tidings::Over, wrong("refused")));
+        let mut told = Told::default();
+        assert!(!told.note("KeysLoaded", wrong("refused"), Tidings::Waits));
+        assert!(!told.note("KeysLoaded", Tidings::Waits, wrong("refused")));
     }
 
     #[test]

@@ -113,7 +113,12 @@ pub fn decide(peer: &Peer, sight: &Sight, told: &Told, now: Timestamp) -> Decisi
     let mut told = told.clone();
     // As it is written: a long message is cut.
     let after = condition(&status.conditions, MANIFEST_CURRENT);
-    let is_news = told.note(MANIFEST_CURRENT, tidings(before.as_ref()), tidings(after));
+    // However many causes of other trouble were told: a held change is.
+    let about = match after {
+        Some(after) if after.reason == reasons::CHANGE_HELD => reasons::CHANGE_HELD,
+        _ => MANIFEST_CURRENT,
+    };
+    let is_news = told.note(about, tidings(before.as_ref()), tidings(after));
     let turned = turned(before.as_ref(), &current, is_news);
     let news = changed.into_iter().chain(turned).collect();
     Decision { status, news, told }

@@ -335,15 +335,16 @@ fn what_partners_do_not_get_is_told_from_a_web_server_that_lags() {
     }
 
     // What the process before this one saw.
-    let published = |is_so: bool, reason: &str| {
+    let published = |is_so: bool, reason: &str, message: &str| {
         let mut conditions = Vec::new();
-        let verdict = Verdict::new(MANIFEST_PUBLISHED, Some(is_so), reason, "");
+        let verdict = Verdict::new(MANIFEST_PUBLISHED, Some(is_so), reason, message);
         set_condition(&mut conditions, &verdict, Some(1), at(7));
         missed_before(&conditions)
     };
-    assert_eq!(published(false, reasons::NOT_SERVED), Some(at(7)));
-    assert_eq!(published(false, reasons::PUBLISH_FAILED), None);
-    assert_eq!(published(true, reasons::OK), None);
+    assert_eq!(published(false, reasons::NOT_SERVED, FOR_LONG), Some(at(7)));
+    assert_eq!(published(false, reasons::NOT_SERVED, ""), None, "False for what else?");
+    assert_eq!(published(false, reasons::PUBLISH_FAILED, ""), None);
+    assert_eq!(published(true, reasons::OK, ""), None);
     assert_eq!(missed_before(&[]), None);
 }
 

@@ -79,7 +79,8 @@ impl LookedFor {
 /// Since when partners don't get what they should, as the process before this one saw it. Pure.
 pub(super) fn missed_before(conditions: &[Condition]) -> Option<Timestamp> {
     let found = condition(conditions, MANIFEST_PUBLISHED)?;
-    let is_missed = found.status == "False" && found.reason == reasons::NOT_SERVED;
+    // The condition may have been False for another reason before.
+    let is_missed = found.reason == reasons::NOT_SERVED && found.message.contains(FOR_LONG);
     is_missed.then_some(found.last_transition_time.0)
 }
 

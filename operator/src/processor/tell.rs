@@ -67,13 +67,15 @@ impl Look<'_> {
             Err(source) => return Err(ReconcileError::Cluster { source }),
         };
         // What couldn't be written isn't told, and is news the next time.
-        let news = news(&mut memory.told, before, after);
+        let mut told = memory.told.clone();
+        let news = news(&mut told, before, after);
         for (reason, message) in news.into_iter().filter(|_| written) {
             self.context
                 .events
                 .publish(self.processor, true, &reason, "Reconcile", &message)
                 .await;
         }
+        memory.told = told;
         Ok(())
     }
 
@@ -114,7 +116,10 @@ fn news(
     for kind in HEARD {
         let then = before.and_then(|before| condition(&before.conditions, kind));
         let now = condition(&after.conditions, kind);
-        if told.note(kind, tidings(then), tidings(now)) {
+        // Ready says one thing of many that may be wrong: what it says again after another was mended and came back.
+        let is_another = kind == READY && then.map(|then| then.reason.as_str()) != now.map(|now| now.reason.as_str());
+        let then = if is_another { Tidings::Over } else { tidings(then) };
+        if told.note(kind, then, tidings(now)) {
             news.extend(now.map(|now| (now.reason.clone(), now.message.clone())));
         }
     }
@@ -221,6 +226,27 @@ mod tests {
         let no_key = |kind| Verdict::new(kind, Some(false), reasons::KEY_RING_UNUSABLE, "why");
         let both = with(&with(&pending, &no_key(READY)), &no_key(KEYS_LOADED));
         assert_eq!(texts(Some(&pending), &both), ["why"]);
+    }
+
+    #[test]
+    fn what_comes_back_after_ready_said_something_else_is_told_again() {
+        let denied = status(Err((reasons::ACCESS_DENIED, "no".into())));
+        let overdue = with(
+            &status(Ok(())),
+            &Verdict::new(READY, Some(false), reasons::WINDOW_OVERDUE, "late"),
+        );
+        let mut memory = Told::default();
+        let mut before = status(Ok(()));
+        for (after, expected) in [
+            (&denied, &["no"][..]),
+            (&denied, &[]),
+            (&overdue, &["late"]),
+            (&denied, &["no"]),
+            (&denied, &[]),
+        ] {
+            assert_eq!(told(&mut memory, Some(&before), after), expected);
+            before.clone_from(after);
+        }
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn settling(status: &PreflightStatus, input: &PreflightInput<'_>, now: Timestamp
         .conditions
         .iter()
         .filter(|condition| CONDITIONS.contains(&condition.type_.as_str()))
-        .filter(|condition| !(ends_early && condition.type_ == KEYS_LOADED));
+        .filter(|condition| !(ends_early && condition.type_ == KEYS_LOADED && !is_current(condition)));
     own.find_map(|condition| {
         let Condition { type_, message, .. } = condition;
         if !is_current(condition) {
