@@ -18,6 +18,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::status::condition;
+
 /// Which controller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ControllerLabels {
@@ -349,10 +351,10 @@ impl Metrics {
     /// What a processor's conditions say.
     pub fn conditions(&self, key: &ProcessorKey, conditions: &[Condition]) {
         for kind in CONDITIONS {
-            if let Some(condition) = conditions.iter().find(|condition| condition.type_ == kind) {
+            if let Some(found) = condition(conditions, kind) {
                 self.conditions
                     .get_or_create(&labels(key, kind))
-                    .set(i64::from(condition.status == "True"));
+                    .set(i64::from(found.status == "True"));
             }
         }
     }
@@ -360,7 +362,7 @@ impl Metrics {
     /// What a KeyRing's conditions say.
     pub fn ring(&self, namespace: &str, name: &str, conditions: &[Condition]) {
         for state in RING_CONDITIONS {
-            if let Some(condition) = conditions.iter().find(|condition| condition.type_ == state) {
+            if let Some(found) = condition(conditions, state) {
                 let labels = RingLabels {
                     namespace: namespace.to_owned(),
                     key_ring: name.to_owned(),
@@ -368,7 +370,7 @@ impl Metrics {
                 };
                 self.ring_conditions
                     .get_or_create(&labels)
-                    .set(i64::from(condition.status == "True"));
+                    .set(i64::from(found.status == "True"));
             }
         }
     }
@@ -376,10 +378,10 @@ impl Metrics {
     /// What a Peer's conditions say.
     pub fn peer_conditions(&self, key: &ProcessorKey, conditions: &[Condition]) {
         for kind in PEER_CONDITIONS {
-            if let Some(condition) = conditions.iter().find(|condition| condition.type_ == kind) {
+            if let Some(found) = condition(conditions, kind) {
                 self.peer_conditions
                     .get_or_create(&peer_labels(key, kind))
-                    .set(i64::from(condition.status == "True"));
+                    .set(i64::from(found.status == "True"));
             }
         }
     }

@@ -33,17 +33,15 @@ impl Told {
     /// Takes in what a condition said and what it says now; whether that is to be told. Causes that take turns are told
     /// once each.
     pub fn note(&mut self, condition: &'static str, before: Tidings, now: Tidings) -> bool {
-        if before == Tidings::Over {
-            self.0.remove(condition);
-        }
-        if let Tidings::Wrong(before) = before {
-            let causes = self.0.entry(condition).or_default();
-            if causes.is_empty() {
+        let causes = self.0.entry(condition).or_default();
+        match before {
+            Tidings::Over => causes.clear(),
+            Tidings::Wrong(before) if causes.is_empty() => {
                 causes.insert(before);
             }
+            Tidings::Wrong(_) | Tidings::Waits => {}
         }
         let Tidings::Wrong(now) = now else { return false };
-        let causes = self.0.entry(condition).or_default();
         causes.len() < MAX_CAUSES && causes.insert(now)
     }
 }

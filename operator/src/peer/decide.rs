@@ -268,28 +268,33 @@ fn tidings(condition: Option<&Condition>) -> Tidings {
     let Some(Condition { reason, message, .. }) = condition else {
         return Tidings::Over;
     };
-    match reason.as_str() {
-        reasons::CHANGE_HELD => Tidings::Wrong(message.clone()),
-        reasons::FETCH_FAILED | reasons::MANIFEST_REFUSED | reasons::INVALID_SPEC => Tidings::wrong(reason, message),
-        _ => Tidings::Over,
+    match trouble(reason) {
+        Some(reasons::CHANGE_HELD) => Tidings::Wrong(message.clone()),
+        Some(reason) => Tidings::wrong(reason, message),
+        None => Tidings::Over,
     }
+}
+
+/// The reason, where it is one of trouble.
+fn trouble(reason: &str) -> Option<&'static str> {
+    const TROUBLES: [&str; 4] = [
+        reasons::FETCH_FAILED,
+        reasons::MANIFEST_REFUSED,
+        reasons::CHANGE_HELD,
+        reasons::INVALID_SPEC,
+    ];
+    TROUBLES.into_iter().find(|known| *known == reason)
 }
 
 /// Trouble is told where it is news, and its end once.
 fn turned(before: Option<&Condition>, now: &Verdict, is_news: bool) -> Option<News> {
-    let reason = match now.reason.as_str() {
-        reasons::FETCH_FAILED => reasons::FETCH_FAILED,
-        reasons::MANIFEST_REFUSED => reasons::MANIFEST_REFUSED,
-        reasons::CHANGE_HELD => reasons::CHANGE_HELD,
-        reasons::INVALID_SPEC => reasons::INVALID_SPEC,
-        _ => {
-            let mended = before.is_some_and(|before| before.status == "False" && now.status == Some(true));
-            return mended.then(|| News {
-                warning: false,
-                reason: reasons::OK,
-                message: now.message.clone(),
-            });
-        }
+    let Some(reason) = trouble(&now.reason) else {
+        let mended = before.is_some_and(|before| before.status == "False" && now.status == Some(true));
+        return mended.then(|| News {
+            warning: false,
+            reason: reasons::OK,
+            message: now.message.clone(),
+        });
     };
     is_news.then(|| News {
         warning: true,

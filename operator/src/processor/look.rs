@@ -24,7 +24,7 @@ use crate::batch::{self, BatchInput};
 use crate::claims::{self, ClaimsInput};
 use crate::inventory::Inventory;
 use crate::metrics::ProcessorKey;
-use crate::status::Verdict;
+use crate::status::{Verdict, condition};
 use crate::window::{self, WindowInput};
 use crate::workload::{self, Allowance, HealthInput, HealthMemory, JobView, PlannedJob, Stage, WorkersHealth};
 
@@ -187,7 +187,7 @@ impl Look<'_> {
         let remembered = memory.health.get_or_insert_with(|| {
             let status = self.processor.status.as_ref();
             let conditions = status.map_or(&[][..], |status| &status.conditions);
-            HealthMemory::recall(conditions.iter().find(|condition| condition.type_ == WORKERS_READY))
+            HealthMemory::recall(condition(conditions, WORKERS_READY))
         });
         let input = HealthInput {
             jobs,

@@ -6,7 +6,9 @@ use crds::conditions::{
     KEYS_LOADED, MAILBOXES_LISTED, MANIFEST_PUBLISHED, PEERS_KNOWN, READY, STALLED, WINDOWS_ON_TIME, WORKERS_READY,
     reasons,
 };
-use crds::processor::{BatchCounts, DataShareProcessorStatus, KeysStatus, PreflightStatus, WindowCounts};
+use crds::processor::{
+    BatchCounts, DataShareProcessorStatus, KeysStatus, PreflightLine, PreflightStatus, WindowCounts,
+};
 use facilitator_core::formats::ledger::LedgerIdentity;
 use facilitator_core::formats::names::WindowId;
 use jiff::Timestamp;
@@ -194,8 +196,10 @@ pub fn with_preflight(
 ) -> Option<DataShareProcessorStatus> {
     let (preflight, verdict) = found;
     let known = before.and_then(|before| before.preflight.as_ref());
-    let lines = |status: Option<&PreflightStatus>| status.map(|status| (status.lines.clone(), status.finished.clone()));
-    if lines(known) == lines(preflight.as_ref()) {
+    fn said(status: &PreflightStatus) -> (&[PreflightLine], Option<&str>) {
+        (&status.lines, status.finished.as_deref())
+    }
+    if known.map(said) == preflight.as_ref().map(said) {
         return None;
     }
     let mut status = before.cloned().unwrap_or_default();

@@ -192,6 +192,17 @@ mod tests {
         news(told, before, after).into_iter().map(|(_, text)| text).collect()
     }
 
+    /// One status after the other, from one in which nothing is wrong, and whether an Event tells of it.
+    fn each_is_told_or_not(table: &[(DataShareProcessorStatus, bool)]) {
+        let (mut memory, well) = (Told::default(), status(Ok(())));
+        let mut before = &well;
+        for (step, (after, is_told)) in table.iter().enumerate() {
+            let texts = told(&mut memory, Some(before), after);
+            assert_eq!(texts.len(), usize::from(*is_told), "{step}: {texts:?}");
+            before = after;
+        }
+    }
+
     #[test]
     fn an_event_is_told_once_for_each_trouble() {
         let (bad, pending) = (status(Err((reasons::LISTING_FAILED, "no".into()))), status(Ok(())));
@@ -271,12 +282,7 @@ mod tests {
             (probes(reasons::PROBE_FAILED, "Job a-2: no Secret"), false),
             (probes(reasons::PROBE_FAILED, "Job a-3: another key"), true),
         ];
-        let (mut memory, mut before) = (Told::default(), status(Ok(())));
-        for (step, (after, is_told)) in table.into_iter().enumerate() {
-            let texts = told(&mut memory, Some(&before), &after);
-            assert_eq!(texts.len(), usize::from(is_told), "{step}: {texts:?}");
-            before = after;
-        }
+        each_is_told_or_not(&table);
     }
 
     #[test]
@@ -298,12 +304,7 @@ mod tests {
             (published(&not("the server answers 503"), false), false),
             (published(&not("the server answers 503"), true), true),
         ];
-        let (mut memory, mut before) = (Told::default(), status(Ok(())));
-        for (step, (after, is_told)) in table.into_iter().enumerate() {
-            let texts = told(&mut memory, Some(&before), &after);
-            assert_eq!(texts.len(), usize::from(is_told), "{step}: {texts:?}");
-            before = after;
-        }
+        each_is_told_or_not(&table);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use kube::ResourceExt;
 use super::status::{id_of, number};
 use super::{Schedule, WindowInput};
 use crate::inventory::WindowInventory;
+use crate::status::condition;
 use crate::workload::{JobView, Retries, Try};
 
 /// `spec.override` of an AggregationWindow.
@@ -207,7 +208,7 @@ pub(super) fn recall(schedule: &Schedule, id: &WindowId, object: &AggregationWin
         return;
     };
     let conditions = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let before = conditions.iter().find(|condition| condition.type_ == OVERRIDDEN);
+    let before = condition(conditions, OVERRIDDEN);
     // Of another override before this one it says nothing.
     let before = before.filter(|condition| condition.observed_generation == object.metadata.generation);
     match before.map(|condition| condition.reason.as_str()) {

@@ -17,7 +17,7 @@ use super::decide::Seen;
 use super::{WindowInput, further};
 use crate::batch::Tally;
 use crate::digest::short_digest;
-use crate::status::{Verdict, condition_is_true, set_condition};
+use crate::status::{Verdict, condition, condition_is_true, set_condition};
 use crate::workload::{ObjectEvent, Retries, Subject, Try};
 
 /// Where a window is.
@@ -141,10 +141,7 @@ pub(super) fn ready_reason(object: &AggregationWindow) -> Option<&str> {
 /// The reason of a condition.
 pub(super) fn reason_of<'a>(object: &'a AggregationWindow, kind: &str) -> Option<&'a str> {
     let conditions = &object.status.as_ref()?.conditions;
-    conditions
-        .iter()
-        .find(|condition| condition.type_ == kind)
-        .map(|condition| condition.reason.as_str())
+    condition(conditions, kind).map(|condition| condition.reason.as_str())
 }
 
 /// Whether it was summed: that never reverts.
@@ -367,10 +364,7 @@ pub(super) fn override_event(
     status: &AggregationWindowStatus,
 ) -> Option<ObjectEvent> {
     let further = one.further.as_ref().filter(|further| further.state.is_told())?;
-    let condition = status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == OVERRIDDEN)?;
+    let condition = condition(&status.conditions, OVERRIDDEN)?;
     let news = object.is_none_or(|object| reason_of(object, OVERRIDDEN) != Some(condition.reason.as_str()));
     news.then(|| ObjectEvent {
         subject: Subject::Window(name.to_owned()),
@@ -383,11 +377,7 @@ pub(super) fn override_event(
 /// Events are for exceptions, and for the sum.
 pub(super) fn event(id: &WindowId, name: &str, state: State, status: &AggregationWindowStatus) -> Option<ObjectEvent> {
     let told = matches!(state, State::Summed | State::BelowFloor | State::Blocked) || state.is_stalled();
-    let message = status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == READY)
-        .map(|c| c.message.clone());
+    let message = condition(&status.conditions, READY).map(|ready| ready.message.clone());
     told.then(|| ObjectEvent {
         subject: Subject::Window(name.to_owned()),
         warning: state != State::Summed,

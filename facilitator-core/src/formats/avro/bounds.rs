@@ -166,10 +166,9 @@ impl Bounds {
                 // Every item that is allowed takes a byte or more.
                 let count = count.unsigned_abs();
                 self.check(count, rest, "a list promises more items than there are bytes")?;
-                let count = usize::try_from(count).ok();
-                let left = count.and_then(|count| self.items.checked_sub(count));
-                let left = left.ok_or(Wrong("its lists have too many items"))?;
-                let count = std::mem::replace(&mut self.items, left) - left;
+                let count = usize::try_from(count).ok().filter(|count| *count <= self.items);
+                let count = count.ok_or(Wrong("its lists have too many items"))?;
+                self.items -= count;
                 (0..count).try_for_each(|_| self.walk(&list.items, rest))?;
             },
             Schema::Map(_) | Schema::Decimal(_) | Schema::BigDecimal | Schema::Duration(_) | Schema::Ref { .. } => {

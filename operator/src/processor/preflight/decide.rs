@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::judge::{Progress, age, judge, stands};
 use super::lines::{checker, no_pod, short, told};
 use super::remedy::remedy;
-use crate::status::Verdict;
+use crate::status::{Verdict, condition};
 use crate::workload::{JobView, PlannedJob, Stage, Work, cause_of_refusal};
 
 /// What the operator itself says of a processor, by its conditions.
@@ -49,6 +49,13 @@ pub struct PreflightInput<'a> {
     pub start_deadline: SignedDuration,
     /// Refusals of preflight Jobs since the last decision, in the API server's words.
     pub refused: &'a [(Stage, String)],
+}
+
+impl PreflightInput<'_> {
+    /// Whether a condition is of the spec as it is now.
+    fn is_current(&self, condition: &Condition) -> bool {
+        condition.observed_generation == Some(self.generation)
+    }
 }
 
 /// What is decided. A status has at most [`super::judge::MAX_LINES_OF_STAGE`] lines of each stage and the operator's four.
@@ -180,21 +187,17 @@ fn settling(status: &PreflightStatus, input: &PreflightInput<'_>, now: Timestamp
     if now.duration_since(started) >= SETTLING {
         return None;
     }
-    let is_current = |condition: &Condition| condition.observed_generation == Some(input.generation);
     // A look that can't list mailboxes doesn't come to the keys.
-    let is_unlisted = |condition: &Condition| condition.type_ == MAILBOXES_LISTED && condition.status == "False";
-    let ends_early = input
-        .conditions
-        .iter()
-        .any(|condition| is_current(condition) && is_unlisted(condition));
+    let listed = condition(input.conditions, MAILBOXES_LISTED).filter(|listed| input.is_current(listed));
+    let ends_early = listed.is_some_and(|listed| listed.status == "False");
     let mut own = input
         .conditions
         .iter()
         .filter(|condition| CONDITIONS.contains(&condition.type_.as_str()))
-        .filter(|condition| !(ends_early && condition.type_ == KEYS_LOADED && !is_current(condition)));
+        .filter(|condition| !(ends_early && condition.type_ == KEYS_LOADED && !input.is_current(condition)));
     own.find_map(|condition| {
         let Condition { type_, message, .. } = condition;
-        if !is_current(condition) {
+        if !input.is_current(condition) {
             return Some(format!("a look at the spec as it is now, for {type_}"));
         }
         let passes = condition.status == "False" && PASSING.contains(&condition.reason.as_str());
@@ -204,10 +207,10 @@ fn settling(status: &PreflightStatus, input: &PreflightInput<'_>, now: Timestamp
 
 /// What a condition of this spec says, as a line.
 fn own(kind: &str, input: &PreflightInput<'_>) -> Option<PreflightLine> {
-    let condition = input.conditions.iter().find(|condition| condition.type_ == kind)?;
+    let condition = condition(input.conditions, kind)?;
     let reason = condition.reason.as_str();
     let (outcome, what_to_do) = match condition.status.as_str() {
-        _ if condition.observed_generation != Some(input.generation) => (PreflightOutcome::NotCheckable, ""),
+        _ if !input.is_current(condition) => (PreflightOutcome::NotCheckable, ""),
         "True" if reasons::TO_MEND.contains(&reason) => (PreflightOutcome::Failed, remedy(reason)),
         // What was written isn't what partners get.
         "True" if kind == MANIFEST_PUBLISHED && !input.has_served_at => (PreflightOutcome::NotCheckable, SAY_WHERE),
