@@ -7,8 +7,10 @@ use std::sync::PoisonError;
 use futures::lock::{Mutex, MutexGuard};
 use mailbox::{MailboxError, MailboxErrorKind};
 use snafu::ResultExt;
+use zeroize::Zeroizing;
 
 use super::judge::{Heard, Held, Judged, judge_in_order};
+use super::packets::Subtraction;
 use crate::crypto::PublicPoint;
 use crate::formats::FormatError;
 use crate::formats::batch::check_digest;
@@ -45,32 +47,49 @@ pub(super) struct Batches<'a> {
 #[derive(Default)]
 struct Kept {
     records: HashMap<BatchId, StoredRecord>,
-    /// What the peer's messages made of a record of that digest.
-    judged: HashMap<BatchId, ([u8; 32], Judged)>,
+    judged: HashMap<BatchId, JudgedRecord>,
     bytes: usize,
+}
+
+/// A record, and what the peer's messages made of it.
+#[derive(Clone)]
+pub(super) struct JudgedRecord {
+    /// SHA-256 of its plain part.
+    pub digest: [u8; 32],
+    pub judged: Judged,
+    /// What is to be subtracted, where it was added up.
+    pub subtraction: Option<Subtraction>,
 }
 
 impl Kept {
     fn keep_record(&mut self, id: &BatchId, record: &StoredRecord) {
         if let Some(bytes) = record.held_bytes()
-            && self.has_room(bytes)
+            && self.take_room(bytes)
         {
             self.records.insert(id.clone(), record.clone());
         }
     }
 
-    fn keep_judged(&mut self, id: &BatchId, record: [u8; 32], judged: &Judged) {
+    fn keep_judged(&mut self, id: &BatchId, digest: [u8; 32], judged: &Judged) {
         let lists = size_of_val(&*judged.subtracted) + size_of_val(&*judged.not_counted);
-        if self.has_room(size_of::<Judged>() + lists) {
-            self.judged.insert(id.clone(), (record, judged.clone()));
+        if self.take_room(size_of::<JudgedRecord>() + lists) {
+            let record = JudgedRecord {
+                digest,
+                judged: judged.clone(),
+                subtraction: None,
+            };
+            self.judged.insert(id.clone(), record);
         }
     }
 
-    fn has_room(&mut self, bytes: usize) -> bool {
-        let bytes = bytes + KEPT_BESIDE;
-        let has_room = self.bytes + bytes <= KEPT_BYTES;
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes + bytes + KEPT_BESIDE <= KEPT_BYTES
+    }
+
+    fn take_room(&mut self, bytes: usize) -> bool {
+        let has_room = self.has_room(bytes);
         if has_room {
-            self.bytes += bytes;
+            self.bytes += bytes + KEPT_BESIDE;
         }
         has_room
     }
@@ -157,10 +176,32 @@ impl<'a> Batches<'a> {
 
     /// What a look before this one made of the batch, where that is what the plan pins: SHA-256 of the record's plain part
     /// and of the peer's messages.
-    pub(super) fn judged_before(&self, id: &BatchId, record: &str, messages: &str) -> Option<([u8; 32], Judged)> {
+    pub(super) fn judged_before(&self, id: &BatchId, record: &str, messages: &str) -> Option<JudgedRecord> {
         let kept = self.kept();
-        let (digest, judged) = kept.judged.get(id)?;
-        (hex(digest) == record && hex(&judged.messages_digest) == messages).then(|| (*digest, judged.clone()))
+        let before = kept.judged.get(id)?;
+        (hex(&before.digest) == record && hex(&before.judged.messages_digest) == messages).then(|| before.clone())
+    }
+
+    /// Whether what is to be subtracted of a batch would be kept.
+    pub(super) fn has_room_for_subtraction(&self, batch: &OpenBatch<'_>) -> bool {
+        let kept = self.kept();
+        kept.judged.contains_key(&batch.id) && kept.has_room(batch.head.bins as usize * size_of::<u32>())
+    }
+
+    /// Keeps what is to be subtracted of a batch beside how it was judged, if that is kept.
+    pub(super) fn keep_subtraction(&self, batch: &OpenBatch<'_>, judged: &Judged, subtraction: Zeroizing<Vec<u32>>) {
+        let bytes = size_of_val(&**subtraction);
+        let kept = &mut *self.kept();
+        if !kept.has_room(bytes) {
+            return;
+        }
+        if let Some(before) = kept.judged.get_mut(&batch.id)
+            && before.digest == batch.digest
+            && before.judged.messages_digest == judged.messages_digest
+        {
+            before.subtraction = Some(subtraction.into());
+            kept.take_room(bytes);
+        }
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -269,15 +310,6 @@ impl OpenBatch<'_> {
             return Ok(Err(bad(&error)));
         }
         Ok(judged.context(MalformedPacketsSnafu).map_err(|error| bad(&error)))
-    }
-
-    /// Whether the ingestion packets are those that intake saw. Reads all of them.
-    ///
-    /// # Errors
-    /// Those of the mailboxes and of the record.
-    pub(super) async fn has_its_packets(&self) -> Result<bool, WorkError> {
-        let (digest, ()) = self.beside_ingestion(|_, _| Ok(())).await?;
-        Ok(digest == self.head.packet_digest)
     }
 
     /// Goes through the record beside the batch's ingestion packets, and says the digest of these.

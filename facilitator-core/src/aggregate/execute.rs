@@ -9,19 +9,17 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::Stop;
-use super::batch::{AT_A_TIME, Batches, OpenBatch};
+use super::batch::{AT_A_TIME, Batches, JudgedRecord, OpenBatch};
 use super::judge::{Judged, Subtracted};
+use super::packets::{OpenedPackets, Opening, Subtraction, UsedKey};
 use crate::crypto::{self, PublicPoint};
-use crate::formats::ingestion::DataSharePacket;
 use crate::formats::ledger::{BlockedReason, FailedReason, RECORDS, hex};
 use crate::formats::names::{BatchId, BatchTime, WindowId};
 use crate::formats::plan::{Member, Plan};
-use crate::formats::record::{PacketState, RecordError, RecordReader};
-use crate::intake::Opener;
+use crate::formats::record::RecordError;
 use crate::peer_messages::PeerBatch;
 use crate::processor::{Processor, WorkError};
 use crate::proof;
-use crate::stream::ChunkReader;
 
 /// A plan at work.
 pub(super) struct Execution<'a> {
@@ -104,7 +102,9 @@ pub(super) struct JudgedMember {
     batch: BatchId,
     /// Of the record's plain part. The record itself is read again for the sum: memory is flat in members and packets.
     plain_digest: [u8; 32],
-    subtracted: Arc<Vec<Subtracted>>,
+    subtracted: Arc<[Subtracted]>,
+    /// What they come to, where the plan's look at the packets told.
+    subtraction: Option<Subtraction>,
 }
 
 /// A sum, and the packet keys whose packets it sums, in order of first use.
@@ -134,10 +134,11 @@ impl<'a> Execution<'a> {
         let mut counted = Counted::default();
         let mut judged_members = Vec::with_capacity(members.len());
         while let Some(member) = judging.try_next().await? {
-            let (batch, plain_digest, judged) = match member {
+            let (batch, record) = match member {
                 Ok(judged) => judged,
                 Err(stop) => return Ok(Err(stop)),
             };
+            let judged = record.judged;
             counted.packets += judged.packets;
             counted.clients += judged.clients;
             counted.invalid_proofs += judged.invalid_proofs;
@@ -150,15 +151,16 @@ impl<'a> Execution<'a> {
             counted.add_invalid(judged.not_counted.into());
             judged_members.push(JudgedMember {
                 batch,
-                plain_digest,
+                plain_digest: record.digest,
                 subtracted: judged.subtracted.into(),
+                subtraction: record.subtraction,
             });
         }
         Ok(Ok((counted, judged_members)))
     }
 
-    /// The member's batch, the digest of its record's plain part, and what became of its packets.
-    async fn judge(&self, member: &Member) -> Result<Result<(BatchId, [u8; 32], Judged), Stop>, WorkError> {
+    /// The member's batch, and what became of its packets.
+    async fn judge(&self, member: &Member) -> Result<Result<(BatchId, JudgedRecord), Stop>, WorkError> {
         let batch = match BatchTime::parse_path(&member.time) {
             Ok(time) => BatchId {
                 aggregation: self.window.aggregation.clone(),
@@ -173,8 +175,8 @@ impl<'a> Execution<'a> {
         let before = self
             .batches
             .judged_before(&batch, &member.record_digest, &member.messages_digest);
-        if let Some((plain_digest, judged)) = before {
-            return Ok(Ok((batch, plain_digest, judged)));
+        if let Some(before) = before {
+            return Ok(Ok((batch, before)));
         }
         let open = match self.open(&batch, &member.record_digest).await? {
             Ok(open) => open,
@@ -196,8 +198,12 @@ impl<'a> Execution<'a> {
                 return Ok(Err(Stop::Blocked(BlockedReason::SignerUnknown, of_batch(&detail))));
             }
         };
-        let plain_digest = open.digest;
-        Ok(Ok((batch, plain_digest, judged)))
+        let record = JudgedRecord {
+            digest: open.digest,
+            judged,
+            subtraction: None,
+        };
+        Ok(Ok((batch, record)))
     }
 
     /// The batch's record, where it is the one of that digest.
@@ -268,79 +274,49 @@ impl<'a> Execution<'a> {
             };
             keys.push(UsedKey { mounted, damaged });
         }
-        if member.subtracted.is_empty() && keys.iter().all(|key| !key.damaged) {
-            return Ok(Ok(sum));
+        if keys.iter().all(|key| !key.damaged) {
+            if member.subtracted.is_empty() {
+                return Ok(Ok(sum));
+            }
+            if let Some(subtraction) = &member.subtraction {
+                proof::accumulate(&mut sum.total, subtraction);
+                return Ok(Ok(sum));
+            }
         }
-        let opened = self.open_batch(member, &open, keys).await?;
+        let opened = self.open_packets(member, &open, keys).await?;
         Ok(opened.map(|opened| {
             proof::accumulate(&mut sum.total, &opened);
             sum
         }))
     }
 
-    /// Opens the ingestion batch, and decrypts, of its packets, those that count in damaged accumulators, to add them, and
-    /// those that don't in sound ones, to take them out. The set is the record's. `keys` are the record's.
-    async fn open_batch(
+    /// What of the batch's packets completes the sum of its sound accumulators.
+    async fn open_packets(
         &self,
         member: &JudgedMember,
         open: &OpenBatch<'_>,
         keys: Vec<UsedKey>,
     ) -> Result<Result<Zeroizing<Vec<u32>>, Stop>, WorkError> {
-        let (bins, share) = (self.plan.shape.bins, self.processor.share);
-        let (mounted, subtracted) = (Arc::clone(&self.processor.packet_keys), Arc::clone(&member.subtracted));
-        let work = move |record: &mut RecordReader<ChunkReader>, packets: ChunkReader| {
-            let mut sum = Zeroizing::new(vec![0; bins as usize]);
-            let (mut closed, mut subtracted) = (0_u64, subtracted.iter().peekable());
-            let mut packets = DataSharePacket::stream(packets);
-            let opener = |key: &UsedKey| Opener::new(bins, share, std::slice::from_ref(&mounted[key.mounted]));
-            let mut openers: Vec<Opener<'_>> = keys.iter().map(opener).collect();
-            for (index, decided) in record.enumerate() {
-                let PacketState::In { key, .. } = decided?.state else {
-                    if let Some(Err(error)) = packets.next() {
-                        return Ok(Err(error));
-                    }
-                    continue;
-                };
-                let packet = match packets.next() {
-                    Some(Ok(packet)) => packet,
-                    Some(Err(error)) => return Ok(Err(error)),
-                    None => break,
-                };
-                let counts = subtracted.next_if(|packet| packet.index as usize == index).is_none();
-                let damaged = keys[usize::from(key)].damaged;
-                if counts != damaged {
-                    continue;
-                }
-                let opener = &mut openers[usize::from(key)];
-                if opener.open(&packet).is_err() {
-                    closed += 1;
-                } else if damaged {
-                    proof::accumulate(&mut sum, opener.values());
-                } else {
-                    proof::subtract_from(&mut sum, opener.values());
-                }
-            }
-            Ok(Ok((sum, closed)))
-        };
-        let (digest, opened) = match open.beside_ingestion(work).await {
+        let opening = Opening::new(self.processor, &open.head, keys, Arc::clone(&member.subtracted));
+        let opened = match open.open_packets(opening).await {
             Ok(opened) => opened,
             Err(error) => return unread(&member.batch, error).map(Err),
         };
         let batch = member.batch.path();
         let failed = |reason, message| Ok(Err(Stop::Failed(reason, message)));
-        if digest != open.head.packet_digest {
-            let message = format!("the packets of {batch} had to be opened and aren't those of the record any more");
-            return failed(FailedReason::IngestionChanged, message);
-        }
         match opened {
-            Ok((sum, 0)) => Ok(Ok(sum)),
-            Ok((_, closed)) => failed(
+            None => failed(
+                FailedReason::IngestionChanged,
+                format!("the packets of {batch} had to be opened and aren't those of the record any more"),
+            ),
+            Some(Ok(OpenedPackets { sum, closed: 0 })) => Ok(Ok(sum)),
+            Some(Ok(OpenedPackets { closed, .. })) => failed(
                 FailedReason::KeyGone,
                 format!(
                     "{closed} packets of {batch} that were opened at intake don't open any more: check the mounted keys"
                 ),
             ),
-            Err(error) => failed(
+            Some(Err(error)) => failed(
                 FailedReason::IngestionChanged,
                 format!("the packets of {batch}: {error}"),
             ),
@@ -366,15 +342,6 @@ fn unread(batch: &BatchId, error: WorkError) -> Result<Stop, WorkError> {
 fn record_lost(batch: &BatchId, detail: &str) -> Stop {
     let key = batch.ledger_key(RECORDS);
     Stop::Failed(FailedReason::RecordLost, format!("the record {key} {detail}"))
-}
-
-/// A packet key that a record's packets were opened with.
-#[derive(Clone, Copy)]
-struct UsedKey {
-    /// Its index among the mounted ones.
-    mounted: usize,
-    /// Its accumulator is lost.
-    damaged: bool,
 }
 
 /// A packet key isn't mounted that `what` needs.

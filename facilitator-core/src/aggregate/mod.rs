@@ -12,6 +12,7 @@ mod execute;
 mod judge;
 pub mod membership;
 mod observe;
+mod packets;
 mod parts;
 mod plan;
 mod release;

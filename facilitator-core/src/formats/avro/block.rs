@@ -1,16 +1,17 @@
 //! Blocks of containers, decoded piece by piece: a partner's blocks may be long, and none of ours is held whole.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{BufRead, Read};
 
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use apache_avro::{Codec, Schema};
 
-use super::bounds::{Bounds, Unwalkable, decompress};
+use super::bounds::{Bounds, Unwalkable, decompress_snappy};
 use super::decoder::{Decoder, WriterSchema};
+use super::inflate::Inflating;
 use super::reader::{damaged, read_bytes, read_exact};
-use super::{Fields, Record};
+use super::{Fields, MAX_SNAPPY_BYTES, Record};
 use crate::formats::FormatError;
 
 /// The most records of an object: a batch of 400 MB has 2.4 million packets of 16 bins.
@@ -19,17 +20,47 @@ const MAX_RECORDS: u64 = 1 << 24;
 /// needs.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// The rest of the block that a reader is in. A compressed one is held whole.
-#[derive(Debug, Default)]
+/// The rest of the block that a reader is in.
+#[derive(Debug)]
 pub(super) struct Block {
     /// Records that weren't decoded yet.
     records: u64,
-    /// Bytes that are still in the source.
-    unread: u64,
+    unread: Unread,
     /// Bytes that were read, decompressed.
     bytes: Vec<u8>,
     /// How many of these were decoded.
     decoded: usize,
+}
+
+/// What of a block is still in the source.
+#[derive(Debug)]
+enum Unread {
+    /// So many bytes.
+    Plain(u64),
+    Deflated(Inflating),
+}
+
+impl Unread {
+    /// The most bytes that may still come, decompressed.
+    fn at_most(&self) -> u64 {
+        match self {
+            Self::Plain(bytes) => *bytes,
+            Self::Deflated(inflating) => inflating.at_most(),
+        }
+    }
+
+    /// Fills `out`, or as much of it as there is left; how much that is.
+    fn read<T: Record>(&mut self, source: &mut impl BufRead, out: &mut [u8]) -> Result<usize, FormatError> {
+        match self {
+            Self::Plain(unread) => {
+                let length = out.len().min(usize::try_from(*unread).unwrap_or(usize::MAX));
+                read_exact::<T>(source, &mut out[..length])?;
+                *unread -= length as u64;
+                Ok(length)
+            }
+            Self::Deflated(inflating) => inflating.read::<T>(source, out),
+        }
+    }
 }
 
 impl Block {
@@ -40,18 +71,19 @@ impl Block {
         (count, size): (u64, u64),
         before: u64,
     ) -> Result<Self, FormatError> {
-        let mut block = Self {
-            records: count,
-            unread: size,
-            ..Self::default()
+        let (unread, bytes) = match codec {
+            Codec::Null => (Unread::Plain(size), Vec::new()),
+            Codec::Deflate(_) => (Unread::Deflated(Inflating::new(size)), Vec::new()),
+            _ => (Unread::Plain(0), snappy::<T>(source, size)?),
         };
-        if !matches!(codec, Codec::Null) {
-            block.bytes = read_bytes::<T>(source, size)?;
-            decompress::<T>(codec, &mut block.bytes)?;
-            block.unread = 0;
-        }
+        let block = Self {
+            records: count,
+            unread,
+            bytes,
+            decoded: 0,
+        };
         // Every record of ours has a field of a byte or more, so that a count beyond the bytes is a lie.
-        if count > block.unread + block.bytes.len() as u64 {
+        if count > block.unread.at_most() + block.bytes.len() as u64 {
             return Err(damaged::<T>("a block promises more records than it has bytes"));
         }
         if count > MAX_RECORDS.saturating_sub(before) {
@@ -70,8 +102,14 @@ impl Block {
     }
 
     /// What comes after the last record: the container's sync marker, and nothing before it.
-    pub(super) fn end<T: Record>(&self, source: &mut impl Read, marker: &[u8; 16]) -> Result<(), FormatError> {
-        if self.unread > 0 || self.decoded < self.bytes.len() {
+    pub(super) fn end<T: Record>(&mut self, source: &mut impl BufRead, marker: &[u8; 16]) -> Result<(), FormatError> {
+        // What is left of a deflated block is known once more was asked for.
+        let is_over = self.decoded == self.bytes.len()
+            && match &mut self.unread {
+                Unread::Plain(unread) => *unread == 0,
+                Unread::Deflated(inflating) => inflating.read::<T>(source, &mut [0])? == 0,
+            };
+        if !is_over {
             return Err(damaged::<T>("a block has bytes after its last record"));
         }
         let mut found = [0; 16];
@@ -85,7 +123,7 @@ impl Block {
     /// Decodes some records, one at least where one is left; `index` is that of the first in its object.
     pub(super) fn decode<T: Record>(
         &mut self,
-        source: &mut impl Read,
+        source: &mut impl BufRead,
         schema: &WriterSchema,
         index: u64,
         records: &mut VecDeque<T>,
@@ -95,7 +133,7 @@ impl Block {
         while self.records > 0 && taken < PIECE_BYTES {
             let rest = &self.bytes[self.decoded..];
             let index = index + (records.len() - already) as u64;
-            match decode_record(schema, &mut reader, rest, index, self.unread)? {
+            match decode_record(schema, &mut reader, rest, index, self.unread.at_most())? {
                 Some((record, length)) => {
                     records.push_back(record);
                     self.records -= 1;
@@ -110,19 +148,33 @@ impl Block {
     }
 
     /// Reads another piece, at least as long as what wasn't decoded: a long record isn't begun too often.
-    fn read_on<T: Record>(&mut self, source: &mut impl Read) -> Result<(), FormatError> {
+    fn read_on<T: Record>(&mut self, source: &mut impl BufRead) -> Result<(), FormatError> {
         self.bytes.drain(..self.decoded);
         self.decoded = 0;
         let left = self.bytes.len();
         let more = left
             .max(PIECE_BYTES)
-            .min(usize::try_from(self.unread).unwrap_or(usize::MAX));
+            .min(usize::try_from(self.unread.at_most()).unwrap_or(usize::MAX));
         self.bytes.reserve_exact(more);
         self.bytes.resize(left + more, 0);
-        read_exact::<T>(source, &mut self.bytes[left..])?;
-        self.unread -= more as u64;
+        let read = self.unread.read::<T>(source, &mut self.bytes[left..])?;
+        self.bytes.truncate(left + read);
         Ok(())
     }
+}
+
+/// A block of snappy is held whole.
+fn snappy<T: Record>(source: &mut impl Read, size: u64) -> Result<Vec<u8>, FormatError> {
+    if size > MAX_SNAPPY_BYTES {
+        return Err(FormatError::TooLarge {
+            record: T::NAME,
+            what: "a block of codec snappy",
+            limit: MAX_SNAPPY_BYTES,
+        });
+    }
+    let mut bytes = read_bytes::<T>(source, size)?;
+    decompress_snappy::<T>(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The first record of these bytes, of whose block others are `unread`, and how many of them it takes; `None`: it isn't whole.

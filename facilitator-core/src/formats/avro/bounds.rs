@@ -5,7 +5,8 @@ use apache_avro::schema::UuidSchema;
 use apache_avro::{Codec, Schema};
 
 use self::Unwalkable::Wrong;
-use super::{MAX_BLOCK_BYTES, Record};
+use super::reader::damaged;
+use super::{MAX_BLOCK_BYTES, MAX_SNAPPY_BYTES, Record};
 use crate::formats::FormatError;
 
 /// The fields of a schema, of all its records together. Ours have 12 at most.
@@ -48,41 +49,32 @@ fn check(schema: &Schema, fields: &mut usize) -> Result<(), &'static str> {
     }
 }
 
-/// Decompresses a block in place, to no more than the block can honestly have been.
-pub(super) fn decompress<T: Record>(codec: Codec, block: &mut Vec<u8>) -> Result<(), FormatError> {
-    let limit = MAX_BLOCK_BYTES.min(SMALL_BLOCK_BYTES + MAX_RATIO * block.len() as u64);
-    let too_large = || FormatError::TooLarge {
+/// The most bytes that a compressed block of `size` bytes can honestly have been.
+pub(super) fn decompressed_limit(size: u64) -> u64 {
+    MAX_BLOCK_BYTES.min(MAX_RATIO.saturating_mul(size).saturating_add(SMALL_BLOCK_BYTES))
+}
+
+pub(super) fn decompressed_too_large<T: Record>(limit: u64) -> FormatError {
+    FormatError::TooLarge {
         record: T::NAME,
         what: "a decompressed block",
         limit,
-    };
-    let wrong = |detail: String| FormatError::Container {
-        record: T::NAME,
-        detail: format!("a block can't be decompressed: {detail}"),
-    };
-    match codec {
-        Codec::Null => Ok(()),
-        Codec::Deflate(_) => {
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            *block = miniz_oxide::inflate::decompress_to_vec_with_limit(block, limit).map_err(|error| {
-                let is_limit = error.status == miniz_oxide::inflate::TINFLStatus::HasMoreOutput;
-                if is_limit {
-                    too_large()
-                } else {
-                    wrong(error.to_string())
-                }
-            })?;
-            Ok(())
-        }
-        codec => {
-            // Snappy: the length is in front, before the bytes.
-            let promised = varint(block).ok_or_else(|| wrong("it has no length".to_owned()))?;
-            if promised > limit {
-                return Err(too_large());
-            }
-            codec.decompress(block).map_err(|error| wrong(error.to_string()))
-        }
     }
+}
+
+pub(super) fn cant_be_decompressed<T: Record>(detail: &str) -> FormatError {
+    damaged::<T>(&format!("a block can't be decompressed: {detail}"))
+}
+
+/// Decompresses a block of snappy, whose length is in front, before the bytes.
+pub(super) fn decompress_snappy<T: Record>(block: &mut Vec<u8>) -> Result<(), FormatError> {
+    let promised = varint(block).ok_or_else(|| cant_be_decompressed::<T>("it has no length"))?;
+    let limit = decompressed_limit(block.len() as u64).min(MAX_SNAPPY_BYTES);
+    if promised > limit {
+        return Err(decompressed_too_large::<T>(limit));
+    }
+    let decompressed = Codec::Snappy.decompress(block);
+    decompressed.map_err(|error| cant_be_decompressed::<T>(&error.to_string()))
 }
 
 fn varint(bytes: &[u8]) -> Option<u64> {

@@ -2,13 +2,14 @@
 //!
 //! Reading trusts nothing before it is checked: lengths are believed only as far as bytes follow, recursive schemas are
 //! refused, and apache-avro decodes one record at a time, of which every length was looked at first. Blocks may be long: none
-//! is held whole, but for compressed ones. Writing is our own and deterministic: codec null, one sync marker, blocks of at
+//! is held whole, but for those of snappy, which are bounded lower. Writing is our own and deterministic: codec null, one sync marker, blocks of at
 //! most [`BLOCK_RECORDS`] records, schema text as frozen beside each record.
 
 mod block;
 mod bounds;
 mod decoder;
 mod fields;
+mod inflate;
 mod reader;
 mod writer;
 
@@ -25,6 +26,9 @@ pub const BLOCK_RECORDS: usize = 1_000;
 pub const BLOCK_BYTES: usize = 4 << 20;
 /// The largest block of a stream that is read, before and after decompression each, in bytes.
 pub const MAX_BLOCK_BYTES: u64 = 64 << 20;
+/// The largest block of codec snappy, before and after decompression each, in bytes: its bytes may point back to any that came
+/// before, so that it is held whole. Writers make blocks of some tens of kilobytes.
+pub const MAX_SNAPPY_BYTES: u64 = 16 << 20;
 /// The longest string or byte string of a record, in bytes (inline packets of a single-object validation apart).
 pub const MAX_VALUE_BYTES: usize = 16 << 20;
 /// The sync marker of every container that we write: the same input gives the same bytes.

@@ -153,18 +153,20 @@ pub fn read_all<T: Record>(bytes: &[u8]) -> Result<Vec<T>, FormatError> {
     RecordReader::with_block_limit(bytes, bytes.len() as u64).collect()
 }
 
-fn at_end<T: Record>(source: &mut impl BufRead) -> Result<bool, FormatError> {
+pub(super) fn at_end<T: Record>(source: &mut impl BufRead) -> Result<bool, FormatError> {
     loop {
         match source.fill_buf() {
             Ok(buffer) => return Ok(buffer.is_empty()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(source) => {
-                return Err(FormatError::Read {
-                    record: T::NAME,
-                    source,
-                });
-            }
+            Err(error) => return Err(read_failed::<T>(error)),
         }
+    }
+}
+
+pub(super) fn read_failed<T: Record>(source: std::io::Error) -> FormatError {
+    FormatError::Read {
+        record: T::NAME,
+        source,
     }
 }
 
@@ -178,23 +180,14 @@ pub(super) fn damaged<T: Record>(detail: &str) -> FormatError {
 pub(super) fn read_exact<T: Record>(source: &mut impl Read, buffer: &mut [u8]) -> Result<(), FormatError> {
     source.read_exact(buffer).map_err(|source| match source.kind() {
         ErrorKind::UnexpectedEof => damaged::<T>("it ends too early"),
-        _ => FormatError::Read {
-            record: T::NAME,
-            source,
-        },
+        _ => read_failed::<T>(source),
     })
 }
 
 /// Reads `size` bytes, of which no more is allocated than comes.
 pub(super) fn read_bytes<T: Record>(source: &mut impl Read, size: u64) -> Result<Vec<u8>, FormatError> {
     let mut bytes = Vec::new();
-    source
-        .take(size)
-        .read_to_end(&mut bytes)
-        .map_err(|source| FormatError::Read {
-            record: T::NAME,
-            source,
-        })?;
+    source.take(size).read_to_end(&mut bytes).map_err(read_failed::<T>)?;
     if bytes.len() as u64 != size {
         return Err(damaged::<T>("it ends too early"));
     }

@@ -1,0 +1,165 @@
+//! A batch's packets, opened once more: those that don't count, to take them out of sound accumulators, and those that do,
+//! in place of a damaged one. The set is the record's.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::batch::{Batches, OpenBatch};
+use super::judge::{Judged, Subtracted};
+use crate::formats::FormatError;
+use crate::formats::ingestion::DataSharePacket;
+use crate::formats::record::{PacketState, RecordError, RecordHead, RecordReader};
+use crate::formats::work::Share;
+use crate::intake::Opener;
+use crate::processor::{MountedPacketKey, Processor, WorkError};
+use crate::proof;
+use crate::stream::ChunkReader;
+
+/// What completes the sum of a batch's accumulators where all are sound: less its packets that don't count, one value a bin,
+/// modulo p.
+pub(super) type Subtraction = Arc<Zeroizing<Vec<u32>>>;
+
+/// A packet key that a record's packets were opened with.
+#[derive(Clone, Copy)]
+pub(super) struct UsedKey {
+    /// Its index among the mounted ones.
+    pub mounted: usize,
+    /// Its accumulator is lost.
+    pub damaged: bool,
+}
+
+/// Which packets of a batch are opened, and with what.
+pub(super) struct Opening {
+    bins: u32,
+    share: Share,
+    mounted: Arc<[MountedPacketKey]>,
+    /// The record's.
+    keys: Vec<UsedKey>,
+    subtracted: Arc<[Subtracted]>,
+}
+
+/// What the opened packets come to.
+pub(super) struct OpenedPackets {
+    /// What completes the sum of the sound accumulators, one value a bin, modulo p.
+    pub sum: Zeroizing<Vec<u32>>,
+    /// Packets that intake opened, and that don't open any more.
+    pub closed: u64,
+}
+
+impl Opening {
+    /// `keys` are the record's, in its order.
+    pub(super) fn new(
+        processor: &Processor,
+        head: &RecordHead,
+        keys: Vec<UsedKey>,
+        subtracted: Arc<[Subtracted]>,
+    ) -> Self {
+        Self {
+            bins: head.bins,
+            share: processor.share,
+            mounted: Arc::clone(&processor.packet_keys),
+            keys,
+            subtracted,
+        }
+    }
+
+    fn run(
+        &self,
+        record: &mut RecordReader<ChunkReader>,
+        packets: ChunkReader,
+    ) -> Result<Result<OpenedPackets, FormatError>, RecordError> {
+        let mut sum = Zeroizing::new(vec![0; self.bins as usize]);
+        let (mut closed, mut subtracted) = (0, self.subtracted.iter().peekable());
+        let mut packets = DataSharePacket::stream(packets);
+        let opener =
+            |key: &UsedKey| Opener::new(self.bins, self.share, std::slice::from_ref(&self.mounted[key.mounted]));
+        let mut openers: Vec<Opener<'_>> = self.keys.iter().map(opener).collect();
+        for (index, decided) in record.enumerate() {
+            let PacketState::In { key, .. } = decided?.state else {
+                if let Some(Err(error)) = packets.next() {
+                    return Ok(Err(error));
+                }
+                continue;
+            };
+            let packet = match packets.next() {
+                Some(Ok(packet)) => packet,
+                Some(Err(error)) => return Ok(Err(error)),
+                None => break,
+            };
+            let counts = subtracted.next_if(|packet| packet.index as usize == index).is_none();
+            let key = usize::from(key);
+            let (Some(UsedKey { damaged, .. }), Some(opener)) = (self.keys.get(key).copied(), openers.get_mut(key))
+            else {
+                return Err(RecordError::Replaced);
+            };
+            if counts != damaged {
+                continue;
+            }
+            if opener.open(&packet).is_err() {
+                closed += 1;
+            } else if damaged {
+                proof::accumulate(&mut sum, opener.values());
+            } else {
+                proof::subtract_from(&mut sum, opener.values());
+            }
+        }
+        Ok(Ok(OpenedPackets { sum, closed }))
+    }
+}
+
+impl OpenBatch<'_> {
+    /// Opens packets. `None`: they aren't those that intake saw.
+    ///
+    /// # Errors
+    /// Those of the mailboxes and of the record.
+    pub(super) async fn open_packets(
+        &self,
+        opening: Opening,
+    ) -> Result<Option<Result<OpenedPackets, FormatError>>, WorkError> {
+        let opened = self.beside_ingestion(move |record, packets| opening.run(record, packets));
+        let (digest, opened) = opened.await?;
+        Ok((digest == self.head.packet_digest).then_some(opened))
+    }
+
+    /// Whether the ingestion packets, of which some don't count, are those that intake saw. What these come to is kept for
+    /// the sum if it follows here: to read packets takes longest of all.
+    ///
+    /// # Errors
+    /// Those of the mailboxes and of the record.
+    pub(super) async fn has_its_packets(&self, batches: &Batches<'_>, judged: &Judged) -> Result<bool, WorkError> {
+        let processor = batches.processor();
+        let Some(keys) = self
+            .sound_keys(processor)
+            .filter(|_| batches.has_room_for_subtraction(self))
+        else {
+            let (digest, ()) = self.beside_ingestion(|_, _| Ok(())).await?;
+            return Ok(digest == self.head.packet_digest);
+        };
+        let opening = Opening::new(processor, &self.head, keys, judged.subtracted.as_slice().into());
+        let opened = self.open_packets(opening).await?;
+        // What else is wrong with them fails the window, by name, where it is summed.
+        let there = opened.is_some();
+        if let Some(Ok(OpenedPackets { sum, closed: 0 })) = opened {
+            batches.keep_subtraction(self, judged, sum);
+        }
+        Ok(there)
+    }
+
+    /// The record's keys, where all are mounted.
+    fn sound_keys(&self, processor: &Processor) -> Option<Vec<UsedKey>> {
+        let mounted = |point| {
+            processor
+                .packet_keys
+                .iter()
+                .position(|key| key.key.public_point() == point)
+        };
+        let used = |point| {
+            mounted(point).map(|mounted| UsedKey {
+                mounted,
+                damaged: false,
+            })
+        };
+        self.packet_keys.iter().map(used).collect()
+    }
+}
