@@ -28,13 +28,14 @@ use crate::stream::{ChunkReader, Source};
 /// Batches that are looked at at the same time.
 pub(super) const AT_A_TIME: usize = 8;
 
-/// Bytes of records and verdicts that are kept from one look at a window's batches to the next.
+/// Bytes of records and verdicts that are kept from one look at a window's batches to the next, and of what is to be subtracted.
 const KEPT_BYTES: usize = 8 << 20;
+const KEPT_SUBTRACTION_BYTES: usize = 8 << 20;
 /// What names and maps take beside each.
 const KEPT_BESIDE: usize = 512;
 
 /// Batches of a window, looked at some at a time. Plan, count and sum each go through all: what the plan found of short
-/// records and of what the peer says is kept for the others. A record is put once, and what was judged is named by the
+/// records, of what the peer says and of packets that don't count is kept for the others. A record is put once, and what was judged is named by the
 /// digest that the plan pins.
 pub(super) struct Batches<'a> {
     processor: &'a Processor,
@@ -43,12 +44,13 @@ pub(super) struct Batches<'a> {
     kept: std::sync::Mutex<Kept>,
 }
 
-/// What is kept: the first, up to [`KEPT_BYTES`] in all.
-#[derive(Default)]
+/// What is kept: the first, up to so many bytes.
 struct Kept {
     records: HashMap<BatchId, StoredRecord>,
     judged: HashMap<BatchId, JudgedRecord>,
-    bytes: usize,
+    /// Bytes that there is room for: of these, and of what is to be subtracted.
+    room: usize,
+    subtraction_room: usize,
 }
 
 /// A record, and what the peer's messages made of it.
@@ -82,16 +84,10 @@ impl Kept {
         }
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
-        self.bytes + bytes + KEPT_BESIDE <= KEPT_BYTES
-    }
-
     fn take_room(&mut self, bytes: usize) -> bool {
-        let has_room = self.has_room(bytes);
-        if has_room {
-            self.bytes += bytes + KEPT_BESIDE;
-        }
-        has_room
+        let left = self.room.checked_sub(bytes + KEPT_BESIDE);
+        self.room = left.unwrap_or(self.room);
+        left.is_some()
     }
 }
 
@@ -119,11 +115,26 @@ enum Fault {
 }
 
 impl<'a> Batches<'a> {
+    /// To plan them, to sum them, or both.
     pub(super) fn new(processor: &'a Processor) -> Self {
+        Self::with_room(processor, KEPT_SUBTRACTION_BYTES)
+    }
+
+    /// To plan them where others sum them.
+    pub(super) fn to_plan(processor: &'a Processor) -> Self {
+        Self::with_room(processor, 0)
+    }
+
+    fn with_room(processor: &'a Processor, subtraction_room: usize) -> Self {
         Self {
             processor,
             turn: Mutex::default(),
-            kept: std::sync::Mutex::default(),
+            kept: std::sync::Mutex::new(Kept {
+                records: HashMap::new(),
+                judged: HashMap::new(),
+                room: KEPT_BYTES,
+                subtraction_room,
+            }),
         }
     }
 
@@ -185,22 +196,20 @@ impl<'a> Batches<'a> {
     /// Whether what is to be subtracted of a batch would be kept.
     pub(super) fn has_room_for_subtraction(&self, batch: &OpenBatch<'_>) -> bool {
         let kept = self.kept();
-        kept.judged.contains_key(&batch.id) && kept.has_room(batch.head.bins as usize * size_of::<u32>())
+        kept.judged.contains_key(&batch.id) && batch.head.bins as usize * size_of::<u32>() <= kept.subtraction_room
     }
 
     /// Keeps what is to be subtracted of a batch beside how it was judged, if that is kept.
     pub(super) fn keep_subtraction(&self, batch: &OpenBatch<'_>, judged: &Judged, subtraction: Zeroizing<Vec<u32>>) {
-        let bytes = size_of_val(&**subtraction);
         let kept = &mut *self.kept();
-        if !kept.has_room(bytes) {
-            return;
-        }
-        if let Some(before) = kept.judged.get_mut(&batch.id)
+        let left = kept.subtraction_room.checked_sub(size_of_val(&**subtraction));
+        if let Some(left) = left
+            && let Some(before) = kept.judged.get_mut(&batch.id)
             && before.digest == batch.digest
             && before.judged.messages_digest == judged.messages_digest
         {
             before.subtraction = Some(subtraction.into());
-            kept.take_room(bytes);
+            kept.subtraction_room = left;
         }
     }
 

@@ -102,7 +102,7 @@ pub(super) struct JudgedMember {
     batch: BatchId,
     /// Of the record's plain part. The record itself is read again for the sum: memory is flat in members and packets.
     plain_digest: [u8; 32],
-    subtracted: Arc<[Subtracted]>,
+    subtracted: Arc<Vec<Subtracted>>,
     /// What they come to, where the plan's look at the packets told.
     subtraction: Option<Subtraction>,
 }

@@ -16,6 +16,10 @@ use crate::processor::{MountedPacketKey, Processor, WorkError};
 use crate::proof;
 use crate::stream::ChunkReader;
 
+/// One packet of so many at most must be subtracted for the plan to add up: of more, decrypting takes longest of all, which is
+/// in vain where no sum follows, and reading once more costs little.
+const WORTH_ADDING_UP: u64 = 16;
+
 /// What completes the sum of a batch's accumulators where all are sound: less its packets that don't count, one value a bin,
 /// modulo p.
 pub(super) type Subtraction = Arc<Zeroizing<Vec<u32>>>;
@@ -36,7 +40,7 @@ pub(super) struct Opening {
     mounted: Arc<[MountedPacketKey]>,
     /// The record's.
     keys: Vec<UsedKey>,
-    subtracted: Arc<[Subtracted]>,
+    subtracted: Arc<Vec<Subtracted>>,
 }
 
 /// What the opened packets come to.
@@ -53,7 +57,7 @@ impl Opening {
         processor: &Processor,
         head: &RecordHead,
         keys: Vec<UsedKey>,
-        subtracted: Arc<[Subtracted]>,
+        subtracted: Arc<Vec<Subtracted>>,
     ) -> Self {
         Self {
             bins: head.bins,
@@ -76,29 +80,24 @@ impl Opening {
             |key: &UsedKey| Opener::new(self.bins, self.share, std::slice::from_ref(&self.mounted[key.mounted]));
         let mut openers: Vec<Opener<'_>> = self.keys.iter().map(opener).collect();
         for (index, decided) in record.enumerate() {
-            let PacketState::In { key, .. } = decided?.state else {
-                if let Some(Err(error)) = packets.next() {
-                    return Ok(Err(error));
-                }
-                continue;
-            };
+            let state = decided?.state;
             let packet = match packets.next() {
-                Some(Ok(packet)) => packet,
+                Some(Ok(packet)) => Some(packet),
                 Some(Err(error)) => return Ok(Err(error)),
-                None => break,
+                None => None,
             };
-            let counts = subtracted.next_if(|packet| packet.index as usize == index).is_none();
+            let PacketState::In { key, .. } = state else { continue };
             let key = usize::from(key);
-            let (Some(UsedKey { damaged, .. }), Some(opener)) = (self.keys.get(key).copied(), openers.get_mut(key))
-            else {
+            let (Some(UsedKey { damaged, .. }), Some(opener)) = (self.keys.get(key), openers.get_mut(key)) else {
                 return Err(RecordError::Replaced);
             };
-            if counts != damaged {
+            let counts = subtracted.next_if(|packet| packet.index as usize == index).is_none();
+            if counts != *damaged {
                 continue;
             }
-            if opener.open(&packet).is_err() {
+            if packet.is_none_or(|packet| opener.open(&packet).is_err()) {
                 closed += 1;
-            } else if damaged {
+            } else if *damaged {
                 proof::accumulate(&mut sum, opener.values());
             } else {
                 proof::subtract_from(&mut sum, opener.values());
@@ -122,21 +121,20 @@ impl OpenBatch<'_> {
         Ok((digest == self.head.packet_digest).then_some(opened))
     }
 
-    /// Whether the ingestion packets, of which some don't count, are those that intake saw. What these come to is kept for
-    /// the sum if it follows here: to read packets takes longest of all.
+    /// Whether the ingestion packets, of which some don't count, are those that intake saw. Where these are few, what they
+    /// come to is kept for the sum, if it follows here: to read packets takes longest then.
     ///
     /// # Errors
     /// Those of the mailboxes and of the record.
     pub(super) async fn has_its_packets(&self, batches: &Batches<'_>, judged: &Judged) -> Result<bool, WorkError> {
         let processor = batches.processor();
-        let Some(keys) = self
-            .sound_keys(processor)
-            .filter(|_| batches.has_room_for_subtraction(self))
-        else {
+        let is_worth_it = judged.subtracted.len() as u64 * WORTH_ADDING_UP <= judged.packets;
+        let add_up = is_worth_it && batches.has_room_for_subtraction(self);
+        let Some(keys) = self.sound_keys(processor).filter(|_| add_up) else {
             let (digest, ()) = self.beside_ingestion(|_, _| Ok(())).await?;
             return Ok(digest == self.head.packet_digest);
         };
-        let opening = Opening::new(processor, &self.head, keys, judged.subtracted.as_slice().into());
+        let opening = Opening::new(processor, &self.head, keys, Arc::new(judged.subtracted.clone()));
         let opened = self.open_packets(opening).await?;
         // What else is wrong with them fails the window, by name, where it is summed.
         let there = opened.is_some();

@@ -137,7 +137,7 @@ pub(super) async fn make_shard(
     cutoffs: &[Timestamp],
     range: &BatchRange,
 ) -> Result<AggregateOutcome, WorkError> {
-    let batches = &Batches::new(processor);
+    let batches = &Batches::to_plan(processor);
     let ledger = &*processor.mailboxes.ledger;
     let Some(last) = cutoffs.iter().max() else {
         let excluded = Vec::new();

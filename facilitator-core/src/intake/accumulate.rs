@@ -9,7 +9,7 @@ use std::thread;
 
 use zeroize::Zeroizing;
 
-use super::workers::{Decided, Part, Sums, Workers};
+use super::workers::{Decided, Sums, decide_all};
 use crate::formats::FormatError;
 use crate::formats::ingestion::DataSharePacket;
 use crate::formats::record::{PacketExclusion, PacketState, RecordPacket};
@@ -167,9 +167,9 @@ impl Accumulated {
 /// # Errors
 /// [`FormatError`] of the first packet that can't be read, and what `each` returns.
 pub fn accumulate(
-    packets: impl Iterator<Item = Result<DataSharePacket, FormatError>>,
+    packets: impl Iterator<Item = Result<DataSharePacket, FormatError>> + Send,
     pass: &Pass<'_>,
-    each: impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
+    each: impl FnMut(&DecidedPacket) -> Result<(), FormatError> + Send,
 ) -> Result<Accumulated, FormatError> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     accumulate_on(cores, packets, pass, each)
@@ -177,39 +177,23 @@ pub fn accumulate(
 
 fn accumulate_on(
     cores: usize,
-    packets: impl Iterator<Item = Result<DataSharePacket, FormatError>>,
+    packets: impl Iterator<Item = Result<DataSharePacket, FormatError>> + Send,
     pass: &Pass<'_>,
-    mut each: impl FnMut(&DecidedPacket) -> Result<(), FormatError>,
+    mut each: impl FnMut(&DecidedPacket) -> Result<(), FormatError> + Send,
 ) -> Result<Accumulated, FormatError> {
     let query = ProofQuery::new(pass.bins);
     let mut result = Accumulated::default();
     let mut seen = Duplicates::new(pass.remembered, &pass.known.repeats);
     let mut replays = pass.known.replays.iter().copied().peekable();
-    // While parts are worked on, the next are read; what comes out is put together in the file's order.
-    thread::scope(|scope| {
-        let mut workers = Workers::new(scope, cores, &query, pass);
-        let mut part = Part::default();
-        for (index, packet) in (0..).zip(packets) {
-            let packet = packet?;
-            let duplicate = seen.check(packet.uuid, &packet.encrypted_payload);
-            let replay = replays.next_if_eq(&index).map(|_| PacketExclusion::Replay);
-            part.push(packet, duplicate.or(replay));
-            if part.is_full() {
-                workers.give(std::mem::take(&mut part));
-                while workers.are_full()
-                    && let Some(decided) = workers.take()
-                {
-                    result.merge(decided, pass.bins, &mut each)?;
-                }
-            }
-        }
-        workers.give(part);
-        while let Some(decided) = workers.take() {
-            result.merge(decided, pass.bins, &mut each)?;
-        }
-        workers.end().iter().for_each(|sums| result.add(sums));
-        Ok::<_, FormatError>(())
-    })?;
+    let marked = (0..).zip(packets).map(|(index, packet)| {
+        let packet = packet?;
+        let duplicate = seen.check(packet.uuid, &packet.encrypted_payload);
+        let replay = replays.next_if_eq(&index).map(|_| PacketExclusion::Replay);
+        Ok((packet, duplicate.or(replay)))
+    });
+    let put = |decided| result.merge(decided, pass.bins, &mut each);
+    let sums = decide_all(cores, &query, pass, marked, put)?;
+    sums.iter().for_each(|sums| result.add(sums));
     result.repeats = seen.repeats();
     Ok(result)
 }

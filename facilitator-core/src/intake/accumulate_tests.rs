@@ -308,7 +308,7 @@ fn packets_are_told_of_in_order_with_what_claims_need() {
 #[test]
 fn a_batch_of_many_parts_comes_out_in_order_and_is_given_up_at_the_first_error() {
     let mut made = Made::new(1);
-    // More parts than are under way at once on three cores.
+    // Dozens of parts.
     let packets: Vec<_> = (0..1500).map(|n| made.good(n, 0, Share::Second)).collect();
     let (one, decided) = run(1, &packets, Share::Second, &made.keys);
     assert!(

@@ -23,7 +23,7 @@ const PASSES: usize = 5;
 /// Takes note of packets as a pass decides them, in file order. Every pass has one of its own: what an abandoned pass said
 /// doesn't count.
 ///
-/// Called on the thread that puts decisions together: what it takes adds to every packet.
+/// Called by one core at a time, which the others may wait for: what it takes adds to every packet.
 pub trait Witness: Send + 'static {
     /// The next packet was decided; [`DecidedPacket::mounted`] and [`DecidedPacket::ephemeral`] are there where it is in.
     fn decided(&mut self, packet: &DecidedPacket);

@@ -1,10 +1,9 @@
-//! The cores that decide a batch's packets: parts of it go in, what came of each comes out in the same order. No core waits
-//! for another: whichever is free takes the next part.
+//! The cores that decide a batch's packets. Whichever is free reads the next part and decides it, while the packets are in its
+//! caches; what comes of the parts is put together in their order.
 
-use std::collections::VecDeque;
-use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Scope};
 
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -12,6 +11,7 @@ use zeroize::Zeroizing;
 use super::accumulate::Pass;
 use super::opener::Opener;
 use crate::crypto::ecies::ephemeral_name;
+use crate::formats::FormatError;
 use crate::formats::ingestion::DataSharePacket;
 use crate::formats::record::{Message, PacketExclusion};
 use crate::guards::duplicates::Name;
@@ -21,26 +21,11 @@ use crate::proof::{self, ProofQuery, QueryBuffer};
 /// more in the last parts, cores would be idle at the end.
 const PART_PACKETS: usize = 32;
 const PART_BYTES: usize = 256 << 10;
-/// So many parts are under way for each core: memory stays flat, and reading is ahead of the cores.
-const PARTS: usize = 4;
+/// No core is so many parts ahead of the slowest: what comes of them waits in memory, some 2.5 KB each.
+const PARTS_AHEAD: usize = 256;
 
-/// Packets read, each with why it is excluded before it is opened.
-#[derive(Default)]
-pub(super) struct Part {
-    packets: Vec<(DataSharePacket, Option<PacketExclusion>)>,
-    bytes: usize,
-}
-
-impl Part {
-    pub fn push(&mut self, packet: DataSharePacket, excluded: Option<PacketExclusion>) {
-        self.bytes += packet.encrypted_payload.len();
-        self.packets.push((packet, excluded));
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.packets.len() >= PART_PACKETS || self.bytes >= PART_BYTES
-    }
-}
+/// A packet that was read, with why it is excluded before it is opened.
+pub(super) type Marked = (DataSharePacket, Option<PacketExclusion>);
 
 /// A packet decided, with the mounted key that opened it.
 pub(super) struct Decision {
@@ -69,12 +54,6 @@ struct Worker<'a> {
     sums: Sums,
 }
 
-/// A part, and where what comes of it goes.
-struct Job {
-    part: Part,
-    done: mpsc::SyncSender<Decided>,
-}
-
 impl<'a> Worker<'a> {
     fn new(query: &'a ProofQuery, pass: &'a Pass<'a>) -> Self {
         Self {
@@ -86,19 +65,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn work(&mut self, job: &Job) {
-        let decided = self.decide(&job.part);
-        // Nobody waits for it any more where the batch was given up.
-        drop(job.done.send(decided));
-    }
-
-    fn decide(&mut self, part: &Part) -> Decided {
+    fn decide(&mut self, part: &[Marked]) -> Decided {
         let Pass { bins, share, keys, .. } = *self.pass;
         let mut decided = Decided {
-            decisions: Vec::with_capacity(part.packets.len()),
+            decisions: Vec::with_capacity(part.len()),
             unmounted_key: None,
         };
-        for (packet, excluded) in &part.packets {
+        for (packet, excluded) in part {
             let opened = match excluded {
                 Some(reason) => Err(*reason),
                 None => self.opener.open(packet),
@@ -127,112 +100,182 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// All cores, at work on one batch.
-pub(super) struct Workers<'scope, 'env> {
-    scope: &'scope Scope<'scope, 'env>,
+/// What the cores share.
+struct Shared<'a, P, F> {
     cores: usize,
-    query: &'env ProofQuery,
-    pass: &'env Pass<'env>,
-    /// This thread, where it has to work itself: on one core, or where there is too little for a thread.
-    own: Option<Worker<'env>>,
-    others: Vec<ScopedJoinHandle<'scope, Sums>>,
-    /// Dropped, it ends the others.
-    jobs: Option<mpsc::Sender<Job>>,
-    queue: Arc<Mutex<mpsc::Receiver<Job>>>,
-    /// What comes of the parts under way, in their order, and their bytes.
-    under_way: VecDeque<(mpsc::Receiver<Decided>, usize)>,
-    bytes: usize,
+    query: &'a ProofQuery,
+    pass: &'a Pass<'a>,
+    input: Mutex<Input<P>>,
+    output: Mutex<Output<F>>,
+    /// Told when `output` went on.
+    gone_on: Condvar,
 }
 
-impl<'scope, 'env> Workers<'scope, 'env> {
-    pub fn new(
-        scope: &'scope Scope<'scope, 'env>,
-        cores: usize,
-        query: &'env ProofQuery,
-        pass: &'env Pass<'env>,
-    ) -> Self {
-        let (jobs, queue) = mpsc::channel();
-        Self {
-            scope,
-            cores,
-            query,
-            pass,
-            own: None,
-            others: Vec::new(),
-            jobs: Some(jobs),
-            queue: Arc::new(Mutex::new(queue)),
-            under_way: VecDeque::new(),
-            bytes: 0,
-        }
-    }
+struct Input<P> {
+    packets: P,
+    /// The number of the next part.
+    next: usize,
+    at_work: usize,
+    is_over: bool,
+    failed: Option<FormatError>,
+}
 
-    /// Gives a part away. Of the batch's only part, and on one core, it comes back decided.
-    pub fn give(&mut self, part: Part) {
-        if part.packets.is_empty() {
-            return;
-        }
-        let (done, decided) = mpsc::sync_channel(1);
-        self.bytes += part.bytes;
-        self.under_way.push_back((decided, part.bytes));
-        let alone = self.cores == 1 || (self.others.is_empty() && !part.is_full());
-        let job = Job { part, done };
-        match &self.jobs {
-            Some(jobs) if !alone => {
-                if self.others.len() < self.cores {
-                    let (query, pass, queue) = (self.query, self.pass, Arc::clone(&self.queue));
-                    self.others.push(self.scope.spawn(move || {
-                        let mut worker = Worker::new(query, pass);
-                        while let Some(job) = next(&queue) {
-                            worker.work(&job);
-                        }
-                        worker.sums
-                    }));
-                }
-                // The queue is there as long as we are.
-                drop(jobs.send(job));
+struct Output<F> {
+    put: F,
+    /// The number of the part that comes next.
+    next: usize,
+    /// Those after it, by number.
+    waiting: BTreeMap<usize, Decided>,
+    is_over: bool,
+    failed: Option<FormatError>,
+    /// Of the cores that are done.
+    sums: Vec<Sums>,
+}
+
+/// A part that a core took.
+struct Taken {
+    number: usize,
+    part: Vec<Marked>,
+    /// There may be work for another core.
+    calls_another: bool,
+}
+
+/// Decides all packets on so many cores, and gives what came of them to `put`, in their order. What each core summed up.
+///
+/// # Errors
+/// [`FormatError`] of the first packet that can't be read, or of `put`, which isn't called again then.
+///
+/// # Panics
+/// Where a core did.
+pub(super) fn decide_all(
+    cores: usize,
+    query: &ProofQuery,
+    pass: &Pass<'_>,
+    packets: impl Iterator<Item = Result<Marked, FormatError>> + Send,
+    put: impl FnMut(Decided) -> Result<(), FormatError> + Send,
+) -> Result<Vec<Sums>, FormatError> {
+    let shared = Shared {
+        cores,
+        query,
+        pass,
+        input: Mutex::new(Input {
+            packets,
+            next: 0,
+            at_work: 1,
+            is_over: false,
+            failed: None,
+        }),
+        output: Mutex::new(Output {
+            put,
+            next: 0,
+            waiting: BTreeMap::new(),
+            is_over: false,
+            failed: None,
+            sums: Vec::new(),
+        }),
+        gone_on: Condvar::new(),
+    };
+    thread::scope(|scope| shared.work(scope));
+    let input = shared.input.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let output = shared.output.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match input.failed.or(output.failed) {
+        None => Ok(output.sums),
+        Some(error) => Err(error),
+    }
+}
+
+impl<P, F> Shared<'_, P, F>
+where
+    P: Iterator<Item = Result<Marked, FormatError>> + Send,
+    F: FnMut(Decided) -> Result<(), FormatError> + Send,
+{
+    /// One core's work. Whoever took a whole part calls another core, so that there is none for a part that isn't there.
+    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let _unless_panicked = EndsOthers(self);
+        let mut worker = None;
+        while let Some(taken) = self.take() {
+            if taken.calls_another {
+                scope.spawn(|| self.work(scope));
             }
-            _ => self
-                .own
-                .get_or_insert_with(|| Worker::new(self.query, self.pass))
-                .work(&job),
+            let worker = worker.get_or_insert_with(|| Worker::new(self.query, self.pass));
+            let decided = worker.decide(&taken.part);
+            drop(taken.part);
+            if !self.put(taken.number, decided) {
+                break;
+            }
+        }
+        lock(&self.output).sums.extend(worker.map(|worker| worker.sums));
+    }
+
+    fn take(&self) -> Option<Taken> {
+        let input = &mut *lock(&self.input);
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while !input.is_over && part.len() < PART_PACKETS && bytes < PART_BYTES {
+            match input.packets.next() {
+                Some(Ok(marked)) => {
+                    bytes += marked.0.encrypted_payload.len();
+                    part.push(marked);
+                }
+                Some(Err(error)) => {
+                    (input.failed, input.is_over) = (Some(error), true);
+                    return None;
+                }
+                None => input.is_over = true,
+            }
+        }
+        if part.is_empty() {
+            return None;
+        }
+        let calls_another = !input.is_over && input.at_work < self.cores;
+        input.at_work += usize::from(calls_another);
+        input.next += 1;
+        Some(Taken {
+            number: input.next - 1,
+            part,
+            calls_another,
+        })
+    }
+
+    /// Puts what came of a part after what came before it, which may have to be waited for. Whether there is any use in more.
+    fn put(&self, number: usize, decided: Decided) -> bool {
+        let mut output = lock(&self.output);
+        while number >= output.next + PARTS_AHEAD && !output.is_over {
+            output = self.gone_on.wait(output).unwrap_or_else(PoisonError::into_inner);
+        }
+        if output.is_over {
+            return false;
+        }
+        output.waiting.insert(number, decided);
+        let output = &mut *output;
+        while let Some(decided) = output.waiting.remove(&output.next) {
+            output.next += 1;
+            if let Err(error) = (output.put)(decided) {
+                (output.failed, output.is_over) = (Some(error), true);
+                break;
+            }
+        }
+        self.gone_on.notify_all();
+        !output.is_over
+    }
+}
+
+/// Ends the work of the other cores where one panics: they would wait for its part.
+struct EndsOthers<'a, 'b, P, F>(&'a Shared<'b, P, F>);
+
+impl<P, F> Drop for EndsOthers<'_, '_, P, F> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            lock(&self.0.output).is_over = true;
+            self.0.gone_on.notify_all();
+            lock(&self.0.input).is_over = true;
         }
     }
-
-    /// Whether something has to be taken before more is given.
-    pub fn are_full(&self) -> bool {
-        self.under_way.len() >= PARTS * self.cores || self.bytes >= PARTS * PART_BYTES * self.cores
-    }
-
-    /// Waits for what comes of the part that was given first of those under way; nothing, where none is.
-    ///
-    /// # Panics
-    /// Where a core did.
-    pub fn take(&mut self) -> Option<Decided> {
-        let (decided, bytes) = self.under_way.pop_front()?;
-        self.bytes -= bytes;
-        let decided = decided.recv().unwrap_or_else(|mpsc::RecvError| {
-            self.end();
-            unreachable!("a core that gives nothing back has panicked")
-        });
-        Some(decided)
-    }
-
-    /// Ends the work, once all was taken: the sums of each core.
-    ///
-    /// # Panics
-    /// Where a core did.
-    pub fn end(&mut self) -> Vec<Sums> {
-        self.jobs = None;
-        // A panic of one core is a panic of the whole, as without threads.
-        let others = self.others.drain(..);
-        let mut sums: Vec<_> = others
-            .map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect();
-        sums.extend(self.own.take().map(|own| own.sums));
-        sums
-    }
 }
 
-fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> Option<Job> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "workers_tests.rs"]
+mod tests;

@@ -127,5 +127,5 @@ async fn a_long_record_that_is_another_at_one_of_its_reads_is_told_and_nothing_i
             }
         }
     }
-    assert!(failed >= 6 && refused >= 3, "{failed} failed, {refused} were refused");
+    assert!(failed >= 5 && refused >= 3, "{failed} failed, {refused} were refused");
 }

@@ -67,7 +67,7 @@ pub fn one_of(fields: &[Field]) -> Vec<u8> {
     container(&schema(fields), "null", 1, &content)
 }
 
-const UUID: &str = "5a3da7c8-bf33-45d0-bfc6-7ef267c821f2";
+pub const UUID: &str = "5a3da7c8-bf33-45d0-bfc6-7ef267c821f2";
 
 pub fn packet_fields() -> Vec<Field> {
     vec![

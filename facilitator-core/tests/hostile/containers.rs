@@ -4,7 +4,9 @@ use facilitator_core::formats::avro::read_one;
 use facilitator_core::formats::ingestion::{DataSharePacket, IngestionHeader};
 use serde_json::json;
 
-use crate::avro::{block, container, encoded, head, header_fields, long, one_of, packet_fields, read, schema};
+use crate::avro::{
+    UUID, block, container, encoded, head, header_fields, long, one_of, packet_fields, read, schema, text,
+};
 use crate::{Case, case, said};
 
 pub fn packets(name: &str, expected: &str, bytes: Vec<u8>) -> Case {
@@ -255,18 +257,78 @@ fn codecs() -> Vec<Case> {
         bytes.extend_from_slice(rest);
         bytes
     };
+    let good: Vec<u8> = packet_fields().into_iter().flat_map(|(_, _, value)| value).collect();
+    let deflated = |content: &[u8]| miniz_oxide::deflate::compress_to_vec(content, 9);
+    let mut fields = packet_fields();
+    fields[1].2 = encoded(|e| e.bytes(&[0; 1000]));
+    let large: Vec<u8> = fields.into_iter().flat_map(|(_, _, value)| value).collect();
+    let again_and_again = deflated(&large.repeat(40_000));
+    let mut long_payload = [text(UUID), long(12 << 20)].concat();
+    long_payload.resize(13 << 20, 0);
     let bomb = "a decompressed block is beyond the bound";
     let wrong = "can't be decompressed";
     cases.extend([
-        packets("a deflated block of 64 MB of zeros", bomb, of("deflate", 1, &zeros)).within_kb(8 << 10),
-        packets("a deflated block of 40 MB of zeros", bomb, of("deflate", 1, &small)).within_kb(8 << 10),
+        packets(
+            "a deflated block of 64 MB of zeros",
+            "holds no UUID",
+            of("deflate", 1, &zeros),
+        )
+        .within_kb(8 << 10),
+        packets(
+            "a deflated block of 40 MB of zeros",
+            "holds no UUID",
+            of("deflate", 1, &small),
+        )
+        .within_kb(8 << 10),
+        packets(
+            "a deflated block of the same packet 40,000 times",
+            bomb,
+            of("deflate", 40_000, &again_and_again),
+        )
+        .within_kb(8 << 10),
+        packets(
+            "a deflated payload of 12 MB of zeros",
+            bomb,
+            of("deflate", 1, &deflated(&long_payload)),
+        )
+        .within_kb(8 << 10),
+        packets(
+            "a deflated block that points before its beginning",
+            wrong,
+            // Fixed codes, and at once three bytes from one byte back.
+            of("deflate", 1, &[0x03, 0x02, 0x00]),
+        ),
+        packets(
+            "a deflated block that goes on after its record",
+            "bytes after its last record",
+            of("deflate", 1, &deflated(&[&good, good.as_slice()].concat())),
+        ),
+        packets(
+            "a deflated block that ends in its record",
+            "ends too early",
+            of("deflate", 1, &deflated(&good[..good.len() - 1])),
+        ),
+        packets(
+            "a deflated block of fewer records than it says",
+            "ends too early",
+            of("deflate", 2, &deflated(&good)),
+        ),
         packets("a deflated block of garbage", wrong, of("deflate", 1, &garbage)),
-        packets("half a deflated block", wrong, of("deflate", 1, &zeros[..20])),
+        packets(
+            "half a deflated block",
+            wrong,
+            of("deflate", 1, &deflated(&large)[..40]),
+        ),
         packets("a deflated block of no bytes", wrong, of("deflate", 1, &[])),
         packets(
             "a snappy block of 4 GB",
             bomb,
             of("snappy", 1, &snappy(u64::from(u32::MAX), &[0; 8])),
+        ),
+        packets(
+            "17 MB of snappy that are there",
+            "a block of codec snappy is beyond the bound",
+            of("snappy", 1, &snappy(17 << 20, &vec![0; 17 << 20])),
         ),
         packets(
             "a snappy block of 60 MB",

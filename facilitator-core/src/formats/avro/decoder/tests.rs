@@ -245,8 +245,13 @@ fn they_agree_on_blocks_and_records_that_are_longer_than_what_is_read_at_a_time(
             device_nonce: option(rng, |rng| bytes(rng, 20)),
         };
         let packets: Vec<_> = lengths.iter().map(|length| packet(&mut rng, *length)).collect();
-        for (codec, same) in [("null", Codec::Null), ("snappy", Codec::Snappy)] {
-            let object = container(&packets, (codec, same), packets.len());
+        let codecs = [
+            ("null", Codec::Null),
+            ("deflate", Codec::Deflate(DeflateSettings::default())),
+            ("snappy", Codec::Snappy),
+        ];
+        for codec in codecs {
+            let object = container(&packets, codec, packets.len());
             assert_eq!(read_all::<DataSharePacket>(&object).unwrap(), packets);
             assert_eq!(theirs::<DataSharePacket>(&object), packets);
             assert!(
