@@ -106,6 +106,13 @@ pub struct Processor {
 }
 
 impl Processor {
+    /// The index among the mounted packet keys of the first one with this public point.
+    pub(crate) fn mounted(&self, point: &[u8]) -> Option<usize> {
+        self.packet_keys
+            .iter()
+            .position(|key| key.key.public_point()[..] == *point)
+    }
+
     /// Our own keys as the ones that are trusted: for what is there under our names.
     pub(crate) fn own_keys(&self) -> TrustedKeys {
         let own = |key: &BatchSigningKey| (key.id().to_owned(), key.verifying_key().clone());

@@ -28,14 +28,15 @@ use crate::stream::{ChunkReader, Source};
 /// Batches that are looked at at the same time.
 pub(super) const AT_A_TIME: usize = 8;
 
-/// Bytes of records and verdicts that are kept from one look at a window's batches to the next, and of what is to be subtracted.
+/// Bytes of records and verdicts that are kept from one look at a window's batches to the next, and of what is to be
+/// subtracted.
 const KEPT_BYTES: usize = 8 << 20;
 const KEPT_SUBTRACTION_BYTES: usize = 8 << 20;
 /// What names and maps take beside each.
 const KEPT_BESIDE: usize = 512;
 
-/// Batches of a window, looked at some at a time. Plan, count and sum each go through all: what the plan found of short
-/// records, of what the peer says and of packets that don't count is kept for the others. A record is put once, and what was judged is named by the
+/// Batches of a window, looked at some at a time. Plan, count and sum each go through all: what the plan found of short records,
+/// of what the peer says and of packets that don't count is kept for the others. A record is put once, and what was judged is named by the
 /// digest that the plan pins.
 pub(super) struct Batches<'a> {
     processor: &'a Processor,
@@ -193,26 +194,6 @@ impl<'a> Batches<'a> {
         (hex(&before.digest) == record && hex(&before.judged.messages_digest) == messages).then(|| before.clone())
     }
 
-    /// Whether what is to be subtracted of a batch would be kept.
-    pub(super) fn has_room_for_subtraction(&self, batch: &OpenBatch<'_>) -> bool {
-        let kept = self.kept();
-        kept.judged.contains_key(&batch.id) && batch.head.bins as usize * size_of::<u32>() <= kept.subtraction_room
-    }
-
-    /// Keeps what is to be subtracted of a batch beside how it was judged, if that is kept.
-    pub(super) fn keep_subtraction(&self, batch: &OpenBatch<'_>, judged: &Judged, subtraction: Zeroizing<Vec<u32>>) {
-        let kept = &mut *self.kept();
-        let left = kept.subtraction_room.checked_sub(size_of_val(&**subtraction));
-        if let Some(left) = left
-            && let Some(before) = kept.judged.get_mut(&batch.id)
-            && before.digest == batch.digest
-            && before.judged.messages_digest == judged.messages_digest
-        {
-            before.subtraction = Some(subtraction.into());
-            kept.subtraction_room = left;
-        }
-    }
-
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -319,6 +300,30 @@ impl OpenBatch<'_> {
             return Ok(Err(bad(&error)));
         }
         Ok(judged.context(MalformedPacketsSnafu).map_err(|error| bad(&error)))
+    }
+
+    /// Whether there is room to keep what is to be subtracted of the batch, beside how it was judged.
+    pub(super) fn has_room_for_subtraction(&self) -> bool {
+        let kept = self.batches.kept();
+        kept.judged.contains_key(&self.id) && self.head.bins as usize * size_of::<u32>() <= kept.subtraction_room
+    }
+
+    /// Keeps what is to be subtracted of the batch, if how it was judged is kept.
+    pub(super) fn keep_subtraction(&self, judged: &Judged, subtraction: Zeroizing<Vec<u32>>) {
+        let kept = &mut *self.batches.kept();
+        let left = kept.subtraction_room.checked_sub(size_of_val(&**subtraction));
+        if let Some(left) = left
+            && let Some(before) = kept.judged.get_mut(&self.id)
+            && before.digest == self.digest
+            && before.judged.messages_digest == judged.messages_digest
+        {
+            before.subtraction = Some(subtraction.into());
+            kept.subtraction_room = left;
+        }
+    }
+
+    pub(super) fn processor(&self) -> &Processor {
+        self.processor
     }
 
     /// Goes through the record beside the batch's ingestion packets, and says the digest of these.

@@ -103,7 +103,7 @@ pub(super) struct JudgedMember {
     /// Of the record's plain part. The record itself is read again for the sum: memory is flat in members and packets.
     plain_digest: [u8; 32],
     subtracted: Arc<Vec<Subtracted>>,
-    /// What they come to, where the plan's look at the packets told.
+    /// Less these, where the plan's look at the packets told.
     subtraction: Option<Subtraction>,
 }
 
@@ -255,12 +255,11 @@ impl<'a> Execution<'a> {
         sum.keys.clone_from(&open.packet_keys);
         let mut keys = Vec::with_capacity(open.packet_keys.len());
         for (point, sealed) in open.packet_keys.iter().zip(&open.sealed) {
-            let all = &self.processor.packet_keys;
-            let Some(mounted) = all.iter().position(|key| key.key.public_point() == point) else {
+            let Some(mounted) = self.processor.mounted(point) else {
                 let what = format!("the batch {} was opened with", member.batch.path());
                 return Ok(Err(not_mounted(&what, point)));
             };
-            let (key, head) = (&all[mounted].key, &open.head);
+            let (key, head) = (&self.processor.packet_keys[mounted].key, &open.head);
             let opened = crypto::open(key, &head.header_digest, head.share, &member.plain_digest, sealed);
             let damaged = match opened {
                 Ok(opened) => {

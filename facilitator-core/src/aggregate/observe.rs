@@ -255,7 +255,7 @@ async fn look_into(batches: &Batches<'_>, batch: &BatchId) -> Result<Result<Cont
         }
     };
     // Intake's packets are needed once more where some don't count.
-    if !judged.subtracted.is_empty() && !open.has_its_packets(batches, &judged).await? {
+    if !judged.subtracted.is_empty() && !open.has_its_packets(&judged).await? {
         return bad(ExclusionReason::Overwritten);
     }
     Ok(Ok(Content::Good(Box::new(Pinned {

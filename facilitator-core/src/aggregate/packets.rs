@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::batch::{Batches, OpenBatch};
+use super::batch::OpenBatch;
 use super::judge::{Judged, Subtracted};
 use crate::formats::FormatError;
+use crate::formats::avro::Record as _;
 use crate::formats::ingestion::DataSharePacket;
 use crate::formats::record::{PacketState, RecordError, RecordHead, RecordReader};
 use crate::formats::work::Share;
@@ -82,9 +83,13 @@ impl Opening {
         for (index, decided) in record.enumerate() {
             let state = decided?.state;
             let packet = match packets.next() {
-                Some(Ok(packet)) => Some(packet),
+                Some(Ok(packet)) => packet,
                 Some(Err(error)) => return Ok(Err(error)),
-                None => None,
+                None => {
+                    return Ok(Err(FormatError::NoRecord {
+                        record: DataSharePacket::NAME,
+                    }));
+                }
             };
             let PacketState::In { key, .. } = state else { continue };
             let key = usize::from(key);
@@ -95,7 +100,7 @@ impl Opening {
             if counts != *damaged {
                 continue;
             }
-            if packet.is_none_or(|packet| opener.open(&packet).is_err()) {
+            if opener.open(&packet).is_err() {
                 closed += 1;
             } else if *damaged {
                 proof::accumulate(&mut sum, opener.values());
@@ -126,38 +131,33 @@ impl OpenBatch<'_> {
     ///
     /// # Errors
     /// Those of the mailboxes and of the record.
-    pub(super) async fn has_its_packets(&self, batches: &Batches<'_>, judged: &Judged) -> Result<bool, WorkError> {
-        let processor = batches.processor();
+    pub(super) async fn has_its_packets(&self, judged: &Judged) -> Result<bool, WorkError> {
+        let processor = self.processor();
         let is_worth_it = judged.subtracted.len() as u64 * WORTH_ADDING_UP <= judged.packets;
-        let add_up = is_worth_it && batches.has_room_for_subtraction(self);
-        let Some(keys) = self.sound_keys(processor).filter(|_| add_up) else {
+        let add_up = is_worth_it && self.has_room_for_subtraction();
+        let Some(keys) = self.mounted_keys().filter(|_| add_up) else {
             let (digest, ()) = self.beside_ingestion(|_, _| Ok(())).await?;
             return Ok(digest == self.head.packet_digest);
         };
         let opening = Opening::new(processor, &self.head, keys, Arc::new(judged.subtracted.clone()));
         let opened = self.open_packets(opening).await?;
-        // What else is wrong with them fails the window, by name, where it is summed.
         let there = opened.is_some();
+        // What else is wrong with them fails the window, by name, where it is summed.
         if let Some(Ok(OpenedPackets { sum, closed: 0 })) = opened {
-            batches.keep_subtraction(self, judged, sum);
+            self.keep_subtraction(judged, sum);
         }
         Ok(there)
     }
 
-    /// The record's keys, where all are mounted.
-    fn sound_keys(&self, processor: &Processor) -> Option<Vec<UsedKey>> {
-        let mounted = |point| {
-            processor
-                .packet_keys
-                .iter()
-                .position(|key| key.key.public_point() == point)
-        };
-        let used = |point| {
-            mounted(point).map(|mounted| UsedKey {
+    /// The record's keys, where all are mounted, their accumulators taken for sound.
+    fn mounted_keys(&self) -> Option<Vec<UsedKey>> {
+        let mounted = self.packet_keys.iter().map(|point| {
+            let mounted = self.processor().mounted(point)?;
+            Some(UsedKey {
                 mounted,
                 damaged: false,
             })
-        };
-        self.packet_keys.iter().map(used).collect()
+        });
+        mounted.collect()
     }
 }

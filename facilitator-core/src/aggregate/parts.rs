@@ -250,8 +250,7 @@ pub(super) async fn make_partial(
 }
 
 fn mounted<'a>(processor: &'a Processor, point: &[u8]) -> Option<&'a PacketDecryptionKey> {
-    let keys = processor.packet_keys.iter().map(|key| &key.key);
-    keys.into_iter().find(|key| key.public_point()[..] == *point)
+    processor.mounted(point).map(|index| &processor.packet_keys[index].key)
 }
 
 fn counted_of(plain: &PartialPlain) -> Counted {

@@ -1,7 +1,7 @@
-//! The cores that decide a batch's packets. Whichever is free reads the next part and decides it, while the packets are in its
-//! caches; what comes of the parts is put together in their order.
+//! The cores that decide a batch's packets. Whichever is free reads a part and decides one; what comes of the parts is put
+//! together in their order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
 
@@ -21,6 +21,8 @@ use crate::proof::{self, ProofQuery, QueryBuffer};
 /// more in the last parts, cores would be idle at the end.
 const PART_PACKETS: usize = 32;
 const PART_BYTES: usize = 256 << 10;
+/// So many are read ahead for each core but one.
+const PARTS_READY: usize = 2;
 /// No core is so many parts ahead of the slowest: what comes of them waits in memory, some 2.5 KB each.
 const PARTS_AHEAD: usize = 256;
 
@@ -106,6 +108,8 @@ struct Shared<'a, P, F> {
     query: &'a ProofQuery,
     pass: &'a Pass<'a>,
     input: Mutex<Input<P>>,
+    /// Parts that were read and that no core has taken: newer ones than any that a core has.
+    ready: Mutex<VecDeque<Taken>>,
     output: Mutex<Output<F>>,
     /// Told when `output` went on.
     gone_on: Condvar,
@@ -165,6 +169,7 @@ pub(super) fn decide_all(
             is_over: false,
             failed: None,
         }),
+        ready: Mutex::default(),
         output: Mutex::new(Output {
             put,
             next: 0,
@@ -207,8 +212,24 @@ where
         lock(&self.output).sums.extend(worker.map(|worker| worker.sums));
     }
 
+    /// The next part. Some are read before they are needed: who reads may lose its core to another thread, as to the one that
+    /// brings the bytes, and nobody is to wait for that.
     fn take(&self) -> Option<Taken> {
-        let input = &mut *lock(&self.input);
+        if lock(&self.ready).len() < PARTS_READY * (self.cores - 1)
+            && let Ok(mut input) = self.input.try_lock()
+            && let Some(next) = self.read(&mut input)
+        {
+            lock(&self.ready).push_back(next);
+        }
+        if let Some(ready) = lock(&self.ready).pop_front() {
+            return Some(ready);
+        }
+        let mut input = lock(&self.input);
+        let ready = lock(&self.ready).pop_front();
+        ready.or_else(|| self.read(&mut input))
+    }
+
+    fn read(&self, input: &mut Input<P>) -> Option<Taken> {
         let (mut part, mut bytes) = (Vec::new(), 0);
         while !input.is_over && part.len() < PART_PACKETS && bytes < PART_BYTES {
             match input.packets.next() {

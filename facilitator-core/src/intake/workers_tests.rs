@@ -43,7 +43,7 @@ fn decide(
 }
 
 #[test]
-fn as_many_cores_work_as_there_is_work_for() {
+fn no_more_cores_work_than_there_is_work_for() {
     const PART: u128 = PART_PACKETS as u128;
     for (cores, count, at_work) in [
         (1, 0, 0),

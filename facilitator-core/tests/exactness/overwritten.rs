@@ -24,6 +24,10 @@ const PARTS: [&[IngestionPart]; 4] = [
     &[IngestionPart::Signature],
 ];
 
+/// Packets of a batch with one to subtract: so few that the sum reads them, and so many that the plan adds up on its way.
+const FEW: usize = 3;
+const ADDED_UP: usize = 17;
+
 /// Who works and how: records are held, or stream where next to nothing is.
 fn setups() -> [Setup; 4] {
     let [first, second] = SHARES;
@@ -37,11 +41,11 @@ fn streaming(share: Share) -> Setup {
     }
 }
 
-/// Two batches, one with a packet to subtract, answered by some.
-async fn two_batches(shares: &[Share]) -> (World, [BatchId; 2]) {
+/// Two batches, one of so many packets with one to subtract, answered by some.
+async fn two_batches(shares: &[Share], packets: usize) -> (World, [BatchId; 2]) {
     let world = World::new();
     let batches = [
-        world.batch(1, 3, &[(1, FaultKind::InvalidProof)]),
+        world.batch(1, packets, &[(1, FaultKind::InvalidProof)]),
         world.batch(2, 2, &[]),
     ];
     answered(&world, shares, &batches).await;
@@ -162,7 +166,7 @@ async fn a_batch_overwritten_before_each_call_of_an_intake_is_answered_whole_or_
         &["blocked", "old"],
     ];
     for setup in setups() {
-        let (world, batches) = two_batches(&[setup.share.peer()]).await;
+        let (world, batches) = two_batches(&[setup.share.peer()], FEW).await;
         answered(&world, &[setup.share], &batches[1..]).await;
         let intake = vec![Task::Intake(batches[0].clone())];
         let mut careless = Careless::new(world, setup, batches[0].clone(), intake);
@@ -209,7 +213,7 @@ impl Careless {
 #[tokio::test]
 async fn a_batch_overwritten_after_its_intake_is_named_in_the_plan_and_left_out() {
     for setup in setups() {
-        let (world, batches) = two_batches(&SHARES).await;
+        let (world, batches) = two_batches(&SHARES, FEW).await;
         let mut careless = Careless::new(world, setup, batches[0].clone(), Vec::new());
         careless.rerun(&[Task::Aggregate(window())]).await;
         let key = window().ledger_key("plans");
@@ -230,11 +234,17 @@ async fn a_batch_overwritten_after_its_intake_is_named_in_the_plan_and_left_out(
 async fn a_batch_overwritten_after_the_plan_fails_the_window_by_name_or_changes_nothing() {
     let whole = setups().map(|setup| (setup, vec![Task::Aggregate(window())]));
     let parted = [Setup::of(Share::First), streaming(Share::Second)].map(|setup| (setup, in_parts(&[2])));
-    for (setup, tasks) in whole.into_iter().chain(parted) {
-        let (world, batches) = two_batches(&SHARES).await;
+    let of_few = whole
+        .into_iter()
+        .chain(parted)
+        .map(|(setup, tasks)| (setup, tasks, FEW));
+    let of_more = [Setup::of(Share::First), streaming(Share::Second)];
+    let of_more = of_more.map(|setup| (setup, vec![Task::Aggregate(window())], ADDED_UP));
+    for (setup, tasks, packets) in of_few.chain(of_more) {
+        let (world, batches) = two_batches(&SHARES, packets).await;
         let mut careless = Careless::new(world, setup, batches[0].clone(), tasks.clone());
         for parts in PARTS {
-            let name = format!("{parts:?} ({setup:?}, {} tasks)", tasks.len());
+            let name = format!("{parts:?} ({setup:?}, {} tasks, {packets} packets)", tasks.len());
             let (mut failed, mut summed, mut left_out) = (0, 0, 0);
             for stops in [false, true] {
                 for at in 0.. {

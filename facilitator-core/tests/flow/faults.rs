@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use facilitator_core::aggregate::{AggregateOutcome, plan_shard};
 use facilitator_core::formats::ledger::{BlockedReason, DeliveredPut, RejectedReason, Verdict};
-use facilitator_core::formats::names::{IngestionPart, ValidationPart};
+use facilitator_core::formats::names::{BatchRange, IngestionPart, ValidationPart};
 use facilitator_core::formats::validation::ValidationPacket;
 use facilitator_core::formats::work::Share;
 use facilitator_core::intake::{IntakeOutcome, Wanted, take_in, take_in_all};
@@ -19,7 +20,8 @@ use mailbox::{
 use tokio::sync::Notify;
 
 use crate::support::Keys;
-use crate::world::{World, intake, intake_both, mounted, verdict, window};
+use crate::windows::damage_seal;
+use crate::world::{NOW, World, intake, intake_both, mounted, second, verdict, window};
 
 #[tokio::test]
 async fn spoilt_packets_are_not_counted_and_the_rest_is_summed_right() {
@@ -249,6 +251,47 @@ async fn a_batch_that_is_bad_in_another_way_each_time_is_not_refused_for_good() 
     );
     assert!(mailbox.reads.load(Ordering::SeqCst) < 9);
     assert!(world.ledger[0].snapshot().is_empty());
+}
+
+#[tokio::test]
+async fn packets_of_which_few_do_not_count_are_read_once_where_one_pod_plans_and_sums() {
+    // Packets, how many of them have no proof that holds, whether the seal is damaged, whether another pod has planned; reads.
+    let table = [
+        (40, 0, false, false, 0),
+        (40, 2, false, false, 1),
+        (40, 3, false, false, 2),
+        (40, 2, true, false, 2),
+        (40, 2, false, true, 1),
+    ];
+    for (packets, invalid, is_damaged, is_planned, reads) in table {
+        let of = format!("{invalid} of {packets}, damaged: {is_damaged}, planned: {is_planned}");
+        let world = World::new();
+        let faults: Vec<_> = (0..invalid).map(|n| (3 * n + 1, FaultKind::InvalidProof)).collect();
+        let sample = world.sample(1, packets, &faults);
+        intake_both(&world, &sample.id).await;
+        if is_damaged {
+            damage_seal(&world, &sample);
+        }
+        let mut processor = world.processor(Share::First);
+        if is_planned {
+            let whole = BatchRange::whole(&window());
+            let planned = plan_shard(&processor, &window(), &[second(NOW)], &whole).await;
+            assert_eq!(planned.unwrap(), AggregateOutcome::Part);
+        }
+        let mailbox = Arc::new(BeingWritten {
+            inner: (*world.ingestion[0]).clone(),
+            packets: sample.id.ingestion_key(IngestionPart::Packets),
+            reads: AtomicUsize::new(0),
+            read: Notify::new(),
+            then: |_, _, _| (),
+        });
+        processor.mailboxes.ingestion = Arc::clone(&mailbox) as Arc<dyn Mailbox>;
+        let result = verdict(&processor, &window()).await;
+        assert_eq!(result.clients, sample.clients, "{of}");
+        verdict(&world.processor(Share::Second), &window()).await;
+        assert_eq!(world.totals(&window()), sample.totals, "{of}");
+        assert_eq!(mailbox.reads.load(Ordering::SeqCst), reads, "{of}");
+    }
 }
 
 #[tokio::test]

@@ -326,7 +326,8 @@ async fn no_set_is_frozen_before_every_store_is_past_the_cutoff() {
     assert_eq!((result.verdict, result.clients), (Verdict::Summed, 20));
 }
 
-fn damage_seal(world: &World, sample: &facilitator_core::sample::Sample) {
+/// Damages what is sealed of a record of First's.
+pub fn damage_seal(world: &World, sample: &facilitator_core::sample::Sample) {
     let key = sample.id.ledger_key("records");
     let mut record = Record::decode(&world.ledger[0].snapshot()[key.as_str()]).unwrap();
     record.sealed[0][0] ^= 1;

@@ -41,7 +41,7 @@ enum Unread {
 }
 
 impl Unread {
-    /// The most bytes that may still come, decompressed.
+    /// How many bytes may still be asked for, decompressed.
     fn at_most(&self) -> u64 {
         match self {
             Self::Plain(bytes) => *bytes,
@@ -49,16 +49,23 @@ impl Unread {
         }
     }
 
-    /// Fills `out`, or as much of it as there is left; how much that is.
-    fn read<T: Record>(&mut self, source: &mut impl BufRead, out: &mut [u8]) -> Result<usize, FormatError> {
+    /// Appends so many bytes to `out`, or as many as there are left.
+    fn read<T: Record>(
+        &mut self,
+        source: &mut impl BufRead,
+        out: &mut Vec<u8>,
+        length: usize,
+    ) -> Result<(), FormatError> {
         match self {
             Self::Plain(unread) => {
-                let length = out.len().min(usize::try_from(*unread).unwrap_or(usize::MAX));
-                read_exact::<T>(source, &mut out[..length])?;
+                let (before, length) = (out.len(), length.min(usize::try_from(*unread).unwrap_or(usize::MAX)));
+                out.reserve_exact(length);
+                out.resize(before + length, 0);
+                read_exact::<T>(source, &mut out[before..])?;
                 *unread -= length as u64;
-                Ok(length)
+                Ok(())
             }
-            Self::Deflated(inflating) => inflating.read::<T>(source, out),
+            Self::Deflated(inflating) => inflating.read::<T>(source, out, length),
         }
     }
 }
@@ -103,13 +110,11 @@ impl Block {
 
     /// What comes after the last record: the container's sync marker, and nothing before it.
     pub(super) fn end<T: Record>(&mut self, source: &mut impl BufRead, marker: &[u8; 16]) -> Result<(), FormatError> {
-        // What is left of a deflated block is known once more was asked for.
-        let is_over = self.decoded == self.bytes.len()
-            && match &mut self.unread {
-                Unread::Plain(unread) => *unread == 0,
-                Unread::Deflated(inflating) => inflating.read::<T>(source, &mut [0])? == 0,
-            };
-        if !is_over {
+        // Whether anything is left of a deflated block is known once more was asked for.
+        if self.decoded == self.bytes.len() {
+            self.unread.read::<T>(source, &mut self.bytes, 1)?;
+        }
+        if self.decoded < self.bytes.len() {
             return Err(damaged::<T>("a block has bytes after its last record"));
         }
         let mut found = [0; 16];
@@ -151,15 +156,8 @@ impl Block {
     fn read_on<T: Record>(&mut self, source: &mut impl BufRead) -> Result<(), FormatError> {
         self.bytes.drain(..self.decoded);
         self.decoded = 0;
-        let left = self.bytes.len();
-        let more = left
-            .max(PIECE_BYTES)
-            .min(usize::try_from(self.unread.at_most()).unwrap_or(usize::MAX));
-        self.bytes.reserve_exact(more);
-        self.bytes.resize(left + more, 0);
-        let read = self.unread.read::<T>(source, &mut self.bytes[left..])?;
-        self.bytes.truncate(left + read);
-        Ok(())
+        let more = self.bytes.len().max(PIECE_BYTES);
+        self.unread.read::<T>(source, &mut self.bytes, more)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::formats::FormatError;
 
 /// How far back deflated bytes may point.
 const WINDOW_BYTES: usize = 32 << 10;
-/// The window, and what is inflated after it at a time.
+/// What is held of a long block: the window, and what is inflated after it at a time.
 const BUFFER_BYTES: usize = 4 * WINDOW_BYTES;
 
 /// What of a deflated block wasn't inflated yet.
@@ -33,6 +33,8 @@ pub(super) struct Inflating {
     given: usize,
     inflated: usize,
     end: Option<End>,
+    /// Whoever read the block was told that nothing is left.
+    is_over: bool,
 }
 
 /// How inflating ended.
@@ -62,61 +64,93 @@ impl Inflating {
             unread: size,
             limit: decompressed_limit(size),
             given_out: 0,
-            buffer: vec![0; BUFFER_BYTES],
+            // A short one needs no more.
+            buffer: vec![
+                0;
+                usize::try_from(size.saturating_mul(4))
+                    .unwrap_or(BUFFER_BYTES)
+                    .clamp(1 << 10, BUFFER_BYTES)
+            ],
             given: 0,
             inflated: 0,
             end: None,
+            is_over: false,
         }
     }
 
-    /// The most bytes that may still be asked for, inflated; 0 once it is known that none come.
+    /// How many bytes may be asked for; 0 once it was told that nothing is left. A record that goes on beyond the limit is
+    /// asked for as far as any may go, and refused for the limit.
     pub(super) fn at_most(&self) -> u64 {
-        match self.end {
-            Some(End::Whole) => (self.inflated - self.given) as u64,
-            // A record that goes on beyond what is allowed is asked for, and refused for that.
-            _ => self.limit - self.given_out + MAX_VALUE_BYTES as u64,
+        match self.is_over {
+            true => 0,
+            false => self.allowed() + MAX_VALUE_BYTES as u64,
         }
     }
 
-    /// Fills `out`, or as much of it as there is left; how much that is.
+    /// Appends so many bytes to `out`, or as many as there are left.
     ///
     /// # Errors
     /// Where nothing is left before it: [`FormatError::TooLarge`] beyond the limit, [`FormatError::Container`] of what can't be
     /// inflated.
-    pub(super) fn read<T: Record>(&mut self, source: &mut impl BufRead, out: &mut [u8]) -> Result<usize, FormatError> {
-        let mut written = 0;
-        while written < out.len() {
-            let allowed = usize::try_from(self.limit - self.given_out).unwrap_or(usize::MAX);
-            let there = &self.buffer[self.given..self.inflated];
-            let length = there.len().min(out.len() - written).min(allowed);
-            out[written..written + length].copy_from_slice(&there[..length]);
-            written += length;
-            self.given += length;
-            self.given_out += length as u64;
-            if written == out.len() {
-                break;
+    pub(super) fn read<T: Record>(
+        &mut self,
+        source: &mut impl BufRead,
+        out: &mut Vec<u8>,
+        length: usize,
+    ) -> Result<(), FormatError> {
+        let (start, end) = (out.len(), out.len() + length);
+        loop {
+            self.give(out, end);
+            if out.len() == end {
+                return Ok(());
             }
-            let fault = match self.end {
-                _ if length == allowed && self.inflated > self.given => Some(decompressed_too_large::<T>(self.limit)),
-                None => None,
-                Some(End::Whole) => break,
-                Some(End::TooEarly) => Some(cant_be_decompressed::<T>("it ends too early")),
-                Some(End::Wrong) => Some(cant_be_decompressed::<T>("it is no deflated data")),
-            };
-            match fault {
-                Some(_) if written > 0 => break,
+            match self.fault::<T>() {
+                // What comes before it is looked at first.
+                Some(_) if out.len() > start => return Ok(()),
                 Some(fault) => return Err(fault),
+                None if self.end == Some(End::Whole) => {
+                    self.is_over = true;
+                    return Ok(());
+                }
                 None => self.inflate::<T>(source)?,
             }
         }
-        Ok(written)
+    }
+
+    fn allowed(&self) -> u64 {
+        self.limit - self.given_out
+    }
+
+    /// Gives out what is at hand, until `out` has so many bytes.
+    fn give(&mut self, out: &mut Vec<u8>, end: usize) {
+        let allowed = usize::try_from(self.allowed()).unwrap_or(usize::MAX);
+        let length = (self.inflated - self.given).min(end - out.len()).min(allowed);
+        out.extend_from_slice(&self.buffer[self.given..self.given + length]);
+        self.given += length;
+        self.given_out += length as u64;
+    }
+
+    /// Why no more is given out, if anything is wrong.
+    fn fault<T: Record>(&self) -> Option<FormatError> {
+        if self.inflated > self.given {
+            return Some(decompressed_too_large::<T>(self.limit));
+        }
+        match self.end {
+            None | Some(End::Whole) => None,
+            Some(End::TooEarly) => Some(cant_be_decompressed::<T>("it ends too early")),
+            Some(End::Wrong) => Some(cant_be_decompressed::<T>("it is no deflated data")),
+        }
     }
 
     /// Inflates what comes next of the source, once all was given out.
     fn inflate<T: Record>(&mut self, source: &mut impl BufRead) -> Result<(), FormatError> {
-        if self.inflated == BUFFER_BYTES {
-            self.buffer.copy_within(BUFFER_BYTES - WINDOW_BYTES.., 0);
-            (self.given, self.inflated) = (WINDOW_BYTES, WINDOW_BYTES);
+        match self.buffer.len() {
+            full if self.inflated < full => {}
+            BUFFER_BYTES => {
+                self.buffer.copy_within(BUFFER_BYTES - WINDOW_BYTES.., 0);
+                (self.given, self.inflated) = (WINDOW_BYTES, WINDOW_BYTES);
+            }
+            short => self.buffer.resize(BUFFER_BYTES.min(4 * short), 0),
         }
         let at_end = self.unread == 0 || at_end::<T>(source)?;
         let there: &[u8] = match at_end {
@@ -157,3 +191,7 @@ impl Inflating {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "inflate_tests.rs"]
+mod tests;

@@ -2,8 +2,8 @@
 //!
 //! Reading trusts nothing before it is checked: lengths are believed only as far as bytes follow, recursive schemas are
 //! refused, and apache-avro decodes one record at a time, of which every length was looked at first. Blocks may be long: none
-//! is held whole, but for those of snappy, which are bounded lower. Writing is our own and deterministic: codec null, one sync marker, blocks of at
-//! most [`BLOCK_RECORDS`] records, schema text as frozen beside each record.
+//! is held whole, but for those of snappy, which are bounded lower. Writing is our own and deterministic: codec null, one sync
+//! marker, blocks of at most [`BLOCK_RECORDS`] records, schema text as frozen beside each record.
 
 mod block;
 mod bounds;

@@ -3,8 +3,9 @@
 use std::cell::OnceCell;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use facilitator_core::crypto::csr::SigningRequest;
+use facilitator_core::crypto::original::read_versions;
 use facilitator_core::crypto::{BatchSigningKey, BatchVerifyingKey, PacketDecryptionKey, encrypt, open, seal};
 use facilitator_core::formats::ingestion::DataSharePacket;
 use facilitator_core::formats::manifest::DataShareProcessorSpecificManifest;
@@ -48,6 +49,40 @@ fn key_texts() -> Vec<Vec<u8>> {
         packet.into(),
         signing.into(),
         keys.first.verifying_key().to_pem().into(),
+    ]
+}
+
+/// What the original's rotator keeps.
+fn key_versions(input: &[u8]) -> Result<Vec<String>, String> {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return Ok(vec!["not text".into()]);
+    };
+    let versions = read_versions(text);
+    if let Ok(versions) = &versions {
+        let oldest_first = versions.windows(2).all(|pair| pair[0].created < pair[1].created);
+        let primary = versions.iter().filter(|version| version.primary).count();
+        if !oldest_first || primary != 1 {
+            return Err(format!("not in order, or {primary} are primary: {versions:?}"));
+        }
+    }
+    Ok(vec![said(versions)])
+}
+
+fn key_version_lists() -> Vec<Vec<u8>> {
+    let keys = Keys::read();
+    let [one, other] = [&keys.first_packets, &keys.second_packets].map(|key| {
+        let uncompressed = STANDARD.decode(&*key.to_base64()).unwrap();
+        let (x, y, scalar) = (&uncompressed[1..33], &uncompressed[33..65], &uncompressed[65..]);
+        STANDARD_NO_PAD.encode([&[1, 2 + y[31] % 2], x, scalar].concat())
+    });
+    vec![
+        format!(r#"[{{"key":"{one}","creation_time":"1600000000","primary":true}}]"#).into(),
+        format!(
+            r#"[{{"key":"{one}","creation_time":"0"}},{{"key":"{}","creation_time":"1700000000","primary":true}}]"#,
+            other.replace('/', r"\/")
+        )
+        .into(),
+        b"not-a-real-key".to_vec(),
     ]
 }
 
@@ -151,6 +186,12 @@ pub fn targets() -> Vec<Target> {
             parts: &["packet keys", "signing key", "public key"],
             seeds: key_texts,
             run: keys,
+        },
+        Target {
+            name: "key-versions",
+            parts: &["versions"],
+            seeds: key_version_lists,
+            run: key_versions,
         },
         Target {
             name: "signing-request",
