@@ -22,7 +22,7 @@ use crate::proof::{self, ProofQuery, QueryBuffer};
 const PART_PACKETS: usize = 32;
 const PART_BYTES: usize = 256 << 10;
 /// So many are read ahead for each core but one.
-const PARTS_READY: usize = 2;
+const PARTS_READY: usize = 1;
 /// No core is so many parts ahead of the slowest: what comes of them waits in memory, some 2.5 KB each.
 const PARTS_AHEAD: usize = 256;
 
@@ -215,11 +215,16 @@ where
     /// The next part. Some are read before they are needed: who reads may lose its core to another thread, as to the one that
     /// brings the bytes, and nobody is to wait for that.
     fn take(&self) -> Option<Taken> {
-        if lock(&self.ready).len() < PARTS_READY * (self.cores - 1)
-            && let Ok(mut input) = self.input.try_lock()
-            && let Some(next) = self.read(&mut input)
-        {
-            lock(&self.ready).push_back(next);
+        if let Ok(mut input) = self.input.try_lock() {
+            // One for itself, and one more.
+            for _ in 0..2 {
+                let ready = lock(&self.ready).len();
+                if ready > PARTS_READY * (self.cores - 1) {
+                    break;
+                }
+                let Some(next) = self.read(&mut input) else { break };
+                lock(&self.ready).push_back(next);
+            }
         }
         if let Some(ready) = lock(&self.ready).pop_front() {
             return Some(ready);

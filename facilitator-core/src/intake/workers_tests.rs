@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -31,11 +32,20 @@ fn decide(
     packets: impl Iterator<Item = Result<Marked, FormatError>> + Send,
     put: impl FnMut(Decided) -> Result<(), FormatError> + Send,
 ) -> Result<Vec<Sums>, FormatError> {
+    decide_with(&[], cores, packets, put)
+}
+
+fn decide_with(
+    keys: &[MountedPacketKey],
+    cores: usize,
+    packets: impl Iterator<Item = Result<Marked, FormatError>> + Send,
+    put: impl FnMut(Decided) -> Result<(), FormatError> + Send,
+) -> Result<Vec<Sums>, FormatError> {
     let known = Known::default();
     let pass = Pass {
         bins: 5,
         share: Share::Second,
-        keys: &[],
+        keys,
         remembered: 3,
         known: &known,
     };
@@ -91,25 +101,30 @@ fn where_one_core_panics_none_waits_for_it() {
     }
 }
 
+/// Keys, and a payload that none of them opens.
+fn keys_in_vain(count: usize) -> (Vec<MountedPacketKey>, Vec<u8>) {
+    let mut rng = StdRng::seed_from_u64(7);
+    let keys = (0..count).map(|n| MountedPacketKey {
+        id: format!("key-{n}"),
+        key: PacketDecryptionKey::generate(&mut rng),
+    });
+    let keys = keys.collect();
+    let point = *PacketDecryptionKey::generate(&mut rng).public_point();
+    (keys, encrypt(&point, &[7; 32], &mut rng).unwrap())
+}
+
 #[test]
 fn no_core_is_far_ahead_of_one_that_is_slow() {
     // Those of the first part are tried with many keys, the others with none.
-    let mut rng = StdRng::seed_from_u64(7);
-    let keys: Vec<_> = (0..100)
-        .map(|n| MountedPacketKey {
-            id: format!("key-{n}"),
-            key: PacketDecryptionKey::generate(&mut rng),
-        })
-        .collect();
-    let point = *PacketDecryptionKey::generate(&mut rng).public_point();
-    let slow = encrypt(&point, &[7; 32], &mut rng).unwrap();
+    let (keys, slow) = keys_in_vain(100);
     let count = 3 * (PARTS_AHEAD * PART_PACKETS) as u128;
     let (read, put) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let marked = packets(count).map(|packet| {
         let read = read.fetch_add(1, Ordering::Relaxed) / PART_PACKETS;
         let ahead = read - put.load(Ordering::Relaxed).min(read);
-        // Each of the three cores has one besides.
-        assert!(ahead <= PARTS_AHEAD + 3, "{ahead} parts are waiting");
+        // Each of the three cores has one besides, and some are ready.
+        let besides = 3 + 2 * PARTS_READY + 1;
+        assert!(ahead <= PARTS_AHEAD + besides, "{ahead} parts are waiting");
         packet.map(|(mut packet, _)| match read {
             0 => {
                 packet.encrypted_payload.clone_from(&slow);
@@ -118,16 +133,8 @@ fn no_core_is_far_ahead_of_one_that_is_slow() {
             _ => (packet, Some(PacketExclusion::Replay)),
         })
     });
-    let known = Known::default();
-    let pass = Pass {
-        bins: 5,
-        share: Share::Second,
-        keys: &keys,
-        remembered: 3,
-        known: &known,
-    };
     let (mut out, mut most_waited) = (0, 0);
-    decide_all(3, &ProofQuery::new(5), &pass, marked, |decided| {
+    decide_with(&keys, 3, marked, |decided| {
         out += decided.decisions.len() as u128;
         let put = put.fetch_add(1, Ordering::Relaxed);
         most_waited = most_waited.max(read.load(Ordering::Relaxed) / PART_PACKETS - put);
@@ -136,4 +143,29 @@ fn no_core_is_far_ahead_of_one_that_is_slow() {
     .unwrap();
     assert_eq!(out, count);
     assert!(most_waited > PARTS_AHEAD / 2, "{most_waited} waited: nobody was slow");
+}
+
+/// Who reads may lose its core. Without parts that are ready the other core would come to its end with the part that it has.
+#[test]
+fn while_one_core_reads_the_other_gets_more_than_the_part_that_it_has() {
+    let (keys, slow) = keys_in_vain(5);
+    let (put, gets_more) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let packets = packets(20 * PART_PACKETS as u128).enumerate().map(|(index, packet)| {
+        let until = Instant::now() + Duration::from_millis(500);
+        let more = put.load(Ordering::Relaxed) + 2;
+        while index % PART_PACKETS == 0 && !gets_more.load(Ordering::Relaxed) && Instant::now() < until {
+            gets_more.store(put.load(Ordering::Relaxed) >= more, Ordering::Relaxed);
+            thread::yield_now();
+        }
+        packet.map(|(mut packet, _)| {
+            packet.encrypted_payload.clone_from(&slow);
+            (packet, None)
+        })
+    });
+    let count = |_: Decided| {
+        put.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    };
+    decide_with(&keys, 2, packets, count).unwrap();
+    assert!(gets_more.into_inner());
 }
