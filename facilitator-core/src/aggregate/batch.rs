@@ -28,16 +28,16 @@ use crate::stream::{ChunkReader, Source};
 /// Batches that are looked at at the same time.
 pub(super) const AT_A_TIME: usize = 8;
 
-/// Bytes of records and verdicts that are kept from one look at a window's batches to the next, and of what is to be
-/// subtracted.
+/// Bytes of records and verdicts that are kept from one look at a window's batches to the next.
 const KEPT_BYTES: usize = 8 << 20;
+/// The same of what is to be subtracted.
 const KEPT_SUBTRACTION_BYTES: usize = 8 << 20;
 /// What names and maps take beside each.
 const KEPT_BESIDE: usize = 512;
 
-/// Batches of a window, looked at some at a time. Plan, count and sum each go through all: what the plan found of short records,
-/// of what the peer says and of packets that don't count is kept for the others. A record is put once, and what was judged is named by the
-/// digest that the plan pins.
+/// Batches of a window, looked at some at a time. Plan, count and sum each go through all: what the plan found of short
+/// records, of what the peer says and of packets that don't count is kept for the others. A record is put once, and what was
+/// judged is named by the digest that the plan pins.
 pub(super) struct Batches<'a> {
     processor: &'a Processor,
     /// Held while a long batch streams.
@@ -326,14 +326,14 @@ impl OpenBatch<'_> {
         self.processor
     }
 
-    /// Goes through the record beside the batch's ingestion packets, and says the digest of these.
+    /// Goes through the record beside the batch's ingestion packets. `None`: these aren't those that intake saw.
     ///
     /// # Errors
     /// Those of the mailboxes and of the record.
     pub(super) async fn beside_ingestion<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut RecordReader<ChunkReader>, ChunkReader) -> Result<T, RecordError> + Send + 'static,
-    ) -> Result<([u8; 32], T), WorkError> {
+    ) -> Result<Option<T>, WorkError> {
         let _turn = wait_for_turn(&self.record, &self.batches.turn).await;
         let digest = self.digest;
         let work = move |mut record: RecordReader<ChunkReader>, packets| {
@@ -348,7 +348,7 @@ impl OpenBatch<'_> {
             limit: u64::MAX,
         };
         let (passed, worked) = self.record.visit_beside(self.processor, source, work).await?;
-        Ok((passed.digest, worked))
+        Ok((passed.digest == self.head.packet_digest).then_some(worked))
     }
 }
 

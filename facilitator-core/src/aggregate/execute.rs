@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::Stop;
 use super::batch::{AT_A_TIME, Batches, JudgedRecord, OpenBatch};
 use super::judge::{Judged, Subtracted};
-use super::packets::{OpenedPackets, Opening, Subtraction, UsedKey};
+use super::packets::{OpenedPackets, Subtraction, UsedKey};
 use crate::crypto::{self, PublicPoint};
 use crate::formats::ledger::{BlockedReason, FailedReason, RECORDS, hex};
 use crate::formats::names::{BatchId, BatchTime, WindowId};
@@ -296,8 +296,7 @@ impl<'a> Execution<'a> {
         open: &OpenBatch<'_>,
         keys: Vec<UsedKey>,
     ) -> Result<Result<Zeroizing<Vec<u32>>, Stop>, WorkError> {
-        let opening = Opening::new(self.processor, &open.head, keys, Arc::clone(&member.subtracted));
-        let opened = match open.open_packets(opening).await {
+        let opened = match open.open_packets(keys, Arc::clone(&member.subtracted)).await {
             Ok(opened) => opened,
             Err(error) => return unread(&member.batch, error).map(Err),
         };

@@ -10,10 +10,10 @@ use super::judge::{Judged, Subtracted};
 use crate::formats::FormatError;
 use crate::formats::avro::Record as _;
 use crate::formats::ingestion::DataSharePacket;
-use crate::formats::record::{PacketState, RecordError, RecordHead, RecordReader};
+use crate::formats::record::{PacketState, RecordError, RecordReader};
 use crate::formats::work::Share;
 use crate::intake::Opener;
-use crate::processor::{MountedPacketKey, Processor, WorkError};
+use crate::processor::{MountedPacketKey, WorkError};
 use crate::proof;
 use crate::stream::ChunkReader;
 
@@ -35,7 +35,7 @@ pub(super) struct UsedKey {
 }
 
 /// Which packets of a batch are opened, and with what.
-pub(super) struct Opening {
+struct Opening {
     bins: u32,
     share: Share,
     mounted: Arc<[MountedPacketKey]>,
@@ -53,22 +53,6 @@ pub(super) struct OpenedPackets {
 }
 
 impl Opening {
-    /// `keys` are the record's, in its order.
-    pub(super) fn new(
-        processor: &Processor,
-        head: &RecordHead,
-        keys: Vec<UsedKey>,
-        subtracted: Arc<Vec<Subtracted>>,
-    ) -> Self {
-        Self {
-            bins: head.bins,
-            share: processor.share,
-            mounted: Arc::clone(&processor.packet_keys),
-            keys,
-            subtracted,
-        }
-    }
-
     fn run(
         &self,
         record: &mut RecordReader<ChunkReader>,
@@ -113,17 +97,26 @@ impl Opening {
 }
 
 impl OpenBatch<'_> {
-    /// Opens packets. `None`: they aren't those that intake saw.
+    /// Opens the packets that count in damaged accumulators, and those that are `subtracted` in sound ones. `keys` are the
+    /// record's, in its order. `None`: the packets aren't those that intake saw.
     ///
     /// # Errors
     /// Those of the mailboxes and of the record.
     pub(super) async fn open_packets(
         &self,
-        opening: Opening,
+        keys: Vec<UsedKey>,
+        subtracted: Arc<Vec<Subtracted>>,
     ) -> Result<Option<Result<OpenedPackets, FormatError>>, WorkError> {
-        let opened = self.beside_ingestion(move |record, packets| opening.run(record, packets));
-        let (digest, opened) = opened.await?;
-        Ok((digest == self.head.packet_digest).then_some(opened))
+        let processor = self.processor();
+        let opening = Opening {
+            bins: self.head.bins,
+            share: processor.share,
+            mounted: Arc::clone(&processor.packet_keys),
+            keys,
+            subtracted,
+        };
+        self.beside_ingestion(move |record, packets| opening.run(record, packets))
+            .await
     }
 
     /// Whether the ingestion packets, of which some don't count, are those that intake saw. Where these are few, what they
@@ -132,15 +125,12 @@ impl OpenBatch<'_> {
     /// # Errors
     /// Those of the mailboxes and of the record.
     pub(super) async fn has_its_packets(&self, judged: &Judged) -> Result<bool, WorkError> {
-        let processor = self.processor();
         let is_worth_it = judged.subtracted.len() as u64 * WORTH_ADDING_UP <= judged.packets;
         let add_up = is_worth_it && self.has_room_for_subtraction();
         let Some(keys) = self.mounted_keys().filter(|_| add_up) else {
-            let (digest, ()) = self.beside_ingestion(|_, _| Ok(())).await?;
-            return Ok(digest == self.head.packet_digest);
+            return Ok(self.beside_ingestion(|_, _| Ok(())).await?.is_some());
         };
-        let opening = Opening::new(processor, &self.head, keys, Arc::new(judged.subtracted.clone()));
-        let opened = self.open_packets(opening).await?;
+        let opened = self.open_packets(keys, Arc::new(judged.subtracted.clone())).await?;
         let there = opened.is_some();
         // What else is wrong with them fails the window, by name, where it is summed.
         if let Some(Ok(OpenedPackets { sum, closed: 0 })) = opened {

@@ -21,8 +21,6 @@ use crate::proof::{self, ProofQuery, QueryBuffer};
 /// more in the last parts, cores would be idle at the end.
 const PART_PACKETS: usize = 32;
 const PART_BYTES: usize = 256 << 10;
-/// So many are read ahead for each core but one.
-const PARTS_READY: usize = 1;
 /// No core is so many parts ahead of the slowest: what comes of them waits in memory, some 2.5 KB each.
 const PARTS_AHEAD: usize = 256;
 
@@ -109,7 +107,7 @@ struct Shared<'a, P, F> {
     pass: &'a Pass<'a>,
     input: Mutex<Input<P>>,
     /// Parts that were read and that no core has taken: newer ones than any that a core has.
-    ready: Mutex<VecDeque<Taken>>,
+    ready: Mutex<VecDeque<Part>>,
     output: Mutex<Output<F>>,
     /// Told when `output` went on.
     gone_on: Condvar,
@@ -136,10 +134,10 @@ struct Output<F> {
     sums: Vec<Sums>,
 }
 
-/// A part that a core took.
-struct Taken {
+/// Packets that one core decides.
+struct Part {
     number: usize,
-    part: Vec<Marked>,
+    packets: Vec<Marked>,
     /// There may be work for another core.
     calls_another: bool,
 }
@@ -198,14 +196,14 @@ where
     fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         let _unless_panicked = EndsOthers(self);
         let mut worker = None;
-        while let Some(taken) = self.take() {
-            if taken.calls_another {
+        while let Some(part) = self.take() {
+            if part.calls_another {
                 scope.spawn(|| self.work(scope));
             }
             let worker = worker.get_or_insert_with(|| Worker::new(self.query, self.pass));
-            let decided = worker.decide(&taken.part);
-            drop(taken.part);
-            if !self.put(taken.number, decided) {
+            let decided = worker.decide(&part.packets);
+            drop(part.packets);
+            if !self.put(part.number, decided) {
                 break;
             }
         }
@@ -214,12 +212,11 @@ where
 
     /// The next part. Some are read before they are needed: who reads may lose its core to another thread, as to the one that
     /// brings the bytes, and nobody is to wait for that.
-    fn take(&self) -> Option<Taken> {
+    fn take(&self) -> Option<Part> {
         if let Ok(mut input) = self.input.try_lock() {
             // One for itself, and one more.
             for _ in 0..2 {
-                let ready = lock(&self.ready).len();
-                if ready > PARTS_READY * (self.cores - 1) {
+                if lock(&self.ready).len() >= self.cores {
                     break;
                 }
                 let Some(next) = self.read(&mut input) else { break };
@@ -234,13 +231,13 @@ where
         ready.or_else(|| self.read(&mut input))
     }
 
-    fn read(&self, input: &mut Input<P>) -> Option<Taken> {
-        let (mut part, mut bytes) = (Vec::new(), 0);
-        while !input.is_over && part.len() < PART_PACKETS && bytes < PART_BYTES {
+    fn read(&self, input: &mut Input<P>) -> Option<Part> {
+        let (mut packets, mut bytes) = (Vec::new(), 0);
+        while !input.is_over && packets.len() < PART_PACKETS && bytes < PART_BYTES {
             match input.packets.next() {
                 Some(Ok(marked)) => {
                     bytes += marked.0.encrypted_payload.len();
-                    part.push(marked);
+                    packets.push(marked);
                 }
                 Some(Err(error)) => {
                     (input.failed, input.is_over) = (Some(error), true);
@@ -249,15 +246,15 @@ where
                 None => input.is_over = true,
             }
         }
-        if part.is_empty() {
+        if packets.is_empty() {
             return None;
         }
         let calls_another = !input.is_over && input.at_work < self.cores;
         input.at_work += usize::from(calls_another);
         input.next += 1;
-        Some(Taken {
+        Some(Part {
             number: input.next - 1,
-            part,
+            packets,
             calls_another,
         })
     }

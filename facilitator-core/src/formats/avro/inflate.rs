@@ -4,7 +4,7 @@
 //! first.
 
 use std::fmt;
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::{TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF};
@@ -176,18 +176,11 @@ impl Inflating {
         Ok(())
     }
 
-    /// Passes over what follows the deflated data in its block, as others do.
+    /// Passes over what follows the deflated data in its block, as others do. Where that isn't whole, the container's marker
+    /// will be missed.
     fn pass_over_rest<T: Record>(&mut self, source: &mut impl BufRead) -> Result<(), FormatError> {
-        while self.unread > 0 {
-            if at_end::<T>(source)? {
-                // The container's marker will be missed.
-                break;
-            }
-            let there = source.fill_buf().map_err(read_failed::<T>)?.len();
-            let passed = there.min(usize::try_from(self.unread).unwrap_or(usize::MAX));
-            source.consume(passed);
-            self.unread -= passed as u64;
-        }
+        io::copy(&mut source.take(self.unread), &mut io::sink()).map_err(read_failed::<T>)?;
+        self.unread = 0;
         Ok(())
     }
 }

@@ -11,8 +11,9 @@ use crate::formats::ingestion::DataSharePacket;
 struct Pieces<'a>(&'a [u8], usize);
 
 impl Read for Pieces<'_> {
-    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-        unreachable!("it is only looked into")
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let end = buffer.len().min(self.1);
+        self.0.read(&mut buffer[..end])
     }
 }
 
